@@ -1,0 +1,63 @@
+"""Classification accuracy, overall and per class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasrobust.metrics.proportion import Proportion, proportion
+
+
+def _correct(labels, y) -> np.ndarray:
+    labels, y = np.asarray(labels), np.asarray(y)
+    if labels.ndim != 1 or labels.shape != y.shape:
+        raise ValueError(
+            "Expected two vectors of the same length, one label per sample. "
+            f"Received: labels of shape {labels.shape} and y of shape {y.shape}"
+        )
+    return labels == y
+
+
+def accuracy(labels, y, level: float = 0.95) -> Proportion | None:
+    """Share of samples whose predicted label is the true one.
+
+    AREB, section 2.3.1: `|{x : f(x) = l_x}| / |X|`. It is measured against the *true* label;
+    the success of an attack is measured against the label the model gave the clean sample.
+
+    Args:
+        labels: Predicted labels, integers of shape `(n,)`.
+        y: True labels, integers of shape `(n,)`.
+        level: Confidence level of the Wilson interval.
+
+    Returns:
+        A `Proportion`, or `None` without samples.
+
+    Raises:
+        ValueError: If the shapes differ or are not vectors.
+    """
+    return proportion(_correct(labels, y), level)
+
+
+def class_accuracy(labels, y, nb_classes: int) -> np.ndarray:
+    """Accuracy of each class apart: an average can hide a class that is lost altogether.
+
+    Args:
+        labels: Predicted labels, integers of shape `(n,)`.
+        y: True labels, integers of shape `(n,)`, in `[0, nb_classes)`.
+        nb_classes: Number of classes.
+
+    Returns:
+        Float array of shape `(nb_classes,)`, NaN for a class without samples.
+
+    Raises:
+        ValueError: If the shapes differ or a true label is out of range.
+    """
+    correct, y = _correct(labels, y), np.asarray(y)
+    if y.size and (y.min() < 0 or y.max() >= nb_classes):
+        raise ValueError(
+            f"Expected true labels in [0, {nb_classes}). "
+            f"Received: y between {y.min()} and {y.max()}"
+        )
+    samples = np.bincount(y, minlength=nb_classes)
+    hits = np.bincount(y, weights=correct, minlength=nb_classes)
+    with np.errstate(invalid="ignore"):
+        return hits / samples

@@ -1,0 +1,41 @@
+"""Accuracy against budget."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def accuracy_against_budget(distances, budgets) -> np.ndarray:
+    """Accuracy left at each budget, from one run of a minimal-norm attack.
+
+    `accuracy(eps) = |{i : d_i > eps}| / n`, where `d_i` is the distance at which sample `i` fell. A
+    minimal-norm attack therefore gives the whole curve at the cost of one point. For a budget attack,
+    whose distances say how far it *went* and not how far it had to go, the curve is only an upper
+    bound below its eps.
+
+    Args:
+        distances: Shape `(n,)`, `inf` where the attack failed, 0 where the sample was
+            misclassified from the start.
+        budgets: Budgets in the norm of the distances, any shape, non-negative.
+
+    Returns:
+        Accuracies in `[0, 1]`, the shape of `budgets`; never rising with the budget.
+
+    Raises:
+        ValueError: If there is no sample, or a distance or budget is negative or NaN.
+
+    Example:
+
+    >>> accuracy_against_budget([0.0, 0.5, 2.0, np.inf], [0.0, 1.0]).tolist()
+    [0.75, 0.5]
+    """
+    distances = np.sort(np.asarray(distances, dtype=np.float64))
+    budgets = np.asarray(budgets, dtype=np.float64)
+    if distances.ndim != 1 or distances.size == 0 or not np.all(distances >= 0.0):
+        raise ValueError(
+            "Expected a non-empty vector of non-negative distances (inf for a failure). "
+            f"Received: distances={distances}"
+        )
+    if not np.all(budgets >= 0.0):
+        raise ValueError(f"Expected non-negative budgets. Received: budgets={budgets}")
+    return 1.0 - np.searchsorted(distances, budgets, side="right") / distances.size

@@ -1,0 +1,37 @@
+"""Average confidence score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def average_confidence(confidence, where=None) -> float:
+    """Mean probability that the model gives to the label it predicts.
+
+    AREB, section 2.3.1. For adversarial samples pass `where=` the successful ones: the confidence
+    of a sample the attack could not move says nothing about the attack.
+
+    Args:
+        confidence: Probabilities of the predicted labels, shape `(n,)`, in `[0, 1]`.
+        where: Booleans of shape `(n,)`, the samples that count. All by default.
+
+    Returns:
+        The mean, NaN when no sample counts.
+
+    Raises:
+        ValueError: If a value lies outside `[0, 1]` or the shapes differ.
+    """
+    confidence = np.asarray(confidence, dtype=np.float64)
+    keep = np.ones(confidence.shape, bool) if where is None else np.asarray(where)
+    if confidence.ndim != 1 or keep.shape != confidence.shape or keep.dtype != bool:
+        raise ValueError(
+            "Expected a vector of probabilities and a vector of booleans of the same length. "
+            f"Received: confidence of shape {confidence.shape}, where of shape {keep.shape}"
+        )
+    # Softmax in float32 may exceed one by a rounding step.
+    if not np.all((confidence >= 0.0) & (confidence <= 1.0 + 1e-5)):
+        raise ValueError(
+            "Expected probabilities in [0, 1]. "
+            f"Received: confidence between {np.min(confidence)} and {np.max(confidence)}"
+        )
+    return float(confidence[keep].mean()) if keep.any() else float("nan")
