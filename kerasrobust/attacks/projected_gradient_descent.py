@@ -1,0 +1,159 @@
+"""Projected gradient descent."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from kerasrobust import losses, norms
+from kerasrobust.attacks import base
+
+
+class ProjectedGradientDescent(base.Attack):
+    """Steepest ascent of the cross-entropy inside an Lp ball and the box.
+
+    `x_{t+1} = P_eps(clip(x_t + eps_step * argmax_{||d||_p <= 1} <d, grad CE(f(x_t), y)>))`.
+    The iteration runs to its last step and returns the last iterate, as the paper and ART do; if
+    that one fails and an earlier iterate did not, the earlier one with the largest loss is
+    returned. One step equals ART's for Linf and L2. For L1 the step fills the largest entries of
+    the gradient up to the box and the projection is Euclidean, where ART moves one entry, which
+    stalls at the edge of the box, and rescales (`norms.ascent_direction`, `norms.project`).
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018,
+    arXiv:1706.06083.
+
+    Args:
+        model: See `Attack`.
+        norm: inf, 1 or 2.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps_step: Step length, likewise.
+        max_iter: Gradient steps per start.
+        num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
+            sample. A sample that is adversarial at the end of a start takes no further start.
+        early_stop: End a sample at its first adversarial iterate. The result is as successful
+            and less confident.
+        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+
+    Example:
+        >>> attack = ProjectedGradientDescent(model, eps=0.3, eps_step=0.01, max_iter=40)
+        >>> x_adv = attack.generate(x, y)
+    """
+
+    name = "pgd"
+    kind = "budget"
+    traced = ("max_iter",)
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        norm: float | str = math.inf,
+        eps: Any = 0.3,
+        eps_step: Any = 0.1,
+        max_iter: int = 100,
+        num_random_init: int = 0,
+        early_stop: bool = False,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int = 0,
+        verbose: bool = False,
+        jit_compile: bool | str = "auto",
+    ):
+        self.norm = norms.check_norm(norm)
+        self.eps = base.check_size("eps", eps)
+        self.eps_step = base.check_size("eps_step", eps_step)
+        self.max_iter = base.check_int("max_iter", max_iter, 1)
+        self.num_random_init = base.check_int("num_random_init", num_random_init, 0)
+        self.early_stop = base.check_bool("early_stop", early_stop)
+        super().__init__(
+            model,
+            targeted=targeted,
+            batch_size=batch_size,
+            seed=seed,
+            verbose=verbose,
+            jit_compile=jit_compile,
+        )
+
+    def max_steps(self) -> int:
+        return self.max_iter * max(self.num_random_init, 1)
+
+    def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
+        rows = tf.shape(state["x"])[0]
+        iterate = self._random_start(model, state, seed) if self.num_random_init else state["x"]
+        return {
+            **state,
+            "iterate": iterate,
+            "steps": tf.zeros([rows], tf.int32),
+            "best": state["x"],
+            "best_loss": tf.fill([rows], -math.inf),
+            "found": tf.zeros([rows], tf.bool),
+        }
+
+    def step(
+        self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
+    ) -> base.State:
+        logits, loss, gradient, state = self.differentiate(
+            model, state, state["iterate"], lambda z: self._objective(z, state["y"])
+        )
+        state = self._keep_best(state, state["iterate"], logits, loss)
+        low, high = model.clip_values
+        moved = state["iterate"] + norms.ascent_direction(
+            gradient,
+            state["eps_step"],
+            self.norm,
+            low - state["iterate"],
+            high - state["iterate"],
+        )
+        delta = norms.project(self.clip(model, moved) - state["x"], state["eps"], self.norm)
+        state = {**state, "iterate": state["x"] + delta, "steps": state["steps"] + 1}
+        if self.num_random_init > 1:
+            ended = tf.equal((t + 1) % params["max_iter"], 0)
+            state = tf.cond(ended, lambda: self._restart(model, state, seed), lambda: state)
+        return state
+
+    def done(self, state: base.State, params: base.Params) -> tf.Tensor:
+        if self.early_stop:
+            at_rest = state["found"]
+        else:
+            at_rest = state["found"] & tf.equal(state["steps"] % params["max_iter"], 0)
+        starts = max(self.num_random_init, 1)
+        return tf.greater_equal(state["steps"], params["max_iter"] * starts) | at_rest
+
+    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+        if not self.early_stop:
+            return state["iterate"]
+        found = norms.expand(state["found"], state["x"])
+        return tf.where(found, state["best"], state["iterate"])
+
+    def _objective(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        loss = losses.cross_entropy(logits, y)
+        return -loss if self.targeted else loss
+
+    def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:
+        delta = norms.random_in_ball(tf.shape(state["x"]), state["eps"], self.norm, seed)
+        if "mask" in state:
+            delta *= state["mask"]
+        return self.clip(model, state["x"] + tf.ensure_shape(delta, state["x"].shape))
+
+    def _keep_best(
+        self, state: base.State, x: tf.Tensor, logits: tf.Tensor, loss: tf.Tensor
+    ) -> base.State:
+        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        better = self.is_adversarial(labels, state["y"]) & (loss > state["best_loss"])
+        return {
+            **state,
+            "best": tf.where(norms.expand(better, x), x, state["best"]),
+            "best_loss": tf.where(better, loss, state["best_loss"]),
+            "found": state["found"] | better,
+        }
+
+    def _restart(self, model: Any, state: base.State, seed: Any) -> base.State:
+        """Looks at the last iterate of a start, and draws the next one where it failed."""
+        logits, state = self.score(model, state, state["iterate"])
+        loss = self._objective(logits, state["y"])
+        state = self._keep_best(state, state["iterate"], logits, loss)
+        fresh = self._random_start(model, state, seed)
+        found = norms.expand(state["found"], fresh)
+        return {**state, "iterate": tf.where(found, state["iterate"], fresh)}

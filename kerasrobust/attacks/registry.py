@@ -1,0 +1,61 @@
+"""Names of attacks: `get("pgd", eps=0.1)`, `get("pgd:eps=0.1,max_iter=20")`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kerasrobust import specs
+from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.fast_gradient import FastGradientMethod
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+
+ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (FastGradientMethod, ProjectedGradientDescent)
+}
+
+
+def names() -> list[str]:
+    """Registry names of the native attacks."""
+    return sorted(ATTACKS)
+
+
+def get(attack: Any, **arguments: Any) -> Attack:
+    """An attack from its name, a specification, a configuration or itself.
+
+    Args:
+        attack: ``"pgd"``, ``"pgd:eps=0.1,max_iter=20"``, `{"name": "pgd", "config": {...}}` or an
+            instance. Names that begin with ``art:`` are ART's attacks behind the same contract.
+        **arguments: Hyperparameters, over those of the specification.
+
+    Returns:
+        A recipe; make it runnable with `bind(model)`.
+
+    Raises:
+        TypeError: If it is nothing of the kind, or an argument is not known to the attack.
+        ValueError: If the name is unknown or a value is not valid.
+    """
+    if isinstance(attack, Attack):
+        if arguments:
+            return type(attack).from_config({**attack.get_config(), **arguments})
+        return attack
+    if isinstance(attack, dict) and set(attack) <= {"name", "config"} and "name" in attack:
+        name, given = attack["name"], dict(attack.get("config") or {})
+    elif isinstance(attack, str):
+        name, given = specs.parse_spec(attack)
+    else:
+        raise TypeError(
+            "An attack must be given as a name, a dictionary with 'name' and 'config', or an "
+            f"Attack. Received: {attack!r}"
+        )
+    known = ATTACKS
+    if name.startswith("art:"):
+        from kerasrobust import art
+
+        known = art.ATTACKS
+    if name not in known:
+        raise ValueError(f"Unknown attack {name!r}. {specs.near_match(name, known)}")
+    try:
+        return known[name](None, **{**given, **arguments})
+    except TypeError as error:
+        accepted = ", ".join(known[name](None).get_config())
+        raise TypeError(f"{name}: {error}. Its arguments are: {accepted}.") from None

@@ -1,0 +1,94 @@
+"""What an attack found, sample by sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """The outcome of one attack on `n` samples.
+
+    Success is judged by a forward pass of its own on the returned samples. A failed sample is
+    returned clean and counts as an infinite distance; a sample that the model got wrong before
+    the attack counts as distance zero. Both are also given by number, so that a weaker attack can
+    never look better.
+
+    Attributes:
+        name: Registry name of the attack.
+        config: Its hyperparameters.
+        targeted: Whether `y` holds targets (true) or labels to get away from (false).
+        x: Clean samples, `[n, ...]`.
+        x_adv: Adversarial samples, `[n, ...]`; the clean sample where the attack failed.
+        y: int64 `[n]`, labels or targets.
+        success: bool `[n]`.
+        initially_adversarial: bool `[n]`, adversarial before the attack began.
+        labels: int64 `[n]`, the label the model gives to `x_adv`.
+        confidence: float32 `[n]`, the probability of that label.
+        l0: Number of input values that changed by more than 1e-6 of the value range, `[n]`.
+        l1: L1 distances, `[n]`.
+        l2: L2 distances, `[n]`.
+        linf: Linf distances, `[n]`.
+        queries: int64 `[n]`, forward passes the algorithm asked for.
+        gradients: int64 `[n]`, forward and backward passes the algorithm asked for.
+        executed_queries: Forward passes executed, padding included.
+        executed_gradients: Forward and backward passes executed, padding included.
+        gave_up: bool `[n]`, a decision attack found no adversarial starting point.
+        seconds: Wall-clock time of the attack, compilation included.
+    """
+
+    name: str
+    config: dict[str, Any]
+    targeted: bool
+    x: np.ndarray
+    x_adv: np.ndarray
+    y: np.ndarray
+    success: np.ndarray
+    initially_adversarial: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    l0: np.ndarray
+    l1: np.ndarray
+    l2: np.ndarray
+    linf: np.ndarray
+    queries: np.ndarray
+    gradients: np.ndarray
+    executed_queries: int
+    executed_gradients: int
+    gave_up: np.ndarray
+    seconds: float
+
+    def distance(self, norm: float | str) -> np.ndarray:
+        """Distances `[n]` in the norm 0, 1, 2 or inf.
+
+        Raises:
+            ValueError: If the norm is none of these.
+        """
+        try:
+            return {0.0: self.l0, 1.0: self.l1, 2.0: self.l2, np.inf: self.linf}[float(norm)]
+        except (KeyError, ValueError, TypeError):
+            raise ValueError(f"`norm` must be 0, 1, 2 or inf. Received: norm={norm!r}") from None
+
+    @property
+    def success_rate(self) -> float:
+        """Share of samples on which the attack succeeded."""
+        return float(np.mean(self.success))
+
+
+class AttackInterrupted(RuntimeError):
+    """A model failed in the middle of an attack; what had been found so far is kept.
+
+    Attributes:
+        x_adv: Best samples so far, `[n, ...]`; clean where nothing was found yet.
+        success: bool `[n]`, whether an adversarial point had been found.
+        queries: Number of samples sent to the model until it failed, the failing call included.
+    """
+
+    def __init__(self, message: str, x_adv: np.ndarray, success: np.ndarray, queries: int):
+        super().__init__(message)
+        self.x_adv = x_adv
+        self.success = success
+        self.queries = queries

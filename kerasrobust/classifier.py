@@ -1,0 +1,486 @@
+"""Classifier: all that an attack sees of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+LOW_PRECISION = ("float16", "bfloat16")
+# Largest entry of the gradient that enters a float16 model: high enough that input gradients do
+# not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
+UPSTREAM_SCALE = 128.0
+PROBE_SAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsHead:
+    """The part of a model up to its logits, on the model's own weights.
+
+    Attributes:
+        call: `call(x, training=False)`, float32 logits `[batch, units]`.
+        activation: What the model does after it: ``"softmax"``, ``"sigmoid"``, ``"linear"``, or
+            None where that cannot be read from the graph.
+    """
+
+    call: Callable[..., tf.Tensor]
+    activation: str | None
+
+
+def logits_head(model: keras.Model) -> LogitsHead | None:
+    """Finds the logits of a Keras model without touching the model.
+
+    Functional and sequential models, nested ones too, are followed back from their output: a
+    closing softmax or sigmoid, as a layer, an operation or the activation of the last layer, is
+    left out. A model that has an attribute `logits_model` (a model or callable that returns
+    logits) is taken at its word.
+
+    Returns:
+        The head, or None for a model whose graph cannot be read (a subclassed model).
+
+    Raises:
+        ValueError: If the model has several inputs or outputs, or is not built.
+    """
+    declared = getattr(model, "logits_model", None)
+    if declared is not None:
+        return LogitsHead(_as_float32(declared), "linear")
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            "The model must be built before it is used: give it an Input layer or call it once. "
+            f"Received: model={model.name!r}"
+        )
+    if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
+        return None
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "The model must have one input and one output. "
+            f"Received: {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+        )
+    operation, node_index, _ = model.outputs[0]._keras_history
+    sources = operation._inbound_nodes[node_index].input_tensors
+    activation = _closing_activation(operation)
+    if activation is None and isinstance(operation, keras.Model) and len(sources) == 1:
+        inner = logits_head(operation)
+        if inner is None:
+            return None
+        features = keras.Model(model.inputs, sources[0])
+        return LogitsHead(_compose(features, inner.call), inner.activation)
+    if activation in (None, "linear") or len(sources) != 1:
+        return LogitsHead(_as_float32(model), activation)
+    features = keras.Model(model.inputs, sources[0])
+    if _is_pure_activation(operation):
+        return LogitsHead(_as_float32(features), activation)
+    return LogitsHead(_compose(features, _linear_twin(operation)), activation)
+
+
+def _closing_activation(operation: Any) -> str | None:
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax" if operation.axis in (-1, 1) else None
+    if type(operation).__name__ in ("Softmax", "Sigmoid") and _is_pure_activation(operation):
+        return type(operation).__name__.lower()
+    activation = getattr(operation, "activation", None)
+    if activation is keras.activations.softmax:
+        return "softmax"
+    if activation is keras.activations.sigmoid:
+        return "sigmoid"
+    return "linear" if activation is keras.activations.linear else None
+
+
+def _is_pure_activation(operation: Any) -> bool:
+    if isinstance(operation, (keras.layers.Softmax, keras.layers.Activation)):
+        return True
+    return not isinstance(operation, keras.layers.Layer)
+
+
+def _linear_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The same layer, on the same variables, without its activation.
+
+    A shallow copy of the attributes: the variables are shared, the layer itself is not touched.
+    """
+    twin = object.__new__(type(layer))
+    twin.__dict__.update(layer.__dict__)
+    twin.__dict__["activation"] = keras.activations.linear
+    return twin
+
+
+def _as_float32(call: Callable[..., Any]) -> Callable[..., tf.Tensor]:
+    def logits(x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return tf.cast(call(x, training=training), tf.float32)
+
+    return logits
+
+
+def _compose(features: Callable[..., Any], head: Callable[..., Any]) -> Callable[..., tf.Tensor]:
+    takes_training = not isinstance(head, keras.layers.Layer)
+
+    def logits(x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        inputs = features(x, training=training)
+        outputs = head(inputs, training=training) if takes_training else head(inputs)
+        return tf.cast(outputs, tf.float32)
+
+    return logits
+
+
+def use_jit(jit_compile: bool | str) -> bool:
+    """Keras's rule for ``"auto"``: XLA where an accelerator is present, plain graphs on a CPU.
+
+    Raises:
+        ValueError: If it is neither a bool nor ``"auto"``.
+    """
+    if jit_compile == "auto":
+        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    if not isinstance(jit_compile, bool):
+        raise ValueError(
+            f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}"
+        )
+    return jit_compile
+
+
+class ModelFailure(RuntimeError):
+    """A callable model raised, or returned something that is no score."""
+
+
+class Classifier:
+    """All that an attack sees of a model: logits, labels, bounds, and the gradient if there is one.
+
+    A Keras model runs in inference mode and is never changed. Its logits are recovered when it
+    ends in a softmax or sigmoid (`logits_head`); for an opaque subclassed model that returns
+    probabilities `p` they are `log p`, with a warning, because confident predictions lose their
+    gradient there. A single output unit counts as two classes with the logits `(0, z)`. Input
+    gradients are float32 and scaled through float16 models, so that they do not underflow.
+
+    Args:
+        model: A `keras.Model`, another `Classifier`, an ART estimator, or any callable that takes
+            a float32 array `[batch, ...]` and returns scores or logits `[batch, classes]` (it has
+            no gradient: black-box attacks only).
+        clip_values: Smallest and largest valid input value. By default what the model says of
+            itself (`model.clip_values`), else `(0, 1)`.
+        nb_classes: Number of classes; needed only for a callable, and found by the first call
+            otherwise.
+        input_shape: Shape of one sample, where the model does not know it.
+        from_logits: Whether an opaque model or a callable returns logits (True) or probabilities
+            (False). By default this is seen from the outputs themselves.
+        votes: Number of forward passes over which the label of a randomised model is voted.
+        jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
+
+    Raises:
+        TypeError: If `model` is none of the above.
+        ValueError: If the bounds are not increasing, or the model has several inputs or outputs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        clip_values: tuple[float, float] | None = None,
+        *,
+        nb_classes: int | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        from_logits: bool | None = None,
+        votes: int = 1,
+        jit_compile: bool | str = "auto",
+    ):
+        if _is_art_estimator(model):
+            clip_values = model.clip_values if clip_values is None else clip_values
+            nb_classes, input_shape = model.nb_classes, tuple(model.input_shape)
+            inner = getattr(model, "model", None)
+            model = inner if isinstance(inner, keras.Model) else model.predict
+        if not callable(model):
+            raise TypeError(
+                "`model` must be a keras.Model, a Classifier, an ART estimator or a callable that "
+                f"returns scores. Received: model={model!r}"
+            )
+        if not isinstance(votes, int) or votes < 1:
+            raise ValueError(f"`votes` must be a positive integer. Received: votes={votes!r}")
+        self.model = model
+        self.clip_values = _check_bounds(
+            getattr(model, "clip_values", None) or (0.0, 1.0) if clip_values is None else clip_values
+        )
+        self.votes = votes
+        self.jit_compile = use_jit(jit_compile)
+        self.is_keras = isinstance(model, keras.Model)
+        self.has_gradient = self.is_keras
+        self.queries = 0  # samples sent to a callable; a Keras model is counted by the attack
+        self.traces: dict[str, int] = {}
+        self.functions: dict[Any, Callable[..., Any]] = {}
+        self._from_logits = from_logits
+        self._probed = from_logits is not None or not self.is_keras
+        self._nb_classes = nb_classes
+        self._input_shape = tuple(input_shape) if input_shape is not None else None
+        self._head: Callable[..., tf.Tensor] | None = None
+        self._low_precision = False
+        if self.is_keras:
+            self._read_model()
+
+    @classmethod
+    def of(cls, model: Any, clip_values: tuple[float, float] | None = None, **options: Any) -> Classifier:
+        """The classifier of a model, shared by all who ask for it while one of them holds it.
+
+        Sharing means sharing the compiled functions. They are held weakly: when the last attack on
+        a model goes, so do they, and the model is not kept alive.
+        """
+        if isinstance(model, Classifier):
+            return model
+        key = (id(model), clip_values, tuple(sorted(options.items())))
+        shared = _SHARED.get(key)
+        if shared is None or shared.model is not model:
+            shared = cls(model, clip_values, **options)
+            _SHARED[key] = shared
+        return shared
+
+    def _read_model(self) -> None:
+        head = logits_head(self.model)
+        self._head = head.call if head is not None else _as_float32(self.model)
+        self._low_precision = any(
+            layer.compute_dtype in LOW_PRECISION
+            for layer in self.model._flatten_layers()
+            if isinstance(getattr(layer, "compute_dtype", None), str)
+        )
+        if head is not None and head.activation is not None:
+            self._probed, self._from_logits = True, True
+        if self._input_shape is None:
+            shape = getattr(self.model, "input_shape", None)
+            if isinstance(shape, tuple) and len(shape) > 1:
+                self._input_shape = tuple(shape[1:])
+        shape = getattr(self.model, "output_shape", None)
+        if isinstance(shape, tuple) and len(shape) == 2 and shape[1] is not None:
+            self._nb_classes = max(shape[1], 2)
+        if self._input_shape is not None and None not in self._input_shape:
+            self.prepare(self._input_shape)
+
+    def prepare(self, sample_shape: tuple[int, ...]) -> None:
+        """Settles what only a sample's shape tells of an opaque model: classes and output kind."""
+        if not self.is_keras or (self._probed and self._nb_classes is not None):
+            return
+        low, high = self.clip_values
+        noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
+        assert self._head is not None
+        scores = np.asarray(self._head(tf.constant(noise, tf.float32)))
+        if scores.ndim != 2:
+            raise ValueError(
+                "The model must return one row of scores per sample, [batch, classes]. "
+                f"Received: output shape {scores.shape}"
+            )
+        self._nb_classes = max(scores.shape[1], 2)
+        if not self._probed:
+            self._probed = True
+            self._from_logits = not _are_probabilities(scores)
+            if not self._from_logits:
+                warnings.warn(
+                    f"The model {self.model.name!r} returns probabilities and its logits cannot be "
+                    "reached: attacks use log p, whose gradient vanishes where the model is very "
+                    "confident. Robustness may be overestimated.",
+                    stacklevel=2,
+                )
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        if self._nb_classes is None:
+            raise ValueError(
+                "The number of classes is not known before the model is called: give `nb_classes`."
+            )
+        return self._nb_classes
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one sample; entries or the whole may be None where the model leaves them open."""
+        return self._input_shape
+
+    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """float32 logits `[batch, classes]` of `x`, `[batch, ...]`; usable inside a graph.
+
+        Args:
+            x: Samples.
+            training: Run the model in training mode (dropout, batch statistics) instead.
+        """
+        if not self.is_keras:
+            return tf.constant(self._call(np.asarray(x, np.float32)))
+        assert self._head is not None
+        scores = self._head(tf.cast(x, tf.float32), training=training)
+        if self._from_logits is False:
+            if scores.shape[-1] == 1:
+                scores = tf.concat([1.0 - scores, scores], axis=-1)
+            return tf.math.log(tf.maximum(scores, tf.float32.min))
+        if scores.shape[-1] == 1:
+            return tf.concat([tf.zeros_like(scores), scores], axis=-1)
+        return scores
+
+    def decide(self, x: tf.Tensor) -> tf.Tensor:
+        """int32 labels `[batch]`: of one forward pass, or by majority over `votes` of them."""
+        if self.votes == 1:
+            return tf.argmax(self.logits(x), axis=-1, output_type=tf.int32)
+        counts = tf.add_n(
+            [
+                tf.one_hot(tf.argmax(self.logits(x), axis=-1), self.nb_classes)
+                for _ in range(self.votes)
+            ]
+        )
+        return tf.argmax(counts, axis=-1, output_type=tf.int32)
+
+    def gradient(
+        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Logits, loss and input gradient in one forward and one backward pass.
+
+        The gradient of the loss with respect to the logits is taken in float32 and, where the
+        model computes in float16, scaled per sample on its way through.
+
+        Args:
+            x: Samples `[batch, ...]`.
+            loss: Logits `[batch, classes]` to a loss per sample `[batch]`.
+            training: Run the model in training mode instead.
+
+        Returns:
+            Logits `[batch, classes]`, losses `[batch]` and the float32 gradient, shape of `x`.
+
+        Raises:
+            TypeError: If the model is a callable.
+            ValueError: If no gradient leads from the outputs back to the inputs.
+        """
+        if not self.has_gradient:
+            raise TypeError(
+                "This attack needs gradients, which a callable does not have: use a black-box "
+                f"attack. Received: model={self.model!r}"
+            )
+        with tf.GradientTape(watch_accessed_variables=False) as through_model:
+            through_model.watch(x)
+            logits = self.logits(x, training=training)
+        with tf.GradientTape(watch_accessed_variables=False) as through_loss:
+            through_loss.watch(logits)
+            value = loss(logits)
+        upstream = through_loss.gradient(value, logits)
+        if upstream is None:
+            raise ValueError("The loss does not depend on the logits.")
+        scale = tf.ones_like(value)
+        if self._low_precision:
+            largest = tf.reduce_max(tf.abs(upstream), axis=-1)
+            scale = tf.where(largest > 0, UPSTREAM_SCALE / tf.maximum(largest, 1e-30), scale)
+        gradient = through_model.gradient(logits, x, output_gradients=upstream * scale[:, None])
+        if gradient is None:
+            raise ValueError(
+                "The model has no gradient path from its outputs to its inputs: use a black-box "
+                f"attack. Received: model={getattr(self.model, 'name', self.model)!r}"
+            )
+        gradient = tf.convert_to_tensor(gradient)
+        scale = tf.reshape(scale, tf.concat([tf.shape(scale), [1] * (gradient.shape.rank - 1)], 0))
+        return logits, value, gradient / scale
+
+    def predict(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """float32 logits `[n, classes]` of an array `[n, ...]`, in batches of one fixed shape.
+
+        For a callable they are its own scores, exactly the samples given, in one pass.
+        """
+        if not self.is_keras:
+            return np.concatenate(
+                [self._call(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            )
+        self.prepare(x.shape[1:])
+        forward = self.functions.get("predict")
+        if forward is None:
+
+            def traced(batch: tf.Tensor) -> tf.Tensor:
+                self.traces["predict"] = self.traces.get("predict", 0) + 1
+                return self.logits(batch)
+
+            forward = tf.function(traced, jit_compile=self.jit_compile)
+            self.functions["predict"] = forward
+        outputs = []
+        rows = min(batch_size, max(len(x), 1))
+        for start in range(0, len(x), rows):
+            batch = np.asarray(x[start : start + rows], np.float32)
+            padding = rows - len(batch)
+            if padding:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
+            outputs.append(np.asarray(forward(tf.constant(batch)))[: rows - padding])
+        return np.concatenate(outputs)
+
+    def _call(self, x: np.ndarray) -> np.ndarray:
+        """Scores of a callable, checked, and its samples counted."""
+        if len(x) == 0:
+            return np.zeros((0, self._nb_classes or 2), np.float32)
+        self.queries += len(x)
+        try:
+            scores = np.asarray(self.model(x), np.float32)
+        except Exception as error:
+            raise ModelFailure(f"The model raised {type(error).__name__}: {error}") from error
+        if scores.ndim == 2 and scores.shape[1] == 1:
+            positive = scores
+            rest = 1.0 - positive if _within_unit(positive) else np.zeros_like(positive)
+            scores = np.concatenate([rest, positive], axis=1)
+        expected = (len(x), self._nb_classes or "classes")
+        if scores.ndim != 2 or len(scores) != len(x) or self._nb_classes not in (None, scores.shape[1]):
+            raise ModelFailure(
+                f"The model must return scores of shape {expected}. Received: shape {scores.shape}"
+            )
+        if not np.isfinite(scores).all():
+            raise ModelFailure("The model returned scores that are not finite.")
+        self._nb_classes = scores.shape[1]
+        if self._from_logits is None:
+            self._from_logits = not _are_probabilities(scores)
+        if not self._from_logits:
+            scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+        return scores
+
+    def black_box(self) -> BlackBox:
+        """The same model without its gradient."""
+        return BlackBox(self)
+
+
+class BlackBox:
+    """What a black-box attack gets: scores and labels, and no gradient to be had."""
+
+    def __init__(self, classifier: Classifier):
+        self._classifier = classifier
+        self.clip_values = classifier.clip_values
+        self.is_keras = classifier.is_keras
+        self.votes = classifier.votes
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        return self._classifier.nb_classes
+
+    def logits(self, x: tf.Tensor) -> tf.Tensor:
+        """See `Classifier.logits`."""
+        return self._classifier.logits(x)
+
+    def decide(self, x: tf.Tensor) -> tf.Tensor:
+        """See `Classifier.decide`."""
+        return self._classifier.decide(x)
+
+
+_SHARED: weakref.WeakValueDictionary[Any, Classifier] = weakref.WeakValueDictionary()
+
+
+def _check_bounds(clip_values: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in clip_values)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            "`clip_values` must be two finite numbers, the smallest and the largest valid input. "
+            f"Received: clip_values={clip_values!r}"
+        )
+    return low, high
+
+
+def _is_art_estimator(model: Any) -> bool:
+    return any(base.__module__.startswith("art.estimators") for base in type(model).__mro__)
+
+
+def _within_unit(scores: np.ndarray) -> bool:
+    return bool((scores >= 0).all() and (scores <= 1).all())
+
+
+def _are_probabilities(scores: np.ndarray) -> bool:
+    if not _within_unit(scores):
+        return False
+    return scores.shape[1] == 1 or bool(np.allclose(scores.sum(axis=1), 1.0, atol=5e-3))

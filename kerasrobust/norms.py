@@ -1,0 +1,178 @@
+"""Lp norms, projections and random points of batches of samples.
+
+Every function takes samples with a leading batch axis, works on tensors of any rank, runs in
+graph, eager and XLA mode, and never returns NaN: zero vectors stay zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+TINY = 1e-30
+
+
+def check_norm(norm: Any, allowed: tuple[float, ...] = (1.0, 2.0, math.inf)) -> float:
+    """Returns a norm order given as a number or as ``"inf"``, ``"l2"`` or ``"linf"``.
+
+    Raises:
+        ValueError: If it is not one of the allowed orders.
+    """
+    order: Any = norm
+    if isinstance(norm, str):
+        order = norm.lower().removeprefix("l")
+    try:
+        order = float(order)
+    except (TypeError, ValueError):
+        order = None
+    if order not in allowed or isinstance(norm, bool):
+        names = ", ".join("inf" if p == math.inf else f"{p:g}" for p in allowed)
+        raise ValueError(f"`norm` must be one of {names}. Received: norm={norm!r}")
+    return float(order)
+
+
+def flatten(x: tf.Tensor) -> tf.Tensor:
+    """`[batch, ...]` to `[batch, features]`."""
+    shape = x.shape[1:]
+    features = shape.num_elements() if shape.is_fully_defined() else -1
+    return tf.reshape(x, [tf.shape(x)[0], features])
+
+
+def expand(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Per-sample values `[batch]` with trailing axes of size one, to broadcast against `like`."""
+    values = tf.convert_to_tensor(values)
+    return tf.reshape(values, tf.concat([tf.shape(values), [1] * (like.shape.rank - 1)], 0))
+
+
+def norm(x: tf.Tensor, order: float) -> tf.Tensor:
+    """Lp norm of each sample, `[batch, ...]` to `[batch]`, for the orders 0, 1, 2 and inf."""
+    flat = flatten(x)
+    if order == 0:
+        return tf.reduce_sum(tf.cast(tf.not_equal(flat, 0), x.dtype), axis=1)
+    if order == 1:
+        return tf.reduce_sum(tf.abs(flat), axis=1)
+    if order == 2:
+        return tf.sqrt(tf.reduce_sum(tf.square(flat), axis=1))
+    return tf.reduce_max(tf.abs(flat), axis=1)
+
+
+def normalize(x: tf.Tensor, order: float) -> tf.Tensor:
+    """Each sample divided by its Lp norm; a zero sample stays zero.
+
+    Very small and very large samples are scaled by their largest entry first, so that squaring
+    neither underflows nor overflows.
+    """
+    largest = expand(norm(x, math.inf), x)
+    x = tf.math.divide_no_nan(x, largest)
+    return tf.math.divide_no_nan(x, expand(norm(x, order), x))
+
+
+def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
+    """Euclidean projection of each sample onto the Lp ball of radius `eps` around zero.
+
+    L2: `delta * min(1, eps / ||delta||_2)`. Linf: clipping. L1: soft thresholding with the
+    threshold of Duchi et al., "Efficient Projections onto the l1-Ball for Learning in High
+    Dimensions", ICML 2008. Every entry moves towards zero and none changes its sign.
+
+    Args:
+        delta: `[batch, ...]`.
+        eps: Radii, `[batch]`.
+        order: 1, 2 or inf.
+
+    Returns:
+        A tensor of the shape of `delta`.
+    """
+    radius = expand(eps, delta)
+    if order == math.inf:
+        return tf.clip_by_value(delta, -radius, radius)
+    if order == 2:
+        length = expand(norm(delta, 2), delta)
+        return delta * tf.minimum(1.0, radius / tf.maximum(length, TINY))
+    size = tf.abs(flatten(delta))
+    eps = tf.reshape(eps, [-1, 1])
+    ordered = tf.sort(size, axis=1, direction="DESCENDING")
+    excess = tf.cumsum(ordered, axis=1) - eps
+    rank = tf.cast(tf.range(1, tf.shape(size)[1] + 1), size.dtype)
+    active = tf.reduce_sum(tf.cast(ordered * rank > excess, tf.int32), axis=1, keepdims=True)
+    last = tf.maximum(active - 1, 0)
+    threshold = tf.gather(excess, last, axis=1, batch_dims=1) / tf.cast(last + 1, size.dtype)
+    inside = tf.reduce_sum(size, axis=1, keepdims=True) <= eps
+    threshold = tf.where(inside, tf.zeros_like(threshold), tf.maximum(threshold, 0.0))
+    shrunk = tf.sign(flatten(delta)) * tf.maximum(size - threshold, 0.0)
+    return tf.reshape(shrunk, tf.shape(delta))
+
+
+def ascent_direction(
+    gradient: tf.Tensor, length: tf.Tensor, order: float, lower: tf.Tensor, upper: tf.Tensor
+) -> tf.Tensor:
+    """The step `d` with `||d||_p <= length` that raises `<gradient, d>` most.
+
+    Linf: `length * sign(g)`. L2: `length * g / ||g||_2`. L1: all of the length goes into the
+    entries with the largest `|g|`, each as far as the box lets it (`lower <= d <= upper`), which is
+    the maximiser over the intersection of ball and box. Without the box it is the single largest
+    entry, as in ART, which stalls as soon as that entry has reached the edge of the box.
+
+    Args:
+        gradient: `[batch, ...]`; entries that are not finite count as zero.
+        length: Step lengths, `[batch]`.
+        order: 1, 2 or inf.
+        lower: Smallest allowed step, shape of `gradient`; used for L1 only.
+        upper: Largest allowed step, likewise.
+
+    Returns:
+        The step, shape of `gradient`.
+    """
+    gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+    scale = expand(length, gradient)
+    if order == math.inf:
+        return scale * tf.sign(gradient)
+    if order == 2:
+        return scale * normalize(gradient, 2)
+    flat = flatten(gradient)
+    room = flatten(tf.where(gradient > 0, upper, -lower))
+    room = tf.where(tf.equal(flat, 0), tf.zeros_like(room), tf.maximum(room, 0.0))
+    order_by_size = tf.argsort(tf.abs(flat), axis=1, direction="DESCENDING", stable=True)
+    room = tf.gather(room, order_by_size, axis=1, batch_dims=1)
+    spent = tf.cumsum(room, axis=1, exclusive=True)
+    share = tf.clip_by_value(tf.reshape(length, [-1, 1]) - spent, 0.0, room)
+    share = tf.gather(share, tf.argsort(order_by_size, axis=1), axis=1, batch_dims=1)
+    return tf.reshape(share * tf.sign(flat), tf.shape(gradient))
+
+
+def random_in_ball(shape: Any, eps: tf.Tensor, order: float, seed: tf.Tensor) -> tf.Tensor:
+    """Points drawn uniformly from Lp balls of radius `eps` around zero.
+
+    L2: a Gaussian direction times `u^(1/d)`. L1: `d + 1` exponential variates, all but one
+    normalised by their sum, with random signs (Barthe et al., "A probabilistic approach to the
+    geometry of the l_p^n-ball", Annals of Probability 2005).
+
+    Args:
+        shape: `[batch, ...]`.
+        eps: Radii, `[batch]`.
+        order: 1, 2 or inf.
+        seed: Two integers.
+
+    Returns:
+        float32 tensor of that shape.
+    """
+    shape = tf.convert_to_tensor(shape)
+    batch, features = shape[0], tf.reduce_prod(shape[1:])
+    seeds = tf.random.split(seed, 3)
+    radius = tf.reshape(tf.cast(eps, tf.float32), [-1, 1])
+    flat = [batch, features]
+    if order == math.inf:
+        points = tf.random.stateless_uniform(flat, seeds[0], -1.0, 1.0)
+    elif order == 2:
+        points = tf.random.stateless_normal(flat, seeds[0])
+        length = tf.random.stateless_uniform([batch, 1], seeds[1])
+        points = normalize(points, 2) * length ** (1.0 / tf.cast(features, tf.float32))
+    else:
+        uniform = tf.random.stateless_uniform(flat, seeds[0], minval=1e-7, maxval=1.0)
+        last = tf.random.stateless_uniform([batch, 1], seeds[1], minval=1e-7, maxval=1.0)
+        sizes = -tf.math.log(uniform)
+        sizes /= tf.reduce_sum(sizes, axis=1, keepdims=True) - tf.math.log(last)
+        positive = tf.random.stateless_uniform(flat, seeds[2]) < 0.5
+        points = tf.where(positive, sizes, -sizes)
+    return tf.reshape(points * radius, shape)

@@ -1,0 +1,82 @@
+"""The grammar of names: ``"pgd:eps=0.1,norm=inf"`` as used on the command line and in Python."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+_WORDS = {"true": True, "false": False, "none": None, "inf": math.inf}
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """Splits ``"name:key=value,key=value"`` into its name and its arguments.
+
+    Values are Python literals (``8/255`` style fractions, lists and tuples included), the words
+    ``true``, ``false``, ``none`` and ``inf``, or plain strings.
+
+    Args:
+        text: The specification. Names may themselves hold one prefix, as in ``"art:pgd:eps=0.1"``.
+
+    Returns:
+        The name and a dictionary of arguments.
+
+    Raises:
+        ValueError: If the text is empty or an argument is not of the form ``key=value``.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(
+            f"A specification must look like 'name' or 'name:key=value'. Received: {text!r}"
+        )
+    head, parts = text.strip(), ""
+    if "=" in text:
+        head, _, parts = text.strip()[: text.index("=")].rpartition(":")
+        parts += text.strip()[text.index("=") :]
+        if not head:
+            raise ValueError(
+                f"A specification must look like 'name:key=value,key=value'. Received: {text!r}"
+            )
+    arguments: dict[str, Any] = {}
+    for part in _split_commas(parts):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip().isidentifier() or not value.strip():
+            raise ValueError(
+                f"Each argument of a specification must be 'key=value'. "
+                f"Received: {part!r} in {text!r}"
+            )
+        arguments[key.strip()] = _parse_value(value.strip())
+    return head.strip().rstrip(":"), arguments
+
+
+def near_match(name: str, names: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest known one, then the whole list."""
+    known = sorted(names)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known names: {', '.join(known)}."
+
+
+def _split_commas(text: str) -> list[str]:
+    """Splits at commas outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+    parts.append(text[start:])
+    return [part for part in (part.strip() for part in parts) if part]
+
+
+def _parse_value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    numerator, slash, denominator = text.partition("/")
+    try:
+        if slash:
+            return float(numerator) / float(denominator)
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, ZeroDivisionError):
+        return text
