@@ -1,0 +1,353 @@
+"""Image classification data as NumPy arrays: embedded digits, TFDS names, `.npz` files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasrobust.checks import check_bounds, check_int
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels of one split.
+
+    Attributes:
+        name: Name of the data set, as an evaluation preset knows it.
+        split: "train" or "test", or the TFDS split it was read from.
+        x: float32 images [n, height, width, channels] within `clip_values`.
+        y: int64 labels [n] in 0..nb_classes-1.
+        class_names: One name per class.
+        clip_values: The bounds (lowest, highest) of a valid pixel.
+    """
+
+    name: str
+    split: str
+    x: np.ndarray
+    y: np.ndarray
+    class_names: tuple[str, ...]
+    clip_values: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return tuple(self.x.shape[1:])
+
+
+def load(
+    name: str | os.PathLike,
+    split: str = "test",
+    data_dir: str | os.PathLike | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    *,
+    clip_values: tuple[float, float] = (0.0, 1.0),
+    download: bool = False,
+) -> Dataset:
+    """Load one split of an image classification data set.
+
+    - `"digits"`: scikit-learn's 8x8 grey digits, 1437 for training and 360 for testing, a fixed
+      stratified split. Nothing is downloaded.
+    - a path ending in `.npz`: the arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`,
+      which serve as the test split. Images are [n, height, width] or [n, height, width, channels],
+      labels integers [n] or [n, 1]. An optional array `class_names` holds one string per class;
+      without it the classes are 0 up to the largest label in the file.
+    - any other name: TensorFlow Datasets, which must already be prepared in `data_dir` unless
+      `download=True`. `split` may be any split of it.
+
+    uint8 images are scaled from 0..255 to `clip_values`; images of floating-point type must lie
+    within `clip_values` already and are taken as they are.
+
+    Args:
+        name: Name or path, see above.
+        split: "test" (default) or "train".
+        data_dir: Folder of prepared TFDS data sets. Default: the environment variable
+            TFDS_DATA_DIR, else the folder TFDS itself takes.
+        samples: Number of samples to draw at random without replacement; they keep the order of
+            the data set, and a smaller draw with the same seed is part of a larger one.
+            Default: all.
+        seed: Seed of that draw, 0 or more. Default 0.
+        clip_values: The bounds of a pixel. Default (0.0, 1.0).
+        download: Let TFDS download and prepare what is missing. Default False.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: For an unknown name or split, too many samples, missing arrays, wrong shapes,
+            labels out of range, values that are not finite or out of bounds.
+        FileNotFoundError: For a file that is not there, or TFDS data that are not prepared.
+        TypeError: For an argument of the wrong type.
+
+    Example:
+        >>> test = kerasrobust.datasets.load("digits", samples=100, seed=1)
+        >>> test.x.shape
+        (100, 8, 8, 1)
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"load expects a name or a path. Received: name={name!r}")
+    if not isinstance(split, str):
+        raise TypeError(f"load expects split as a string. Received: split={split!r}")
+    samples = None if samples is None else check_int("samples", samples, 1)
+    seed = check_int("seed", seed, 0)
+    bounds = check_bounds(clip_values)
+    text = os.fspath(name)
+    if text.lower().endswith(".npz"):
+        return _load_npz(Path(text), split, samples, seed, bounds)
+    if text == "digits":
+        return _load_digits(split, samples, seed, bounds)
+    return _load_tfds(text, split, data_dir, samples, seed, bounds, download)
+
+
+def _draw(available: int, samples: int | None, seed: int, name: str) -> np.ndarray | None:
+    """Sorted indices of the subset; None for all of it."""
+    if samples is None:
+        return None
+    if samples > available:
+        raise ValueError(
+            f"{name!r} has {available} samples in this split. Received: samples={samples}"
+        )
+    # The head of one permutation makes draws of different size nest.
+    return np.sort(np.random.default_rng(seed).permutation(available)[:samples])
+
+
+def _scale(images: np.ndarray, bounds: tuple[float, float], out: np.ndarray | None = None):
+    """Map 0..255 to the bounds, in float32 and without a wider intermediate copy."""
+    low, high = bounds
+    out = np.empty(images.shape, np.float32) if out is None else out
+    np.divide(images, np.float32(255), out=out, dtype=np.float32)
+    if (low, high) != (0.0, 1.0):
+        out *= np.float32(high - low)
+        out += np.float32(low)
+        # low + (high - low) can round past the upper bound.
+        np.clip(out, np.float32(low), np.float32(high), out=out)
+    return out
+
+
+def _load_digits(split, samples, seed, bounds) -> Dataset:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if split not in SPLITS:
+        raise ValueError(f"'digits' has the splits {list(SPLITS)}. Received: split={split!r}")
+    bunch = load_digits()
+    parts = train_test_split(
+        np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target
+    )
+    rows = np.sort(parts[SPLITS.index(split)])
+    chosen = _draw(len(rows), samples, seed, "digits")
+    rows = rows if chosen is None else rows[chosen]
+    # Values run from 0 to 16 in steps of one.
+    x = _scale(bunch.images[rows, :, :, None] * (255 / 16), bounds)
+    names = tuple(str(label) for label in bunch.target_names)
+    return Dataset("digits", split, x, bunch.target[rows].astype(np.int64), names, bounds)
+
+
+def _load_npz(path: Path, split, samples, seed, bounds) -> Dataset:
+    if split not in SPLITS:
+        raise ValueError(f"A .npz file has the splits {list(SPLITS)}. Received: split={split!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a .npz file. Received: name={str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"Expected a file written by numpy.savez. Received: name={str(path)!r}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return _from_archive(archive, path, split, samples, seed, bounds)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"Expected a file written by numpy.savez, but it is damaged. "
+            f"Received: name={str(path)!r}"
+        ) from error
+
+
+def _from_archive(archive, path: Path, split, samples, seed, bounds) -> Dataset:
+    keys = (f"x_{split}", f"y_{split}")
+    if split == "test" and "x" in archive and "y" in archive:
+        keys = ("x", "y")
+    missing = [key for key in keys if key not in archive]
+    if missing:
+        wanted = "x_test and y_test, or x and y" if split == "test" else "x_train and y_train"
+        raise ValueError(
+            f"Expected the arrays {wanted} for split={split!r}. "
+            f"Received: {path.name!r} with the arrays {sorted(archive.files)}"
+        )
+    x, y = _read(archive, keys[0]), _labels(archive, keys[1])
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or len(x) == 0:
+        raise ValueError(
+            "Expected at least one image, [n, height, width] or [n, height, width, channels]. "
+            f"Received: {keys[0]} of shape {x.shape}"
+        )
+    if len(x) != len(y):
+        raise ValueError(
+            f"Expected one label per image. Received: {len(x)} images and {len(y)} labels"
+        )
+    if "class_names" in archive:
+        names = tuple(str(label) for label in np.ravel(_read(archive, "class_names")))
+    else:
+        # A test split may lack the last class, so the labels of the whole file count.
+        stored = [_labels(archive, k) for k in ("y", "y_train", "y_test") if k in archive]
+        largest = max(int(labels.max()) for labels in stored if labels.size)
+        names = tuple(str(label) for label in range(largest + 1))
+    chosen = _draw(len(x), samples, seed, path.name)
+    if chosen is not None:
+        x, y = x[chosen], y[chosen]
+    if x.dtype == np.uint8:
+        x = _scale(x, bounds)
+    elif np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32, copy=False)
+    else:
+        raise TypeError(
+            "Expected images of type uint8 (0..255) or of a floating-point type. "
+            f"Received: {keys[0]} of type {x.dtype}"
+        )
+    return Dataset(path.stem, split, x, y, names, bounds)
+
+
+def _read(archive, key: str) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected arrays of numbers and strings, not of Python objects. Received: {key}"
+        ) from error
+
+
+def _labels(archive, key: str) -> np.ndarray:
+    labels = _read(archive, key)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"Expected integer labels. Received: {key} of type {labels.dtype}")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(
+            f"Expected integer labels [n] or [n, 1]. Received: {key} of shape {labels.shape}"
+        )
+    return labels.astype(np.int64)
+
+
+def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Dataset:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    builder = _builder(tfds, name, data_dir)
+    if not builder.is_prepared():
+        if not download:
+            raise FileNotFoundError(
+                f"The TFDS data set {name!r} is not prepared here. Set data_dir (or the "
+                "environment variable TFDS_DATA_DIR) to a folder that holds it, or ask for "
+                f"download=True. Received: data_dir={data_dir!r}"
+            )
+        builder.download_and_prepare()
+    info = builder.info
+    if split not in info.splits:
+        raise ValueError(
+            f"{name!r} has the splits {sorted(info.splits)}. Received: split={split!r}"
+        )
+    features = info.features
+    keys: tuple[str, ...] = info.supervised_keys or ()
+    if (
+        len(keys) != 2
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise ValueError(
+            "Expected a TFDS data set of images with one class label each. "
+            f"Received: {name!r} with supervised keys {info.supervised_keys}"
+        )
+    image_key, label_key = keys
+    shape, dtype = features[image_key].shape, features[image_key].np_dtype
+    if None in shape or dtype != np.uint8:
+        raise ValueError(
+            "Expected uint8 images of one fixed size. "
+            f"Received: {name!r} with images of shape {shape} and type {np.dtype(dtype).name}"
+        )
+
+    available = info.splits[split].num_examples
+    chosen = _draw(available, samples, seed, name)
+    rows = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        # One file after the other, so that an index means the same record in every run.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        decoders={image_key: tfds.decode.SkipDecoding()},
+    )
+    if chosen is not None:
+        wanted = np.zeros(available, bool)
+        wanted[chosen] = True
+        wanted = tf.constant(wanted)
+        rows = rows.enumerate().filter(lambda i, _: wanted[i]).map(lambda _, row: row)
+    decode = features[image_key].decode_example
+    rows = rows.map(
+        lambda row: (decode(row[image_key]), row[label_key]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    count = available if chosen is None else len(chosen)
+    x, y = np.empty((count, *shape), np.float32), np.empty(count, np.int64)
+    start = 0
+    for images, labels in rows.batch(512).prefetch(1).as_numpy_iterator():
+        stop = start + len(labels)
+        _scale(images, bounds, out=x[start:stop])
+        y[start:stop] = labels
+        start = stop
+    return Dataset(name, split, x, y, tuple(features[label_key].names), bounds)
+
+
+def _builder(tfds, name: str, data_dir):
+    """The TFDS builder, without looking anything up on the network."""
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"Expected a folder. Received: data_dir={os.fspath(data_dir)!r}")
+    try:
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (DatasetNotFoundError, ValueError) as error:
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            "Expected 'digits', the path of a .npz file or the name of a TFDS data set."
+            f"{hint} Received: name={name!r}"
+        ) from error
+
+
+def _check(data: Dataset) -> None:
+    """What every attack may rely on, checked once."""
+    low, high = data.clip_values
+    if data.x.ndim != 4 or len(data.x) == 0 or len(data.x) != len(data.y):
+        raise ValueError(
+            "Expected at least one image [n, height, width, channels] and one label each. "
+            f"Received: images of shape {data.x.shape} and labels of shape {data.y.shape}"
+        )
+    smallest, largest = float(data.x.min()), float(data.x.max())
+    if not (np.isfinite(smallest) and np.isfinite(largest)):
+        raise ValueError(f"Expected finite images. Received: {data.name!r} with NaN or infinity")
+    if smallest < np.float32(low) or largest > np.float32(high):
+        raise ValueError(
+            f"Expected images within clip_values=({low:g}, {high:g}). "
+            f"Received: {data.name!r} with values from {smallest:g} to {largest:g}"
+        )
+    if data.y.min() < 0 or data.y.max() >= data.nb_classes:
+        raise ValueError(
+            f"Expected labels from 0 to {data.nb_classes - 1}. "
+            f"Received: {data.name!r} with labels from {data.y.min()} to {data.y.max()}"
+        )

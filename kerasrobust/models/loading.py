@@ -1,0 +1,51 @@
+"""Reading a saved model, with one clear error for a file that is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """Read a Keras model saved as `.keras` or `.h5`, for inference.
+
+    Models wrapped by `kerasrobust.wrap` are read as such. The model is not compiled, so that
+    losses and optimizers of the program that trained it need not be known here.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The `keras.Model`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a Keras model, or holds layers that are not registered with Keras.
+
+    Example:
+        >>> model = kerasrobust.models.load("model.keras")
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load expects the path of a model. Received: path={path!r}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"Expected a Keras model file (.keras or .h5). Received: path={os.fspath(path)!r}"
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, JSON, HDF5 and Keras each raise their own kinds
+        # Of an object it does not know, Keras prints the whole configuration before the reason.
+        reason = str(error).rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
+        raise ValueError(
+            f"Expected a Keras model file (.keras or .h5), but it cannot be read: "
+            f"{reason or type(error).__name__} "
+            f"Received: path={os.fspath(path)!r}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Expected a file that holds a keras.Model, not a {type(model).__name__}. "
+            f"Received: path={os.fspath(path)!r}"
+        )
+    return model

@@ -1,0 +1,164 @@
+"""Plain training, shared by the commands and the examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from kerasrobust.checks import check_float, check_int
+from kerasrobust.models import registry
+
+if TYPE_CHECKING:
+    from kerasrobust.datasets import Dataset
+
+
+def fit(
+    model: keras.Model,
+    train: Dataset,
+    *,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    learning_rate: float = 0.001,
+    seed: int = 0,
+    from_logits: bool = False,
+    validation: Dataset | None = None,
+    callbacks=(),
+    verbose: int | str = "auto",
+) -> keras.callbacks.History:
+    """Compile and train a classifier: cross-entropy, Adam, cosine learning-rate decay to zero.
+
+    A model wrapped by `kerasrobust.wrap` trains with its defenses. Batches are drawn in an order
+    fixed by `seed`, without touching the global random state.
+
+    Args:
+        model: A `keras.Model`; it is compiled anew.
+        train: The training samples, integer labels.
+        epochs: Passes over the samples. Default: 3, or on few samples as many as 600 steps take.
+        batch_size: Samples per step; the last, smaller batch of an epoch is used too. Default 64.
+        learning_rate: Adam's step size at the start, above 0. Default 0.001.
+        seed: Seed of the order of the samples. Default 0.
+        from_logits: The model's output is logits, not probabilities. Default False.
+        validation: Samples to measure after each epoch. Default: none.
+        callbacks: Keras callbacks.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        Keras' `History` of loss and accuracy.
+
+    Raises:
+        ValueError: For a number out of range, or samples that do not fit the model.
+
+    Example:
+        >>> train = kerasrobust.datasets.load("digits", "train")
+        >>> model = kerasrobust.models.digits_cnn(seed=0)
+        >>> history = kerasrobust.models.fit(model, train, epochs=10)
+    """
+    batch_size, seed = check_int("batch_size", batch_size, 1), check_int("seed", seed, 0)
+    learning_rate = check_float("learning_rate", learning_rate, above=True)
+    steps = -(-len(train) // batch_size)
+    # On a small set three epochs are too few steps to train anything.
+    epochs = max(3, -(-600 // steps)) if epochs is None else check_int("epochs", epochs, 1)
+    for part in (train, validation):
+        if part is not None:
+            _check_fits(model, part)
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model.fit(
+        _batches(train, batch_size, epochs=epochs, seed=seed),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        validation_data=None if validation is None else _batches(validation, 256),
+        callbacks=list(callbacks),
+        verbose=verbose,
+        shuffle=False,  # the pipeline shuffles, with its own seed
+    )
+
+
+def _check_fits(model: keras.Model, data: Dataset) -> None:
+    """Keras reports a wrong shape from inside the compiled step; say it before."""
+    # Only a functional model knows its shapes; of any other kind Keras judges.
+    expected = getattr(model, "input_shape", None)
+    if isinstance(expected, tuple) and len(expected) != 4:
+        raise ValueError(
+            "fit expects a model of images [batch, height, width, channels]. "
+            f"Received: a model with input_shape={expected}"
+        )
+    if isinstance(expected, tuple) and any(
+        size not in (None, actual)
+        for size, actual in zip(expected[1:], data.input_shape, strict=True)
+    ):
+        raise ValueError(
+            f"The model expects images of shape {expected[1:]}. "
+            f"Received: {data.name!r} with images of shape {data.input_shape}"
+        )
+    outputs = getattr(model, "output_shape", None)
+    if isinstance(outputs, tuple) and outputs[-1] < data.nb_classes:
+        raise ValueError(
+            f"The model has {outputs[-1]} outputs. "
+            f"Received: {data.name!r} with {data.nb_classes} classes"
+        )
+
+
+def _batches(
+    data: Dataset, batch_size: int, *, epochs: int = 1, seed: int | None = None
+) -> tf.data.Dataset:
+    """The batches (x, y) of all epochs, each epoch in an order of its own when a seed is given.
+
+    Whole batches are gathered from the one array, so that nothing is copied sample by sample.
+    The orders are stateless: `Dataset.shuffle` would mix the global seed into its own.
+    """
+    count = len(data)
+    with tf.device("cpu"):
+        x, y = tf.convert_to_tensor(data.x), tf.convert_to_tensor(data.y)
+
+    def epoch_of_indices(epoch):
+        indices = tf.range(count, dtype=tf.int64)
+        if seed is not None:
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            indices = tf.random.experimental.stateless_shuffle(indices, key)
+        return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+
+    batches = tf.data.Dataset.range(epochs).flat_map(epoch_of_indices)
+    return batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+
+
+def default_name(input_shape) -> str:
+    """The network that the commands take for images of this shape when none is named.
+
+    Args:
+        input_shape: (height, width, channels).
+
+    Returns:
+        `"digits_cnn"` for images smaller than 12x12 pixels, else `"areb_cnn"`.
+    """
+    return "digits_cnn" if min(input_shape[:2]) < 12 else "areb_cnn"
+
+
+def train_default(train: Dataset, *, seed: int = 0, verbose: int | str = 0) -> keras.Model:
+    """The network that a command trains when it is given no model.
+
+    The one of `default_name`, trained as `fit` does by default.
+
+    Args:
+        train: The training samples.
+        seed: Seed of the weights and of the order of the samples. Default 0.
+        verbose: As in `keras.Model.fit`. Default 0.
+
+    Returns:
+        The trained `keras.Model` with a softmax output.
+
+    Raises:
+        ValueError: For images smaller than 4x4 pixels.
+    """
+    model = registry.get(
+        default_name(train.input_shape), train.input_shape, train.nb_classes, seed=seed
+    )
+    fit(model, train, seed=seed, verbose=verbose)
+    return model

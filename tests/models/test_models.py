@@ -1,0 +1,200 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasrobust import models
+from kerasrobust.datasets import Dataset
+
+SHAPES = {
+    "areb_cnn": (28, 28, 1),
+    "areb_cnn_cifar10": (32, 32, 3),
+    "areb_cnn_mnist": (28, 28, 1),
+    "digits_cnn": (8, 8, 1),
+}
+
+
+def test_names():
+    assert models.names() == sorted(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_softmax_of_the_logits_with_the_same_weights(name):
+    model = models.get(name, SHAPES[name], 7, seed=1)
+    linear = models.get(name, SHAPES[name], 7, logits=True)
+    linear.set_weights(model.get_weights())
+    x = np.random.default_rng(0).random((3, *SHAPES[name]), np.float32)
+    scores = np.exp(linear.predict(x, verbose=0).astype(np.float64))
+    expected = scores / scores.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+    assert model.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_seed_fixes_the_weights(name):
+    first, again, other = (models.get(name, seed=seed).get_weights() for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_areb_layers_and_parameters():
+    """Counted by hand from the paper's text with 3x3 kernels."""
+    mnist = (9 + 1) * 32 + 4 * 32 + (9 * 32 + 1) * 64 + 4 * 64 + (5 * 5 * 64 + 1) * 256 + 257 * 10
+    assert models.areb_cnn_mnist().count_params() == mnist
+    cifar, channels = 0, 3
+    for filters in (32, 32, 64, 64, 128, 128):
+        cifar += (9 * channels + 1) * filters + 4 * filters
+        channels = filters
+    assert models.areb_cnn_cifar10().count_params() == cifar + 129 * 512 + 513 * 10
+
+
+def test_areb_cnn_picks_by_shape():
+    assert models.areb_cnn((32, 32, 3), 10).name == "areb_cnn_cifar10"
+    assert models.areb_cnn((28, 28, 1), 10).name == "areb_cnn_mnist"
+    assert models.areb_cnn((16, 20, 3), 5).name == "areb_cnn_mnist"
+
+
+def test_output_is_float32_under_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = models.digits_cnn()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert model.output.dtype == "float32" and model.get_layer("logits").dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("areb_cn",), ValueError, "Did you mean 'areb_cnn'.*name='areb_cn'"),
+        ((None,), TypeError, "name=None"),
+        (("digits_cnn", (8, 8)), ValueError, r"input_shape=\(8, 8\)"),
+        (("digits_cnn", 8), TypeError, "input_shape=8"),
+        (("digits_cnn", (8, 8, 0)), ValueError, r"input_shape=\(8, 8, 0\)"),
+        (("areb_cnn", (8, 8, 1)), ValueError, r"10x10.*input_shape=\(8, 8, 1\)"),
+        (("areb_cnn_cifar10", (28, 28, 1)), ValueError, "32x32"),
+        (("digits_cnn", (8, 8, 1), 1), ValueError, "nb_classes=1"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        models.get(*arguments)
+
+
+def test_unknown_option():
+    with pytest.raises(TypeError, match="Received: depth=3"):
+        models.get("digits_cnn", depth=3)
+
+
+def test_load_restores_what_was_saved(tmp_path):
+    model = models.digits_cnn(seed=0)
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
+    restored = models.load(tmp_path / "model.keras")
+    np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.h5", "model.txt"])
+def test_file_that_is_no_model(tmp_path, file):
+    path = tmp_path / file
+    with pytest.raises(FileNotFoundError, match="Expected a Keras model file.*Received: path="):
+        models.load(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="Expected a Keras model file.*cannot be read"):
+        models.load(path)
+    with pytest.raises(TypeError, match="path=3"):
+        models.load(3)
+
+
+def test_file_that_holds_a_layer(tmp_path):
+    class Unregistered(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    keras.Sequential([keras.Input((2,)), Unregistered()]).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="cannot be read.*Unregistered"):
+        models.load(tmp_path / "model.keras")
+
+
+def linear_data(n=64):
+    """Two classes that one pixel tells apart."""
+    x = np.random.default_rng(0).random((n, 4, 4, 1)).astype(np.float32)
+    return Dataset("pixel", "train", x, (x[:, 0, 0, 0] > 0.5).astype(np.int64), ("low", "high"))
+
+
+def test_fit_first_loss_is_the_cross_entropy_in_numpy():
+    """A step size too small to move the weights: the loss of the epoch is that of the start."""
+    data = linear_data(20)
+    for logits in (False, True):
+        model = models.digits_cnn((4, 4, 1), 2, logits=logits, seed=0)
+        # Batch statistics of the training pass differ from the moving ones used in inference.
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        scores = model.predict(data.x, verbose=0).astype(np.float64)
+        if logits:
+            scores = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        expected = -np.log(scores[np.arange(20), data.y]).mean()
+        history = models.fit(
+            model, data, epochs=1, batch_size=8, learning_rate=1e-12, from_logits=logits, verbose=0
+        )
+        # Keras weights the last, smaller batch by its number of samples.
+        assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_fit_repeats_and_learns_and_leaves_the_global_seed_alone():
+    data = linear_data()
+    weights = []
+    for seed in (0, 0, 1):
+        keras.utils.set_random_seed(len(weights))
+        model = models.digits_cnn((4, 4, 1), 2, seed=0)
+        history = models.fit(model, data, epochs=10, batch_size=16, seed=seed, verbose=0)
+        weights.append(model.get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
+    assert history.history["accuracy"][-1] > 0.95
+    # Cosine decay ends at a step size of zero.
+    assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+
+
+def test_fit_makes_600_steps_on_few_samples():
+    history = models.fit(
+        models.digits_cnn((4, 4, 1), 2, seed=0), linear_data(40), batch_size=2, verbose=0
+    )
+    assert len(history.epoch) == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"learning_rate": 0}, "learning_rate=0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+    ],
+)
+def test_fit_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.fit(models.digits_cnn((4, 4, 1), 2), linear_data(), **options)
+
+
+def test_fit_data_that_do_not_fit_the_model():
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 1\).*'pixel'.*\(4, 4, 1\)"):
+        models.fit(models.digits_cnn(), linear_data())
+    flat = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"input_shape=\(None, 16\)"):
+        models.fit(flat, linear_data())
+    three = linear_data()
+    three = Dataset("pixel", "train", three.x, three.y, ("low", "high", "none"))
+    with pytest.raises(ValueError, match="2 outputs.*3 classes"):
+        models.fit(models.digits_cnn((4, 4, 1), 2), three)
+
+
+def test_train_default_reaches_97_percent_on_digits():
+    from kerasrobust import datasets
+
+    test = datasets.load("digits")
+    model = models.train_default(datasets.load("digits", "train"))
+    labels = model.predict(test.x, verbose=0).argmax(axis=1)
+    assert np.mean(labels == test.y) >= 0.97

@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from kerasrobust import datasets
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes arrays to a file and returns its path."""
+
+    def write(**arrays):
+        path = tmp_path / "data.npz"
+        np.savez(path, **arrays)
+        return path
+
+    return write
+
+
+IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+LABELS = np.array([0, 2, 1])
+
+
+def test_digits_are_scikit_learns_in_two_disjoint_stratified_parts():
+    train, test = datasets.load("digits", "train"), datasets.load("digits")
+    assert train.x.shape == (1437, 8, 8, 1) and test.x.shape == (360, 8, 8, 1)
+    assert train.x.dtype == np.float32 and train.y.dtype == np.int64
+    assert test.class_names == tuple("0123456789") and test.clip_values == (0.0, 1.0)
+    bunch = load_digits()
+    together = np.concatenate([train.x, test.x]).reshape(1797, 64) * 16
+    labels = np.concatenate([train.y, test.y])
+    rows = np.column_stack([together.round().astype(int), labels])
+    expected = np.column_stack([bunch.data.astype(int), bunch.target])
+    # The same rows, each as often as in the source: nothing lost, nothing in both parts.
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, expected))
+    assert np.abs(together - together.round()).max() < 1e-5
+    share = np.bincount(test.y) / np.bincount(labels)
+    assert np.all(np.abs(share - 360 / 1797) < 0.01)
+
+
+def test_draw_is_seeded_nested_and_keeps_the_order():
+    full = datasets.load("digits")
+    ten, hundred = (datasets.load("digits", samples=n, seed=3) for n in (10, 100))
+    rows = {image.tobytes(): i for i, image in enumerate(full.x)}
+    index = [rows[image.tobytes()] for image in hundred.x]
+    assert index == sorted(set(index)) and len(index) == 100
+    np.testing.assert_array_equal(hundred.y, full.y[index])
+    assert {rows[image.tobytes()] for image in ten.x} < set(index)
+    np.testing.assert_array_equal(ten.x, datasets.load("digits", samples=10, seed=3).x)
+    assert not np.array_equal(ten.x, datasets.load("digits", samples=10, seed=4).x)
+
+
+def test_clip_values_scale_integer_images():
+    unit, wide = datasets.load("digits"), datasets.load("digits", clip_values=(-1, 1))
+    assert wide.clip_values == (-1.0, 1.0)
+    np.testing.assert_allclose(wide.x, unit.x * 2 - 1, atol=1e-6)
+    assert wide.x.min() == -1 and wide.x.max() == 1
+
+
+def test_npz_uint8(npz):
+    data = datasets.load(npz(x=IMAGES, y=LABELS[:, None].astype(np.uint8)))
+    np.testing.assert_allclose(data.x, IMAGES[..., None] / 255, atol=1e-7)
+    np.testing.assert_array_equal(data.y, LABELS)
+    assert (data.name, data.split, data.nb_classes) == ("data", "test", 3)
+    assert data.input_shape == (4, 5, 1) and len(data) == 3
+
+
+def test_npz_splits_and_class_names(npz):
+    path = npz(
+        x_train=IMAGES / 255.0, y_train=LABELS, x_test=IMAGES[:2] / 255.0, y_test=LABELS[:2] * 0
+    )
+    train, test = datasets.load(path, "train"), datasets.load(path, "test", samples=1)
+    assert len(train) == 3 and len(test) == 1 and train.x.dtype == np.float32
+    # The largest label is in the training part, and both parts have its number of classes.
+    assert test.nb_classes == train.nb_classes == 3
+    named = datasets.load(npz(x=IMAGES, y=LABELS, class_names=["a", "b", "c", "d"]))
+    assert named.class_names == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ({"x": IMAGES}, ValueError, r"x_test and y_test, or x and y.*\['x'\]"),
+        ({"x": IMAGES[0], "y": LABELS}, ValueError, r"\[n, height, width\].*x of shape \(4, 5\)"),
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, ValueError, "at least one image"),
+        ({"x": IMAGES, "y": LABELS[:2]}, ValueError, "3 images and 2 labels"),
+        ({"x": IMAGES, "y": LABELS / 2}, TypeError, "integer labels.*y of type float64"),
+        ({"x": IMAGES, "y": np.eye(3, dtype=int)}, ValueError, r"y of shape \(3, 3\)"),
+        ({"x": IMAGES, "y": LABELS - 1}, ValueError, "labels from -1 to 1"),
+        (
+            {"x": IMAGES, "y": LABELS, "class_names": ["a", "b"]},
+            ValueError,
+            "from 0 to 1.*labels from 0 to 2",
+        ),
+        ({"x": IMAGES.astype(np.int32), "y": LABELS}, TypeError, "uint8.*x of type int32"),
+        ({"x": IMAGES / 1.0, "y": LABELS}, ValueError, r"clip_values=\(0, 1\).*from 0 to 59"),
+        ({"x": np.full((3, 4, 5), np.nan), "y": LABELS}, ValueError, "finite images.*NaN"),
+        (
+            {"x": np.array([[[{}]]], dtype=object), "y": LABELS},
+            ValueError,
+            "not of Python objects. Received: x",
+        ),
+    ],
+)
+def test_bad_npz(npz, arrays, error, message):
+    with pytest.raises(error, match=message):
+        datasets.load(npz(**arrays))
+
+
+def test_file_that_is_no_npz(tmp_path):
+    path = tmp_path / "data.npz"
+    with pytest.raises(FileNotFoundError, match="Received: name="):
+        datasets.load(path)
+    for content in (b"", b"no archive at all"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="written by numpy.savez"):
+            datasets.load(path)
+    np.savez(path, x=IMAGES, y=LABELS)
+    content = bytearray(path.read_bytes())
+    content[150] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="it is damaged"):
+        datasets.load(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": 3}, TypeError, "Received: name=3"),
+        ({"name": "digits", "split": "val"}, ValueError, r"\['train', 'test'\].*split='val'"),
+        ({"name": "digits", "samples": 0}, ValueError, ">= 1. Received: samples=0"),
+        ({"name": "digits", "samples": 361}, ValueError, "360 samples.*samples=361"),
+        ({"name": "digits", "samples": 1.5}, ValueError, "samples=1.5"),
+        ({"name": "digits", "seed": -1}, ValueError, "seed=-1"),
+        ({"name": "digits", "clip_values": (1, 0)}, ValueError, r"clip_values=\(1, 0\)"),
+        ({"name": "digits", "clip_values": 1}, ValueError, "clip_values=1"),
+        ({"name": "digit"}, ValueError, "Did you mean 'digits'.*name='digit'"),
+        ({"name": "mnits"}, ValueError, "Did you mean 'mnist'.*name='mnits'"),
+        ({"name": "mnist", "data_dir": "nowhere/at/all"}, FileNotFoundError, "Expected a folder"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        datasets.load(**arguments)
+
+
+def test_tfds_not_prepared(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not prepared.*download=True"):
+        datasets.load("mnist", data_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mnist(real_data):
+    folder = real_data("mnist")
+    data = datasets.load("mnist", data_dir=folder)
+    assert data.x.shape == (10000, 28, 28, 1) and data.x.dtype == np.float32
+    # Counts of the published test set, and the mean pixel everyone standardises with.
+    assert np.bincount(data.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.x.mean() == pytest.approx(0.1325, abs=1e-4)
+    some = datasets.load("mnist", data_dir=folder, samples=50, seed=1)
+    rows = {image.tobytes(): i for i, image in enumerate(data.x)}
+    index = [rows[image.tobytes()] for image in some.x]
+    assert index == sorted(set(index))
+    np.testing.assert_array_equal(some.y, data.y[index])
+    with pytest.raises(ValueError, match=r"\['test', 'train'\].*split='val'"):
+        datasets.load("mnist", "val", data_dir=folder)
+    with pytest.raises(ValueError, match="10000 samples"):
+        datasets.load("mnist", data_dir=folder, samples=10001)
+
+
+def test_cifar10_from_the_environment(real_data, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(real_data("cifar10")))
+    data = datasets.load("cifar10", samples=20, clip_values=(0, 255))
+    assert data.x.shape == (20, 32, 32, 3) and data.class_names[0] == "airplane"
+    np.testing.assert_array_equal(data.x, data.x.round())
+    assert data.x.max() > 200
