@@ -1,0 +1,81 @@
+"""What the commands share: option types, checks of paths, errors as one line."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import click
+
+
+class Number(click.ParamType):
+    """A number, also as a fraction such as 8/255."""
+
+    name = "number"
+
+    def convert(self, value, param, ctx):
+        try:
+            return float(Fraction(value)) if "/" in str(value) else float(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number such as 0.1 or 8/255", param, ctx)
+
+
+class Norm(click.ParamType):
+    """1, 2 or inf."""
+
+    name = "norm"
+
+    def convert(self, value, param, ctx):
+        norms = {"1": 1.0, "2": 2.0, "inf": math.inf}
+        if isinstance(value, float) or str(value) not in norms:
+            self.fail(f"{value!r} is not one of 1, 2, inf", param, ctx)
+        return norms[str(value)]
+
+
+def output_folder(ctx, param, value: str | None) -> Path | None:
+    """A folder that can be made or written to, checked before any work is done."""
+    if value is None:
+        return None
+    path = Path(value)
+    if path.exists() and not path.is_dir():
+        raise click.BadParameter(f"{value!r} is a file, not a folder", ctx, param)
+    _check_writable(path, value, ctx, param)
+    return path
+
+
+def output_model(ctx, param, value: str) -> Path:
+    """A `.keras` file in an existing folder, checked before any work is done."""
+    path = Path(value)
+    if path.suffix != ".keras":
+        raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
+    if path.is_dir():
+        raise click.BadParameter(f"{value!r} is a folder", ctx, param)
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder of {value!r} does not exist", ctx, param)
+    _check_writable(path, value, ctx, param)
+    return path
+
+
+def _check_writable(path: Path, value: str, ctx, param) -> None:
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK) or not (existing.is_dir() or existing == path.absolute()):
+        raise click.BadParameter(f"{value!r} cannot be written", ctx, param)
+
+
+@contextmanager
+def library() -> Iterator[None]:
+    """Quiet start of TensorFlow; what the library raises for bad input becomes one line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,129 @@
+"""`kr-eval`: how robust is a model?"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kerasrobust_cli.common import Norm, Number, library, output_folder
+
+
+@click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--model",
+    metavar="PATH",
+    help="Saved Keras model (.keras, .h5). Default: a small network is trained on the training "
+    "split of the data set.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME|PATH",
+    default="digits",
+    show_default=True,
+    help="digits, the name of a TFDS data set, or a .npz file; its test split is attacked.",
+)
+@click.option(
+    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
+)
+@click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
+@click.option(
+    "--attacks",
+    metavar="SPEC",
+    multiple=True,
+    default=("areb",),
+    show_default=True,
+    help="A benchmark or an attack with its parameters, as in pgd:eps=0.1,max_iter=20. Repeatable.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Samples drawn from the test split.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
+)
+@click.option("--eps", type=Number(), help="Budget for the attacks that have one; 8/255 works.")
+@click.option("--norm", type=Norm(), help="Norm for the attacks that have a choice: 1, 2 or inf.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
+@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    callback=output_folder,
+    help="Folder for the report: JSON, Markdown, a picture.",
+)
+@click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
+@click.option("--list-attacks", is_flag=True, help="Print the names of the attacks and exit.")
+@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
+@click.version_option(package_name="kerasrobust")
+def main(
+    model,
+    dataset,
+    data_dir,
+    download,
+    attacks,
+    samples,
+    batch_size,
+    eps,
+    norm,
+    seed,
+    clip_min,
+    clip_max,
+    output,
+    cross_check,
+    list_attacks,
+    quiet,
+) -> None:
+    """Attack an image classifier and report how much of its accuracy is left."""
+    if (clip_min is None) != (clip_max is None):
+        raise click.UsageError("--clip-min and --clip-max go together")
+    with library():
+        import kerasrobust
+
+        if list_attacks:
+            click.echo("\n".join(kerasrobust.attacks.names()))
+            return
+        # `evaluate` checks everything before it attacks, but a model may be trained before that.
+        for spec in attacks:
+            if spec not in kerasrobust.evaluation.presets.names():
+                kerasrobust.attacks.get(spec)
+        network = None if model is None else kerasrobust.models.load(model)
+        bounds = (clip_min, clip_max)
+        if clip_min is None:
+            bounds = getattr(network, "clip_values", (0.0, 1.0))
+        source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
+        data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
+        if network is None:
+            if not quiet:
+                click.echo(
+                    f"No --model given: training a small network on the training split of "
+                    f"{data.name} (seed {seed}).",
+                    err=True,
+                )
+            train = kerasrobust.datasets.load(dataset, "train", **source)
+            network = kerasrobust.models.train_default(train, seed=seed)
+        report = kerasrobust.evaluate(
+            network,
+            data.x,
+            data.y,
+            attacks=list(attacks),
+            dataset=data.name,
+            eps=eps,
+            norm=norm,
+            clip_values=bounds,
+            batch_size=batch_size,
+            seed=seed,
+            cross_check=cross_check,
+            output=output,
+            verbose=not quiet,
+        )
+    if sys.stdout.isatty():
+        report.render()
+    else:
+        click.echo(str(report))
+    if output is not None and not quiet:
+        click.echo(f"Report written to {output}", err=True)
