@@ -8,10 +8,10 @@ import numpy as np
 def accuracy_against_budget(distances, budgets) -> np.ndarray:
     """Accuracy left at each budget, from one run of a minimal-norm attack.
 
-    `accuracy(eps) = |{i : d_i > eps}| / n`, where `d_i` is the distance at which sample `i` fell. A
-    minimal-norm attack therefore gives the whole curve at the cost of one point. For a budget attack,
-    whose distances say how far it *went* and not how far it had to go, the curve is only an upper
-    bound below its eps.
+    `accuracy(eps) = |{i : d_i > eps}| / n`, where `d_i` is the distance at which sample `i` fell.
+    A minimal-norm attack therefore gives the whole curve at the cost of one point. The distances
+    of a budget attack say how far it *went*, not how far it had to go: below its eps
+    the curve is only an upper bound.
 
     Args:
         distances: Shape `(n,)`, `inf` where the attack failed, 0 where the sample was

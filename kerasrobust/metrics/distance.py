@@ -8,9 +8,9 @@ import numpy as np
 def median_distance(distances) -> float:
     """Median over *all* samples, a failure counting as infinite.
 
-    A median over the successful samples alone rewards an attack for giving up on the hard ones. With
-    failures at infinity and initially misclassified samples at zero, breaking one sample
-    more or one sample closer can never make the median larger.
+    A median over the successful samples alone rewards an attack for giving up on the hard ones.
+    With failures at infinity and initially misclassified samples at zero, breaking one sample more,
+    or one sample closer, can never make the median larger.
 
     Args:
         distances: Shape `(n,)`, non-negative; `inf` where the attack failed, 0 where the sample

@@ -9,20 +9,20 @@ from scipy.stats import binomtest
 
 
 class Proportion(NamedTuple):
-    """`count` out of `total`, with a confidence interval.
+    """`hits` out of `total`, with a confidence interval.
 
     Attributes:
-        value: `count / total`, in `[0, 1]`.
+        value: `hits / total`, in `[0, 1]`.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        count: Number of samples that have the property.
+        hits: Number of samples that have the property.
         total: Number of samples.
     """
 
     value: float
     low: float
     high: float
-    count: int
+    hits: int
     total: int
 
 
@@ -60,6 +60,6 @@ def proportion(flags, level: float = 0.95) -> Proportion | None:
         raise ValueError(f"Expected a confidence level in (0, 1). Received: level={level}")
     if flags.size == 0:
         return None
-    count, total = int(flags.sum()), int(flags.size)
-    interval = binomtest(count, total).proportion_ci(confidence_level=level, method="wilson")
-    return Proportion(count / total, float(interval.low), float(interval.high), count, total)
+    hits, total = int(flags.sum()), int(flags.size)
+    interval = binomtest(hits, total).proportion_ci(confidence_level=level, method="wilson")
+    return Proportion(hits / total, float(interval.low), float(interval.high), hits, total)

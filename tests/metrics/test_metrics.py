@@ -15,7 +15,7 @@ def wilson(k, n, z=1.959963984540054):
 @pytest.mark.parametrize("k, n", [(0, 100), (3, 100), (50, 100), (100, 100), (1, 1)])
 def test_proportion_is_the_wilson_interval(k, n):
     p = metrics.proportion(np.arange(n) < k)
-    assert (p.count, p.total, p.value) == (k, n, k / n)
+    assert (p.hits, p.total, p.value) == (k, n, k / n)
     np.testing.assert_allclose([p.low, p.high], wilson(k, n), atol=1e-12)
     assert 0.0 <= p.low <= p.value <= p.high <= 1.0
 
@@ -45,7 +45,7 @@ def test_success_rate_leaves_out_what_was_wrong_already():
     initial = np.array([True, False, False, False, False])
     success = np.array([True, True, True, True, False])
     rate = metrics.success_rate(success, initial)
-    assert (rate.count, rate.total, rate.value) == (3, 4, 0.75)
+    assert (rate.hits, rate.total, rate.value) == (3, 4, 0.75)
     assert metrics.success_rate(success, np.ones(5, bool)) is None
     with pytest.raises(ValueError, match="Received: success of shape"):
         metrics.success_rate(success, initial[:2])

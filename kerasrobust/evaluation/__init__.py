@@ -1,0 +1,9 @@
+"""Evaluation: run attacks, judge them, report."""
+
+from kerasrobust.evaluation import presets
+from kerasrobust.evaluation.diagnosis import Finding
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.evaluation.report import Report
+from kerasrobust.evaluation.summary import AttackSummary
+
+__all__ = ["AttackSummary", "Finding", "Report", "evaluate", "presets"]

@@ -1,0 +1,133 @@
+"""Pictures of a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from kerasrobust.attacks import AttackResult
+
+_RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#777777"
+
+
+def adversarial_grid(
+    path: str | os.PathLike[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    clean_labels: np.ndarray,
+    results: Mapping[str, AttackResult],
+    clip_values: tuple[float, float] = (0.0, 1.0),
+    columns: int = 10,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Draws clean images in the first row and what each attack made of them below.
+
+    One column per sample, as many classes as there is room for, samples that the model gets right
+    first. Above each image stands the label the model gives it: green where it is the true one,
+    red where it is not, grey "not fooled" where the attack failed, "wrong already" where there was
+    nothing to do; the image is then the clean one.
+
+    Args:
+        path: PNG file to write.
+        x: Clean images, shape `(n, height, width, channels)`, one, three or four channels.
+        y: True labels, shape `(n,)`.
+        clean_labels: Labels the model gives the clean images, shape `(n,)`.
+        results: Outcome of each attack on these images, by name.
+        clip_values: Pixel values of black and white.
+        columns: Largest number of samples to show.
+        class_names: Names to show in place of the labels' numbers.
+
+    Raises:
+        ValueError: If `x` holds no images.
+    """
+    x = np.asarray(x)
+    if x.ndim != 4 or x.shape[-1] not in (1, 3, 4) or len(x) == 0:
+        raise ValueError(
+            "Expected images of shape (n, height, width, channels) with 1, 3 or 4 channels. "
+            f"Received: x of shape {x.shape}"
+        )
+    chosen = _choose(y, clean_labels == y, columns)
+    rows = len(results) + 1
+    # A canvas of its own: pyplot's global state belongs to the caller.
+    figure = Figure(figsize=(1.1 * len(chosen) + 0.9, 1.32 * rows + 0.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, len(chosen), squeeze=False)
+
+    def name(label: int) -> str:
+        return str(label) if class_names is None else str(class_names[label])
+
+    for column, i in enumerate(chosen):
+        right = clean_labels[i] == y[i]
+        _show(axes[0, column], x[i], clip_values)
+        axes[0, column].set_title(name(clean_labels[i]), color=_RIGHT if right else _FOOLED)
+        for row, result in enumerate(results.values(), start=1):
+            image = result.x_adv[i]
+            if result.initially_adversarial[i]:
+                title, colour, image = "wrong already", _UNTOUCHED, x[i]
+            elif result.success[i]:
+                title, colour = name(result.labels[i]), _FOOLED
+            else:
+                title, colour = "not fooled", _UNTOUCHED
+            _show(axes[row, column], image, clip_values)
+            axes[row, column].set_title(title, color=colour)
+    for row, text in enumerate(["clean", *results]):
+        axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
+    for axis in axes.flat:
+        axis.title.set_fontsize(8)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def budget_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -> None:
+    """Draws accuracy against budget, one panel per norm.
+
+    Args:
+        path: PNG file to write.
+        curves: By attack, `{"norm", "eps", "accuracy"}` as in `AttackSummary.budget_curve`.
+
+    Raises:
+        ValueError: If there is no curve.
+    """
+    if not curves:
+        raise ValueError(f"Expected at least one curve. Received: curves={curves!r}")
+    norms = sorted({float(curve["norm"]) for curve in curves.values()})
+    figure = Figure(figsize=(4.0 * len(norms), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
+        for name, curve in curves.items():
+            if float(curve["norm"]) == norm:
+                axis.plot(curve["eps"], 100 * np.asarray(curve["accuracy"]), label=name)
+        axis.set_xlabel(f"L{norm:g} budget")
+        axis.set_ylabel("accuracy, %")
+        axis.set_ylim(-2, 102)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _choose(y: np.ndarray, right: np.ndarray, columns: int) -> np.ndarray:
+    """Samples to show: one of each class, then a second; right before wrong ones."""
+    order = np.argsort(~right, kind="stable")
+    rank = np.empty(len(y), int)
+    seen: dict[int, int] = {}
+    for position in order[: 100 * columns]:
+        label = int(y[position])
+        rank[position] = seen.get(label, 0)
+        seen[label] = rank[position] + 1
+    shown = order[: 100 * columns]
+    shown = shown[np.argsort(rank[shown], kind="stable")][:columns]
+    return shown[np.lexsort((rank[shown], y[shown]))]
+
+
+def _show(axis, image: np.ndarray, clip_values: tuple[float, float]) -> None:
+    low, high = clip_values
+    scaled = np.clip((image - low) / (high - low), 0.0, 1.0)
+    if scaled.shape[-1] == 1:
+        axis.imshow(scaled[..., 0], cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    else:
+        axis.imshow(scaled, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])

@@ -1,0 +1,127 @@
+"""Named sets of attacks with their parameters, as data.
+
+Lengths (`eps`, `eps_step`) are given for pixels in `[0, 1]` and scaled to the model's value range.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from kerasrobust.specs import near_match
+
+# AREB, appendix B: what the paper publishes. The last two rows are ours, for any other data set:
+# the MNIST parameters for one channel, the CIFAR-10 ones for more.
+_AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+    "mnist": {
+        "pgd": {"eps": 0.3, "eps_step": 0.01, "max_iter": 40},
+        "cwl2": {"confidence": 0.05, "initial_const": 0.1, "binary_search_steps": 20},
+        "ead": {"confidence": 0.5, "max_iter": 10, "binary_search_steps": 20},
+        "hsja": {"max_iter": 10, "max_eval": 100},
+    },
+    "cifar10": {
+        "pgd": {"eps": 0.03, "eps_step": 0.008, "max_iter": 7},
+        "cwl2": {"confidence": 0.2, "initial_const": 0.01, "binary_search_steps": 20},
+        "ead": {"confidence": 0.4, "max_iter": 10, "binary_search_steps": 20},
+        "hsja": {"max_iter": 10, "max_eval": 100},
+    },
+}
+
+# What it does not publish, and the value used here.
+_AREB_UNPUBLISHED: dict[str, dict[str, Any]] = {
+    "pgd": {"norm": math.inf, "num_random_init": 1, "early_stop": False},
+    "cwl2": {"max_iter": 100, "learning_rate": 0.01},
+    "ead": {"learning_rate": 0.01, "beta": 0.001, "initial_const": 0.001, "decision_rule": "EN"},
+    "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
+}
+
+# The threat models most results are published for: eps and norm.
+_THREATS: dict[str, tuple[float, float]] = {
+    "linf-8/255": (8 / 255, math.inf),
+    "l2-0.5": (0.5, 2.0),
+    "mnist-linf-0.3": (0.3, math.inf),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A named set of attacks.
+
+    Attributes:
+        name: Name of the preset.
+        variant: Which table of parameters was chosen, `"mnist"`, `"cifar10"` (the paper's own) or
+            `"grey"`, `"colour"` (the same numbers on other data); empty for a threat preset.
+        attacks: Registry names and hyperparameters, in the order of execution.
+        unpublished: The hyperparameters, by attack, that the source does not state.
+        eps: Budget within which adversarial samples count; `None`: at any distance.
+        norm: Norm of that budget.
+    """
+
+    name: str
+    variant: str
+    attacks: tuple[tuple[str, dict[str, Any]], ...]
+    unpublished: dict[str, dict[str, Any]]
+    eps: float | None = None
+    norm: float | None = None
+
+
+def names() -> list[str]:
+    """Names that `get` knows."""
+    return ["areb", *_THREATS]
+
+
+def get(
+    name: str, dataset: str | None = None, channels: int = 1, value_range: float = 1.0
+) -> Preset:
+    """Looks a preset up.
+
+    `"areb"` is the benchmark of the AREB paper (PGD, C&W L2, EAD, HopSkipJump) with its parameters
+    for `"mnist"` and `"cifar10"`, and those of MNIST (one channel) or CIFAR-10 (more) for
+    any other data. Threat presets (`"linf-8/255"`, `"l2-0.5"`, `"mnist-linf-0.3"`) attack by
+    FGSM, PGD and HopSkipJump in their norm and count only what stays inside the budget.
+
+    Args:
+        name: Name of the preset.
+        dataset: Name of the data set, `None` for data without a name.
+        channels: Number of channels of an image.
+        value_range: Upper minus lower bound of the pixel values.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    if name == "areb":
+        return _areb(dataset, channels, value_range)
+    if name in _THREATS:
+        eps, norm = _THREATS[name]
+        return _threat(name, eps * value_range, norm)
+    raise ValueError(
+        f"Expected the name of a preset. {near_match(name, names())} Received: name={name!r}"
+    )
+
+
+def _areb(dataset: str | None, channels: int, value_range: float) -> Preset:
+    variant = str(dataset).lower()
+    if variant in _AREB_PUBLISHED:
+        published = _AREB_PUBLISHED[variant]
+    else:
+        variant = "grey" if channels == 1 else "colour"
+        published = _AREB_PUBLISHED["mnist" if channels == 1 else "cifar10"]
+    attacks = []
+    for attack, parameters in published.items():
+        parameters = {**parameters, **_AREB_UNPUBLISHED[attack]}
+        for length in {"eps", "eps_step"} & parameters.keys():
+            parameters[length] *= value_range
+        attacks.append((attack, parameters))
+    return Preset("areb", variant, tuple(attacks), _AREB_UNPUBLISHED)
+
+
+def _threat(name: str, eps: float, norm: float) -> Preset:
+    # Steps of 2.5 eps / max_iter, after Madry et al. (arXiv:1706.06083): enough to cross the ball.
+    steps = 40
+    attacks: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("fgsm", {"eps": eps, "norm": norm}),
+        ("pgd", {"eps": eps, "eps_step": 2.5 * eps / steps, "max_iter": steps, "norm": norm}),
+        ("hsja", {"norm": norm, "max_iter": 10, "max_eval": 100}),
+    )
+    return Preset(name, "", attacks, {}, eps, norm)

@@ -1,0 +1,314 @@
+"""`evaluate` on a linear model, where the robust accuracy is known in closed form."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrobust.attacks import FastGradientMethod, ProjectedGradientDescent, get
+from kerasrobust.classifier import Classifier
+from kerasrobust.evaluation import Report, evaluate, presets
+
+SHAPE = (4, 4, 1)
+WEIGHTS = np.random.default_rng(0).normal(size=16).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Two classes; class 1 where `w (x - 1/2) > 0`."""
+    inputs = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(inputs)
+    outputs = keras.layers.Dense(2, activation="softmax")(flat)
+    model = keras.Model(inputs, outputs, name="linear")
+    kernel = np.stack([-WEIGHTS / 2, WEIGHTS / 2], axis=1)
+    model.layers[-1].set_weights([kernel, np.array([1, -1], np.float32) * WEIGHTS.sum() / 4])
+    return model
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Samples far from the box, one in ten with the wrong label."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(0.45, 0.55, (60, *SHAPE)).astype(np.float32)
+    margin = (x - 0.5).reshape(60, -1) @ WEIGHTS
+    y = (margin > 0).astype(np.int64)
+    y[::10] = 1 - y[::10]
+    return x, y, np.abs(margin)
+
+
+def right(data):
+    return np.arange(len(data[1])) % 10 != 0
+
+
+def test_linf_accuracy_is_the_closed_form(model, data):
+    x, y, margin = data
+    report = evaluate(model, x, y, attacks=["fgsm:eps=0.01", "pgd:eps=0.02,eps_step=0.005"])
+    assert report.clean_accuracy == pytest.approx(0.9)
+    for name, eps in (("fgsm", 0.01), ("pgd", 0.02)):
+        holds = right(data) & (margin > eps * np.abs(WEIGHTS).sum())
+        assert report.attacks[name].accuracy == pytest.approx(holds.mean())
+        assert report.attacks[name].success_rate == pytest.approx(1 - holds.sum() / 54)
+        assert report.attacks[name].initially_adversarial == 6
+    assert report.robust_accuracy == report.attacks["pgd"].accuracy
+    assert 0 < report.robust_accuracy < report.attacks["fgsm"].accuracy < 0.9
+
+
+def test_worst_case_is_per_sample_and_not_the_lowest_accuracy(model, data):
+    x, y, _ = data
+    half = np.arange(len(x)) % 2
+    strong, none = np.full(len(x), 0.05), np.zeros(len(x))
+    first = FastGradientMethod(eps=np.where(half, strong, none))
+    second = FastGradientMethod(eps=np.where(half, none, strong))
+    report = evaluate(model, x, y, attacks=[first, second])
+    assert list(report.attacks) == ["fgsm", "fgsm_2"]
+    assert report.attacks["fgsm"].accuracy > 0.3 and report.attacks["fgsm_2"].accuracy > 0.3
+    assert report.robust_accuracy == 0.0
+    assert report.samples.survived.sum() == 0
+
+
+def test_eps_and_norm_bind_every_attack(model, data):
+    x, y, margin = data
+    eps = 0.05
+    report = evaluate(
+        model, x, y, attacks=["fgsm", "pgd", "fgsm:eps=0.3,norm=inf"], eps=eps, norm=2
+    )
+    holds = right(data) & (margin > eps * np.linalg.norm(WEIGHTS))
+    assert 0 < holds.mean() < 0.9
+    assert report.attacks["fgsm"].accuracy == pytest.approx(holds.mean())
+    assert report.attacks["pgd"].accuracy == pytest.approx(holds.mean())
+    config = report.attacks["pgd"].config
+    assert (config["eps"], config["norm"]) == (eps, 2.0)
+    assert config["eps_step"] == pytest.approx(0.1 * eps / 0.3)
+    # What an attack was given stays, but what it finds beyond the budget does not count.
+    assert report.attacks["fgsm_2"].config["eps"] == 0.3
+    assert report.attacks["fgsm_2"].successes == 0
+    assert report.attacks["fgsm_2"].accuracy == pytest.approx(0.9)
+
+
+def test_targeted_attack_gets_another_class(model, data):
+    x, y, margin = data
+    report = evaluate(model, x, y, attacks="fgsm:eps=0.01,targeted=true")
+    holds = right(data) & (margin > 0.01 * np.abs(WEIGHTS).sum())
+    # A sample with a wrong label is at its target already: there are two classes only.
+    assert report.attacks["fgsm"].initially_adversarial == 6
+    assert report.attacks["fgsm"].accuracy == pytest.approx(holds.mean())
+
+
+def test_labels_in_every_form(model, data):
+    x, y, _ = data
+    spec = "fgsm:eps=0.01"
+    expected = evaluate(model, x, y, attacks=spec).to_dict()
+    batched = tf.data.Dataset.from_tensor_slices((x, y))
+    for samples, labels in (
+        (x, np.eye(2)[y]),
+        (tf.constant(x), tf.constant(y)),
+        (batched, None),
+        (batched.batch(7), None),
+        (batched.map(lambda a, b: (a, tf.one_hot(b, 2))).batch(60), None),
+    ):
+        got = evaluate(model, samples, labels, attacks=spec).to_dict()
+        for report in (got, expected):
+            report["attacks"]["fgsm"]["seconds"] = 0
+        assert got == expected
+
+
+def test_without_labels_the_report_says_so(model, data):
+    report = evaluate(model, data[0], attacks="fgsm:eps=0.01")
+    assert report.clean_accuracy == 1.0 and report.settings["labels"] == "predicted"
+    assert "no_labels" in [finding.code for finding in report.findings]
+
+
+def test_classifier_and_callable(model, data):
+    x, y, _ = data
+    spec = "fgsm:eps=0.01"
+    expected = evaluate(model, x, y, attacks=spec).robust_accuracy
+    assert evaluate(Classifier(model), x, y, attacks=spec).robust_accuracy == expected
+    with pytest.raises(TypeError, match="black-box"):
+        evaluate(lambda batch: model(batch).numpy(), x, y, attacks=spec)
+    with pytest.raises(ValueError, match="Received: clip_values"):
+        evaluate(Classifier(model), x, y, attacks=spec, clip_values=(0, 255))
+
+
+def test_report_survives_json(model, data, tmp_path):
+    x, y, _ = data
+    report = evaluate(model, x, y, attacks=["fgsm:eps=0.001", "pgd:eps=0.02"], dataset="toy")
+    assert report.attacks["fgsm"].median_l2 == math.inf
+    folder = report.save(tmp_path / "a" / "report")
+    assert {f.name for f in folder.iterdir()} == {"report.json", "report.md", "examples.png"}
+    text = (folder / "report.json").read_text()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    stored = json.loads(text, parse_constant=refuse)
+    assert stored["attacks"]["fgsm"]["median_l2"] is None
+    assert stored["attacks"]["fgsm"]["failures"] > 0
+    assert stored["attacks"]["pgd"]["config"]["norm"] == "inf"
+    assert stored["versions"]["keras"] == keras.__version__
+    loaded = Report.load(folder)
+    assert loaded == Report.from_dict(report.to_dict())
+    assert loaded.to_dict() == report.to_dict() == stored
+    assert loaded.attacks["pgd"] == report.attacks["pgd"]
+    assert str(loaded) == str(report)
+    restored = get({"name": "pgd", "config": loaded.attacks["pgd"].config})
+    assert restored.get_config() == ProjectedGradientDescent(eps=0.02).get_config()
+    (folder / "report.json").write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match="Received: schema=99"):
+        Report.load(folder)
+    (folder / "report.json").write_text("no report")
+    with pytest.raises(ValueError, match="report in JSON"):
+        Report.load(folder)
+
+
+def test_table_and_markdown_show_the_figures(model, data):
+    x, y, _ = data
+    report = evaluate(model, x, y, attacks=["fgsm:eps=0.01", "pgd:eps=0.02"], dataset="toy")
+    share = f"{100 * report.robust_accuracy:.1f}"
+    for text in (str(report), report.to_markdown(["examples.png"])):
+        assert "toy, 60 samples" in text and "few_samples" in text
+        for name, row in report.attacks.items():
+            line = next(line for line in text.splitlines() if f" {name} " in line)
+            assert f"{100 * row.accuracy:.1f}" in line and "Linf" in line
+        assert share in next(line for line in text.splitlines() if "worst case" in line)
+    assert "![examples.png](examples.png)" in report.to_markdown(["examples.png"])
+    rows = [line for line in report.to_markdown().splitlines() if line.startswith("| fgsm")]
+    assert all(line.count("|") == 12 for line in rows[:1])
+
+
+def test_narrow_terminal_keeps_every_column(model, data, capsys):
+    from rich.console import Console
+
+    report = evaluate(model, *data[:2], attacks=["pgd:eps=0.02"] * 2)
+    report.render(Console(width=80, no_color=True))
+    table = capsys.readouterr().out.splitlines()
+    header = next(line for line in table if "attack" in line)
+    assert header.split()[-3:] == ["Linf", "SSIM", "sec"] and "…" not in "".join(table)
+
+
+def test_an_interrupted_run_resumes(model, data, tmp_path, monkeypatch):
+    x, y, _ = data
+    specs = ["fgsm:eps=0.01", "pgd:eps=0.02,num_random_init=1"]
+    whole = evaluate(model, x, y, attacks=specs)
+    ran = []
+    run = FastGradientMethod.run
+
+    def counted(self, *args, **kwargs):
+        ran.append(self.name)
+        if self.name == "pgd" and interrupt:
+            raise KeyboardInterrupt
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(ProjectedGradientDescent, "run", counted)  # FGSM inherits it
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, x, y, attacks=specs, output=tmp_path)
+    interrupt = False
+    resumed = evaluate(model, x, y, attacks=specs, output=tmp_path)
+    assert ran == ["fgsm", "pgd", "pgd"]
+    for name, result in whole.samples.results.items():
+        np.testing.assert_array_equal(resumed.samples.results[name].x_adv, result.x_adv)
+        np.testing.assert_array_equal(resumed.samples.results[name].l2, result.l2)
+    assert Report.load(tmp_path).robust_accuracy == whole.robust_accuracy
+    assert not list(tmp_path.rglob("*.part"))
+
+    evaluate(model, x, y, attacks=specs, output=tmp_path, dataset="renamed")
+    assert len(ran) == 3  # nothing that matters has changed
+    evaluate(model, x, y, attacks=specs, output=tmp_path, seed=1)
+    evaluate(model, x[::-1], y[::-1], attacks=specs, output=tmp_path)
+    assert len(ran) == 7
+    weights = model.get_weights()
+    try:
+        model.set_weights([w * 1.01 for w in weights])
+        evaluate(model, x, y, attacks=specs, output=tmp_path)
+    finally:
+        model.set_weights(weights)
+    assert len(ran) == 9
+    for path in (tmp_path / "results").glob("fgsm-*.npz"):
+        path.write_bytes(path.read_bytes()[:50])  # torn by a full disk, say
+    evaluate(model, x, y, attacks=specs, output=tmp_path)
+    assert ran[9:] == ["fgsm"]
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"attacks": "pdg"}, ValueError, "Did you mean 'pgd'"),
+        ({"attacks": []}, ValueError, r"at least one attack.*Received: attacks=\[\]"),
+        ({"attacks": 3}, TypeError, "Received: attacks=3"),
+        ({"attacks": "fgsm:eps=-1"}, ValueError, "Received: eps=-1"),
+        ({"attacks": "fgsm:step=1"}, TypeError, "fgsm.*step"),
+        ({"eps": -0.1}, ValueError, "positive, finite budget.*Received: eps=-0.1"),
+        ({"eps": "big"}, TypeError, "Received: eps='big'"),
+        ({"norm": 2}, ValueError, "`eps` beside `norm`"),
+        ({"eps": 0.1, "norm": 3}, ValueError, "Received: norm=3"),
+        ({"attacks": "l2-0.5", "eps": 0.1}, ValueError, "budget of its own"),
+        ({"dataset": 5}, TypeError, "Received: dataset=5"),
+        ({"batch_size": 0}, ValueError, "Received: batch_size=0"),
+        ({"seed": -1}, ValueError, "Received: seed=-1"),
+        ({"x": np.zeros((3, 5, 5, 1))}, ValueError, "Received: x of shape"),
+        ({"x": np.full((60, *SHAPE), 128.0)}, ValueError, "bounds.*Received: values from 128"),
+        ({"x": np.full((60, *SHAPE), np.nan)}, ValueError, "finite"),
+        ({"x": np.zeros((0, *SHAPE))}, ValueError, "n >= 1"),
+        ({"y": np.full(60, 2)}, ValueError, "Received: labels from 2 to 2"),
+        ({"y": np.zeros(59, int)}, ValueError, "60 integer labels"),
+        ({"y": np.full(60, 0.5)}, ValueError, "integer labels"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(model, data, monkeypatch, changes, error, message):
+    def work(*args, **kwargs):
+        raise AssertionError("work was done before the input was checked")
+
+    monkeypatch.setattr(Classifier, "predict", work)
+    monkeypatch.setattr(ProjectedGradientDescent, "run", work)
+    call = {"x": data[0], "y": data[1], "attacks": "fgsm", **changes}
+    with pytest.raises(error, match=message):
+        evaluate(model, call.pop("x"), call.pop("y"), **call)
+
+
+def test_bad_data_set_and_bad_folder(model, data, tmp_path):
+    x, y, _ = data
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    with pytest.raises(ValueError, match="labels inside the data set"):
+        evaluate(model, dataset, y, attacks="fgsm")
+    with pytest.raises(ValueError, match="finite tf.data.Dataset"):
+        evaluate(model, dataset.repeat(), attacks="fgsm")
+    with pytest.raises(ValueError, match=r"of \(x, y\).*Received: element_spec"):
+        evaluate(model, dataset.map(lambda a, b: a), attacks="fgsm")
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(model, dataset.take(0), attacks="fgsm")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError):
+        evaluate(model, x, y, attacks="fgsm", output=tmp_path / "file")
+
+
+def test_areb_parameters_are_the_papers():
+    mnist = dict(presets.get("areb", "mnist").attacks)
+    assert list(mnist) == ["pgd", "cwl2", "ead", "hsja"]
+    published = {
+        "pgd": {"eps": 0.3, "eps_step": 0.01, "max_iter": 40},
+        "cwl2": {"confidence": 0.05, "initial_const": 0.1, "binary_search_steps": 20},
+        "ead": {"confidence": 0.5, "max_iter": 10, "binary_search_steps": 20},
+        "hsja": {"max_iter": 10, "max_eval": 100},
+    }
+    for name, parameters in published.items():
+        assert parameters.items() <= mnist[name].items()
+    cifar = dict(presets.get("areb", "cifar10", channels=3).attacks)
+    assert cifar["pgd"]["eps"] == 0.03 and cifar["ead"]["confidence"] == 0.4
+    assert presets.get("areb", "digits", channels=1).variant == "grey"
+    other = presets.get("areb", None, channels=3, value_range=255.0)
+    assert other.variant == "colour"
+    assert dict(other.attacks)["pgd"]["eps"] == pytest.approx(0.03 * 255)
+    assert dict(presets.get("areb", "cifar10").attacks)["pgd"]["eps"] == 0.03  # table unchanged
+    with pytest.raises(ValueError, match="Did you mean 'areb'"):
+        presets.get("arbe")
+
+
+@pytest.mark.parametrize("dataset, channels", [("mnist", 1), ("cifar10", 3), (None, 1)])
+def test_areb_lists_every_parameter_of_its_attacks(dataset, channels):
+    run_settings = {"targeted", "batch_size", "seed", "verbose", "jit_compile"}
+    for name, parameters in presets.get("areb", dataset, channels).attacks:
+        unlisted = get(name, **parameters).get_config().keys() - parameters.keys() - run_settings
+        assert not unlisted, f"{name} leaves {unlisted} to its defaults"

@@ -1,0 +1,71 @@
+"""Pictures: what is in the pixels, not only that a file appears."""
+
+import math
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from kerasrobust.evaluation import pictures
+
+NAN = math.nan
+
+
+def drawn(path):
+    return matplotlib.image.imread(path)[..., :3]
+
+
+def has_colour(image, colour, tolerance=0.02):
+    return bool((np.abs(image - colour).max(axis=-1) < tolerance).any())
+
+
+def test_grid_shows_the_pixels_of_colour_images(make_result, tmp_path):
+    # One sample: orange when clean, blue when attacked; bounds other than 0..1.
+    clean, attacked = np.array([255.0, 128.0, 0.0]), np.array([0.0, 0.0, 255.0])
+    x = np.broadcast_to(clean, (1, 6, 6, 3)).astype(np.float32)
+    x_adv = np.broadcast_to(attacked, (1, 6, 6, 3)).astype(np.float32)
+    y = np.zeros(1, np.int64)
+    result = make_result([0.5], x=x, x_adv=x_adv)
+    path = tmp_path / "grid.png"
+    pictures.adversarial_grid(path, x, y, y, {"fake": result}, (0.0, 255.0), class_names=["a", "b"])
+    image = drawn(path)
+    half = len(image) // 2
+    assert has_colour(image[:half], clean / 255) and not has_colour(image[:half], attacked / 255)
+    assert has_colour(image[half:], attacked / 255) and not has_colour(image[half:], clean / 255)
+
+
+def test_grid_marks_labels(make_result, tmp_path):
+    green, red = np.array([0x1B, 0x78, 0x37]) / 255, np.array([0xC5, 0x1B, 0x7D]) / 255
+    y = np.zeros(1, np.int64)
+    for shift, fooled in ((0.5, True), (NAN, False)):
+        result = make_result([shift])
+        pictures.adversarial_grid(tmp_path / "g.png", result.x, y, y, {"fake": result})
+        image = drawn(tmp_path / "g.png")
+        assert has_colour(image, green, 0.1)
+        assert has_colour(image, red, 0.1) == fooled
+
+
+def test_grid_shows_one_sample_of_each_class_right_ones_first():
+    y = np.array([0, 0, 0, 1, 1, 2])
+    right = np.array([False, True, True, True, True, False])
+    assert pictures._choose(y, right, 3).tolist() == [1, 3, 5]
+    assert pictures._choose(y, right, 5).tolist() == [1, 2, 3, 4, 5]
+    assert sorted(pictures._choose(y, right, 10)) == list(range(6))
+
+
+def test_curves_and_bad_input(tmp_path):
+    curves = {
+        "cwl2": {"norm": 2.0, "eps": [0, 1], "accuracy": [1, 0]},
+        "ead": {"norm": 1.0, "eps": [0, 9], "accuracy": [1, 0.5]},
+    }
+    pictures.budget_curves(tmp_path / "two.png", curves)
+    pictures.budget_curves(tmp_path / "one.png", {"cwl2": curves["cwl2"]})
+    two, one = drawn(tmp_path / "two.png"), drawn(tmp_path / "one.png")
+    assert two.shape[1] == 2 * one.shape[1]  # a panel for each norm
+    assert has_colour(one, np.array([0x1F, 0x77, 0xB4]) / 255)  # the line
+    with pytest.raises(ValueError, match="at least one curve"):
+        pictures.budget_curves(tmp_path / "none.png", {})
+    with pytest.raises(ValueError, match="Received: x of shape"):
+        pictures.adversarial_grid(
+            tmp_path / "x.png", np.zeros((2, 9)), np.zeros(2), np.zeros(2), {}
+        )
