@@ -669,7 +669,7 @@ class _Compiled:
             tf.nest.map_structure(lambda leaf: self._spec(leaf, not self.jit), state),
             *(tf.nest.map_structure(lambda leaf: self._spec(leaf, False), item) for item in rest),
         )
-        key = (self.key, role, str(specs))
+        key = (self.key, role, str(sorted(specs[0].items())), str(specs[1:]))
         compiled = self.classifier.functions.get(key)
         if compiled is None:
             traces = self.classifier.traces

@@ -6,11 +6,21 @@ from typing import Any
 
 from kerasrobust import specs
 from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
+from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 
 ATTACKS: dict[str, type[Attack]] = {
-    attack.name: attack for attack in (FastGradientMethod, ProjectedGradientDescent)
+    attack.name: attack
+    for attack in (
+        FastGradientMethod,
+        ProjectedGradientDescent,
+        CarliniL2Method,
+        ElasticNet,
+        HopSkipJump,
+    )
 }
 
 

@@ -1,0 +1,312 @@
+"""HopSkipJump."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from kerasrobust import norms
+from kerasrobust.attacks import base
+
+# Points that one pass evaluates, over the whole batch: enough to keep the machine busy, few enough
+# to bound memory; and the same in numbers rather than points, for large images.
+POINTS_PER_PASS = 2560
+VALUES_PER_PASS = 2**24
+# Halvings of the step before a sample stays where it is.
+MAX_HALVINGS = 25
+
+
+class HopSkipJump(base.Attack):
+    """Walks along the decision boundary on labels alone.
+
+    Each iteration estimates the direction of the boundary's normal at the current point from the
+    labels of `min(init_eval * sqrt(t + 1), max_eval)` points around it (eq. 9, with the mean label
+    as baseline, eq. 16), takes the longest step `||x_t - x||_p / sqrt(t + 1) / 2^k` along it that
+    stays adversarial, and returns to the boundary by a binary search towards the sample. The
+    nearest point seen is returned.
+
+    Starts are `init_size` uniform images; where none of them is adversarial the nearest one of the
+    other data points of the call that is, and where there is none either, the attack gives up on
+    the sample and says so (`AttackResult.gave_up`). The directions of an iteration are drawn once
+    and used for all samples of a batch; each sample's own estimate is distributed as in the paper.
+
+    ART's class of this name leaves the last point where the last step put it; here and in the
+    authors' program every iteration ends on the boundary.
+
+    Reference: Chen, Jordan & Wainwright, "HopSkipJumpAttack: A Query-Efficient Decision-Based
+    Attack", 2020, arXiv:1904.02144.
+
+    Args:
+        model: See `Attack`; a callable that returns scores or one-hot decisions will do.
+        norm: 2 or inf.
+        max_iter: Iterations.
+        max_eval: Most points of one estimate.
+        init_eval: Points of the first estimate.
+        init_size: Random starts tried.
+        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+
+    Example:
+        >>> x_adv = HopSkipJump(model, max_iter=10, max_eval=1000).generate(x)
+    """
+
+    name = "hsja"
+    kind = "minimal"
+    access = "labels"
+    traced = ("max_iter", "max_eval", "init_eval", "init_size")
+    needs_starts = True
+    chunk = 1
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        norm: float | str = 2,
+        max_iter: int = 50,
+        max_eval: int = 10000,
+        init_eval: int = 100,
+        init_size: int = 100,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int = 0,
+        verbose: bool = False,
+        jit_compile: bool | str = "auto",
+    ):
+        self.norm = norms.check_norm(norm, (2.0, math.inf))
+        self.max_iter = base.check_int("max_iter", max_iter, 0)
+        self.max_eval = base.check_int("max_eval", max_eval, 1)
+        self.init_eval = base.check_int("init_eval", init_eval, 1)
+        self.init_size = base.check_int("init_size", init_size, 0)
+        if init_eval > max_eval:
+            raise ValueError(
+                "`max_eval` must be at least `init_eval`. "
+                f"Received: init_eval={init_eval}, max_eval={max_eval}"
+            )
+        super().__init__(
+            model,
+            targeted=targeted,
+            batch_size=batch_size,
+            seed=seed,
+            verbose=verbose,
+            jit_compile=jit_compile,
+        )
+
+    def max_steps(self) -> int:
+        return self.max_iter
+
+    def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
+        wanted = ~state["done"]
+        start, found, state = self._random_start(model, state, params, seed)
+        fallback = wanted & ~found & state["has_start"]
+        fits, state = self.ask(model, state, state["start"][:, None], fallback[:, None])
+        use = fallback & fits[:, 0]
+        found |= use
+        start = tf.where(norms.expand(use, start), state["start"], start)
+        boundary, state = self._to_boundary(model, state, start, found)
+        at_rest = norms.expand(found, start)
+        state = {key: leaf for key, leaf in state.items() if key not in ("start", "has_start")}
+        return {
+            **state,
+            "current": tf.where(at_rest, boundary, state["x"]),
+            "best": tf.where(at_rest, boundary, state["x"]),
+            "best_distance": tf.where(found, norms.norm(boundary - state["x"], self.norm), math.inf),
+            "found": found | ~wanted,
+            "gave_up": wanted & ~found,
+            "steps": tf.zeros_like(state["y"]),
+        }
+
+    def step(
+        self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
+    ) -> base.State:
+        x, current = state["x"], state["current"]
+        distance = norms.norm(current - x, self.norm)
+        direction, state = self._normal(model, state, params, seed, t, distance)
+        current, state = self._longest_step(
+            model, state, direction, distance / tf.sqrt(tf.cast(t + 1, tf.float32))
+        )
+        current, state = self._to_boundary(model, state, current, ~state["done"])
+        distance = norms.norm(current - x, self.norm)
+        closer = distance < state["best_distance"]
+        return {
+            **state,
+            "current": current,
+            "best": tf.where(norms.expand(closer, x), current, state["best"]),
+            "best_distance": tf.where(closer, distance, state["best_distance"]),
+            "steps": state["steps"] + 1,
+        }
+
+    def done(self, state: base.State, params: base.Params) -> tf.Tensor:
+        return state["gave_up"] | (state["steps"] >= params["max_iter"])
+
+    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+        return state["best"]
+
+    def _random_start(
+        self, model: Any, state: base.State, params: base.Params, seed: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
+        """The first of `init_size` uniform images that is adversarial, for each sample."""
+        low, high = model.clip_values
+        x, wanted = state["x"], ~state["done"]
+
+        def draw(i: Any, start: Any, found: Any, queries: Any, executed: Any) -> tuple[Any, ...]:
+            image = tf.random.stateless_uniform(tf.shape(x), tf.random.fold_in(seed, i), low, high)
+            image = tf.ensure_shape(image, x.shape)
+            if "mask" in state:
+                image = tf.where(state["mask"] > 0, image, x)
+            counted = {**state, "queries": queries, "executed_queries": executed}
+            fits, counted = self.ask(model, counted, image[:, None], (wanted & ~found)[:, None])
+            start = tf.where(norms.expand(fits[:, 0], x), image, start)
+            return i + 1, start, found | fits[:, 0], counted["queries"], counted["executed_queries"]
+
+        _, start, found, queries, executed = tf.while_loop(
+            lambda i, start, found, *_: (i < params["init_size"])
+            & ~tf.reduce_all(found | ~wanted),
+            draw,
+            (0, x, tf.zeros_like(wanted), state["queries"], state["executed_queries"]),
+            parallel_iterations=1,
+        )
+        return start, found, {**state, "queries": queries, "executed_queries": executed}
+
+    def _normal(
+        self,
+        model: Any,
+        state: base.State,
+        params: base.Params,
+        seed: Any,
+        t: Any,
+        distance: tf.Tensor,
+    ) -> tuple[tf.Tensor, base.State]:
+        """The update direction from labels around the current point: unit length, or signs."""
+        current, active = state["current"], ~state["done"]
+        low, high = model.clip_values
+        features = math.prod(current.shape[1:])
+        # eq. 15: the radius shrinks with the distance; the first one is the authors' choice.
+        first = tf.fill(tf.shape(distance), 0.1 * (high - low))
+        radius = tf.where(t == 0, first, distance / features * self._radius_scale(features))
+        radius = tf.maximum(radius, 1e-6 * (high - low))
+        evaluations = tf.cast(params["init_eval"], tf.float32) * tf.sqrt(tf.cast(t + 1, tf.float32))
+        evaluations = tf.minimum(tf.cast(evaluations, tf.int32), params["max_eval"])
+        draws = self._draws(features)
+        shape = [draws, *current.shape[1:]]
+
+        def estimate(i: Any, sums: Any, balance: Any, queries: Any, executed: Any) -> tuple:
+            key = tf.random.fold_in(seed, i)
+            if self.norm == 2:
+                noise = tf.random.stateless_normal(shape, key)
+            else:
+                noise = tf.random.stateless_uniform(shape, key, -1.0, 1.0)
+            if "mask" in state:
+                noise = noise[None] * state["mask"][:, None]
+                noise = tf.reshape(noise, [-1, *current.shape[1:]])
+                noise = tf.reshape(norms.normalize(noise, 2), [-1, *shape])
+            else:
+                noise = norms.normalize(noise, 2)[None]
+            points = current[:, None] + tf.reshape(radius, [-1] + [1] * len(shape)) * noise
+            points = tf.clip_by_value(points, low, high)
+            used = (i * draws + tf.range(draws) < evaluations)[None] & active[:, None]
+            counted = {**state, "queries": queries, "executed_queries": executed}
+            fits, counted = self.ask(model, counted, points, used)
+            used = tf.cast(used, tf.float32)
+            sign = (2.0 * tf.cast(fits, tf.float32) - 1.0) * used
+            offsets = tf.reshape(points - current[:, None], [-1, draws, features])
+            # One product for both sums: of the signed and of the plain offsets.
+            sums += tf.matmul(tf.stack([sign, used], axis=1), offsets)
+            balance += tf.reduce_sum(sign, axis=1)
+            return i + 1, sums, balance, counted["queries"], counted["executed_queries"]
+
+        rows = tf.shape(current)[0]
+        sums = tf.ensure_shape(tf.zeros([rows, 2, features]), [current.shape[0], 2, features])
+        _, sums, balance, queries, executed = tf.while_loop(
+            lambda i, *_: i * draws < evaluations,
+            estimate,
+            (0, sums, tf.zeros_like(distance), state["queries"], state["executed_queries"]),
+            parallel_iterations=1,
+        )
+        state = {**state, "queries": queries, "executed_queries": executed}
+        mean = balance / tf.cast(evaluations, tf.float32)
+        # Where all labels agree the baseline would cancel everything.
+        baseline = tf.where(tf.abs(mean) > 1 - 1e-6, tf.zeros_like(mean), mean)
+        normal = tf.reshape(sums[:, 0] - baseline[:, None] * sums[:, 1], tf.shape(current))
+        normal = norms.normalize(normal, 2) if self.norm == 2 else tf.sign(normal)
+        return tf.ensure_shape(normal, current.shape), state
+
+    def _longest_step(
+        self, model: Any, state: base.State, direction: tf.Tensor, length: tf.Tensor
+    ) -> tuple[tf.Tensor, base.State]:
+        """The first of the steps `length / 2^k` that stays adversarial; none if all fail."""
+        current = state["current"]
+
+        def halve(i: Any, point: Any, at_work: Any, queries: Any, executed: Any) -> tuple:
+            scale = norms.expand(length * 0.5 ** tf.cast(i, tf.float32), current)
+            trial = self.clip(model, current + scale * direction)
+            counted = {**state, "queries": queries, "executed_queries": executed}
+            fits, counted = self.ask(model, counted, trial[:, None], at_work[:, None])
+            point = tf.where(norms.expand(fits[:, 0], current), trial, point)
+            return i + 1, point, at_work & ~fits[:, 0], counted["queries"], counted["executed_queries"]
+
+        _, point, _, queries, executed = tf.while_loop(
+            lambda i, point, at_work, *_: (i < MAX_HALVINGS) & tf.reduce_any(at_work),
+            halve,
+            (0, current, ~state["done"], state["queries"], state["executed_queries"]),
+            parallel_iterations=1,
+        )
+        return point, {**state, "queries": queries, "executed_queries": executed}
+
+    def _to_boundary(
+        self, model: Any, state: base.State, point: tf.Tensor, active: tf.Tensor
+    ) -> tuple[tf.Tensor, base.State]:
+        """Binary search between the sample and an adversarial point; its end is adversarial."""
+        x = state["x"]
+        features = math.prod(x.shape[1:])
+        if self.norm == 2:
+            upper = tf.ones([tf.shape(x)[0]])
+            threshold = tf.fill([tf.shape(x)[0]], self._theta(features))
+        else:
+            upper = norms.norm(point - x, math.inf)
+            threshold = upper * self._theta(features)
+        # float32 cannot tell points apart that are closer.
+        threshold = tf.maximum(threshold, 2e-7 * upper)
+
+        def between(share: tf.Tensor) -> tf.Tensor:
+            share = norms.expand(share, x)
+            if self.norm == 2:
+                return (1 - share) * x + share * point
+            return tf.clip_by_value(point, x - share, x + share)
+
+        def bisect(lower: Any, upper: Any, queries: Any, executed: Any) -> tuple:
+            wide = active & (upper - lower > threshold)
+            middle = (lower + upper) / 2
+            counted = {**state, "queries": queries, "executed_queries": executed}
+            fits, counted = self.ask(model, counted, between(middle)[:, None], wide[:, None])
+            fits = fits[:, 0]
+            return (
+                tf.where(wide & ~fits, middle, lower),
+                tf.where(fits, middle, upper),
+                counted["queries"],
+                counted["executed_queries"],
+            )
+
+        _, upper, queries, executed = tf.while_loop(
+            lambda lower, upper, *_: tf.reduce_any(active & (upper - lower > threshold)),
+            bisect,
+            (tf.zeros_like(upper), upper, state["queries"], state["executed_queries"]),
+            parallel_iterations=1,
+        )
+        return between(upper), {**state, "queries": queries, "executed_queries": executed}
+
+    def _theta(self, features: int) -> float:
+        """Precision of the binary search relative to the distance (section IV-B)."""
+        return features**-1.5 if self.norm == 2 else features**-2.0
+
+    def _radius_scale(self, features: int) -> float:
+        return 1.0
+
+    def _draws(self, features: int) -> int:
+        """Points per sample and pass, so that whole passes make up `init_eval`."""
+        most = min(
+            self.init_eval,
+            max(POINTS_PER_PASS // self.batch_size, 1),
+            max(VALUES_PER_PASS // (self.batch_size * features), 1),
+        )
+        return -(-self.init_eval // -(-self.init_eval // most))
