@@ -107,8 +107,8 @@ def evaluate(
     low, high = classifier.clip_values
     x, y = _arrays(x, y, classifier, batch_size)
     x = check_samples(x, classifier)
-    if y is not None and classifier.is_keras:
-        y = check_labels(y, len(x), classifier.nb_classes)
+    if y is not None:  # how many classes a callable has is known after its first call
+        y = check_labels(y, len(x), classifier.nb_classes if classifier.is_keras else None)
     channels = x.shape[-1] if x.ndim == 4 else 1
     plan, preset, budget = _plan(
         attacks, dataset, channels, high - low, eps, norm, batch_size, seed, verbose

@@ -31,7 +31,7 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 # What it does not publish, and the value used here.
 _AREB_UNPUBLISHED: dict[str, dict[str, Any]] = {
     "pgd": {"norm": math.inf, "num_random_init": 1, "early_stop": False},
-    "cwl2": {"max_iter": 100, "learning_rate": 0.01},
+    "cwl2": {"max_iter": 100, "learning_rate": 0.01, "abort_early": True},
     "ead": {"learning_rate": 0.01, "beta": 0.001, "initial_const": 0.001, "decision_rule": "EN"},
     "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
 }

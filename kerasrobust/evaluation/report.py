@@ -200,7 +200,9 @@ class Report:
         Args:
             images: File names of pictures to show at its end.
         """
-        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+        environment = jinja2.Environment(
+            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+        )
         return environment.from_string(_MARKDOWN).render(
             report=self,
             header=_HEADER,
@@ -220,7 +222,25 @@ class Report:
             console: A `rich` console; standard output by default.
         """
         console = console or Console()
-        narrow = console.width < _WIDTH
+        table = self._table(narrow=False)
+        if (
+            console.measure(table, options=console.options.update(width=1000)).maximum
+            > console.width
+        ):
+            table = self._table(narrow=True)
+        console.print(table)
+        console.print(
+            "Success: share of the samples the model got right that the attack changed. Medians: "
+            "over all samples, a failure as infinite, a sample that was wrong already as 0.\n"
+            "Intervals: 95 %, Wilson. L0: altered pixels. SSIM and confidence: successes only.",
+            style="dim",
+            highlight=False,
+        )
+        for finding in self.findings:
+            console.print(f"[bold]{finding.code}[/bold]: ", end="")
+            console.print(finding.message, markup=False, highlight=False)
+
+    def _table(self, narrow: bool) -> Table:
         table = Table(
             title=self._title(),
             title_justify="left",
@@ -234,16 +254,7 @@ class Report:
         for i, row in enumerate(rows):
             last = i in (0, len(rows) - 2)
             table.add_row(*row, end_section=last, style="bold" if i == len(rows) - 1 else None)
-        console.print(table)
-        console.print(
-            "Success: share of the samples the model got right that the attack changed. Medians: "
-            "over all samples, a failure as infinite, a sample that was wrong already as 0.\n"
-            "Intervals: 95 %, Wilson. L0: altered pixels. SSIM and confidence: successes only.",
-            style="dim",
-        )
-        for finding in self.findings:
-            console.print(f"[bold]{finding.code}[/bold]: ", end="")
-            console.print(finding.message, markup=False, highlight=False)
+        return table
 
     def __str__(self) -> str:
         buffer = io.StringIO()
@@ -302,8 +313,6 @@ class Report:
         ]
 
 
-# Columns that the table with its intervals needs.
-_WIDTH = 115
 _HEADER = [
     "attack",
     "norm",
@@ -401,7 +410,8 @@ def _share(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None or interval is None:
         return "-"
     low, high = (100 * end for end in interval)
-    return f"{100 * value:.1f} [{low:.0f}, {high:.0f}]"
+    digits = 1 if high - low < 4.0 else 0
+    return f"{100 * value:.1f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _figure(value: float | None, digits: int) -> str:

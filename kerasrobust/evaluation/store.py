@@ -8,7 +8,6 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 import zipfile
 from typing import Any
 
@@ -78,14 +77,9 @@ class ResultStore:
         self._fingerprint = fingerprint
 
     def _path(self, attack: Any) -> pathlib.Path:
-        settings = {
-            "data": self._fingerprint,
-            "attack": attack.name,
-            "config": jsonable(attack.get_config()),
-            "targeted": bool(attack.targeted),
-            "batch_size": attack.batch_size,
-            "seed": jsonable(attack.seed),
-        }
+        # Seed and batch size are part of the configuration, and so is what changes nothing.
+        config = {key: value for key, value in attack.get_config().items() if key != "verbose"}
+        settings = {"data": self._fingerprint, "attack": attack.name, "config": jsonable(config)}
         text = json.dumps(settings, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self.folder / f"{attack.name.replace(':', '-')}-{key}.npz"
@@ -117,11 +111,11 @@ class ResultStore:
                 meta[field.name] = jsonable(value)
         arrays["meta"] = np.array(json.dumps(meta))
         path = self._path(attack)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        temporary = path.with_suffix(f".{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 np.savez_compressed(file, **arrays)
             os.replace(temporary, path)
         except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise

@@ -312,3 +312,34 @@ def test_areb_lists_every_parameter_of_its_attacks(dataset, channels):
     for name, parameters in presets.get("areb", dataset, channels).attacks:
         unlisted = get(name, **parameters).get_config().keys() - parameters.keys() - run_settings
         assert not unlisted, f"{name} leaves {unlisted} to its defaults"
+
+
+def test_masked_gradient_is_found_out(model, data):
+    x, y, margin = data
+    # The same decisions, with logits so large that the cross-entropy saturates to zero gradient.
+    masked = keras.models.clone_model(model)
+    masked.set_weights([1e5 * weight for weight in model.get_weights()])
+    attacks = ["pgd:eps=0.05,eps_step=0.01,max_iter=10", "hsja:norm=inf,max_iter=5,max_eval=200"]
+    report = evaluate(masked, x, y, attacks=attacks)
+    assert report.attacks["pgd"].accuracy > 0.8
+    assert report.attacks["hsja"].knowledge == "black"
+    assert report.findings[0].code == "gradient_masking"
+    assert report.robust_accuracy < 0.1
+    honest = evaluate(model, x, y, attacks=attacks)
+    assert "gradient_masking" not in [finding.code for finding in honest.findings]
+
+
+def test_areb_on_a_linear_model(model, data, tmp_path):
+    x, y, margin = data
+    report = evaluate(model, x, y, attacks="areb", output=tmp_path)
+    assert list(report.attacks) == ["pgd", "cwl2", "ead", "hsja"]
+    assert report.settings["preset_variant"] == "grey"
+    assert report.settings["unpublished_parameters"]["cwl2"]["learning_rate"] == 0.01
+    nearest = np.where(right(data), margin / np.linalg.norm(WEIGHTS), 0.0)
+    for name in ("cwl2", "hsja"):  # never nearer than the hyperplane
+        row = report.attacks[name]
+        assert row.median_l2 >= np.median(nearest) * 0.999
+        assert row.accuracy == 0.0 and row.budget_curve["accuracy"][0] == pytest.approx(0.9)
+    assert report.attacks["ead"].median_l1 > 0 and report.robust_accuracy == 0.0
+    assert (tmp_path / "budget.png").exists()
+    assert Report.load(tmp_path).to_dict() == report.to_dict()
