@@ -14,15 +14,23 @@ import click
 
 
 class Number(click.ParamType):
-    """A number, also as a fraction such as 8/255."""
+    """A finite number, also as a fraction such as 8/255; above zero if asked."""
 
     name = "number"
 
+    def __init__(self, positive: bool = False) -> None:
+        self.positive = positive
+
     def convert(self, value, param, ctx):
         try:
-            return float(Fraction(value)) if "/" in str(value) else float(value)
+            number = float(Fraction(value)) if "/" in str(value) else float(value)
         except (ValueError, ZeroDivisionError):
+            number = math.nan
+        if not math.isfinite(number):
             self.fail(f"{value!r} is not a number such as 0.1 or 8/255", param, ctx)
+        if self.positive and number <= 0:
+            self.fail(f"{value!r} is not above zero", param, ctx)
+        return number
 
 
 class Norm(click.ParamType):

@@ -45,8 +45,10 @@ from kerasrobust_cli.common import Norm, Number, library, output_folder
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
 )
-@click.option("--eps", type=Number(), help="Budget for the attacks that have one; 8/255 works.")
-@click.option("--norm", type=Norm(), help="Norm for the attacks that have a choice: 1, 2 or inf.")
+@click.option(
+    "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
+)
+@click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
 @click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
@@ -57,7 +59,7 @@ from kerasrobust_cli.common import Norm, Number, library, output_folder
     help="Folder for the report: JSON, Markdown, a picture.",
 )
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
-@click.option("--list-attacks", is_flag=True, help="Print the names of the attacks and exit.")
+@click.option("--list-attacks", is_flag=True, help="Print what --attacks knows and exit.")
 @click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
 @click.version_option(package_name="kerasrobust")
 def main(
@@ -81,15 +83,18 @@ def main(
     """Attack an image classifier and report how much of its accuracy is left."""
     if (clip_min is None) != (clip_max is None):
         raise click.UsageError("--clip-min and --clip-max go together")
+    if norm is not None and eps is None:
+        raise click.UsageError("--norm needs --eps")
     with library():
         import kerasrobust
 
+        presets = kerasrobust.evaluation.presets.names()
         if list_attacks:
-            click.echo("\n".join(kerasrobust.attacks.names()))
+            click.echo("\n".join([*presets, *kerasrobust.attacks.names()]))
             return
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
         for spec in attacks:
-            if spec not in kerasrobust.evaluation.presets.names():
+            if spec not in presets:
                 kerasrobust.attacks.get(spec)
         network = None if model is None else kerasrobust.models.load(model)
         bounds = (clip_min, clip_max)
@@ -119,7 +124,7 @@ def main(
             seed=seed,
             cross_check=cross_check,
             output=output,
-            verbose=not quiet,
+            verbose=not quiet and sys.stderr.isatty(),
         )
     if sys.stdout.isatty():
         report.render()

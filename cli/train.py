@@ -40,7 +40,7 @@ from kerasrobust_cli.common import Number, library, output_model
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--learning-rate",
-    type=Number(),
+    type=Number(positive=True),
     default=0.001,
     show_default=True,
     help="Adam's, at the start; it decays to zero as a cosine.",

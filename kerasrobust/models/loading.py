@@ -33,6 +33,11 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise FileNotFoundError(
             f"Expected a Keras model file (.keras or .h5). Received: path={os.fspath(path)!r}"
         )
+    if Path(path).suffix.lower() not in (".keras", ".h5", ".hdf5"):
+        raise ValueError(
+            "Expected a Keras model file, its name ending in .keras or .h5. "
+            f"Received: path={os.fspath(path)!r}"
+        )
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and Keras each raise their own kinds

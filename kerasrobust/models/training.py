@@ -126,7 +126,9 @@ def _batches(
         return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
 
     batches = tf.data.Dataset.range(epochs).flat_map(epoch_of_indices)
-    return batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+    batches = batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+    # Of an unknown number of batches Keras warns that the data ran out.
+    return batches.apply(tf.data.experimental.assert_cardinality(epochs * -(-count // batch_size)))
 
 
 def default_name(input_shape) -> str:

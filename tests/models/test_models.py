@@ -94,13 +94,22 @@ def test_load_restores_what_was_saved(tmp_path):
     np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-@pytest.mark.parametrize("file", ["model.keras", "model.h5", "model.txt"])
-def test_file_that_is_no_model(tmp_path, file):
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.keras", "cannot be read"),
+        ("model.h5", "cannot be read"),
+        ("model.txt", "ending in .keras or .h5"),
+    ],
+)
+def test_file_that_is_no_model(tmp_path, file, message):
     path = tmp_path / file
     with pytest.raises(FileNotFoundError, match="Expected a Keras model file.*Received: path="):
         models.load(path)
     path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="Expected a Keras model file.*cannot be read"):
+    with pytest.raises(
+        ValueError, match=f"Expected a Keras model file.*{message}.*Received: path="
+    ):
         models.load(path)
     with pytest.raises(TypeError, match="path=3"):
         models.load(3)
