@@ -16,7 +16,8 @@ from kerasrobust import attacks as registry
 from kerasrobust import metrics
 from kerasrobust._version import __version__
 from kerasrobust.attacks import AttackResult
-from kerasrobust.attacks.base import Attack, check_labels, check_samples
+from kerasrobust.attacks.base import Attack
+from kerasrobust.checks import check_labels, check_samples
 from kerasrobust.classifier import Classifier
 from kerasrobust.evaluation import presets, summary
 from kerasrobust.evaluation.diagnosis import Finding, diagnose

@@ -11,8 +11,7 @@ from typing import Any
 
 from kerasrobust.specs import near_match
 
-# AREB, appendix B: what the paper publishes. The last two rows are ours, for any other data set:
-# the MNIST parameters for one channel, the CIFAR-10 ones for more.
+# AREB, appendix B: what the paper publishes.
 _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
         "pgd": {"eps": 0.3, "eps_step": 0.01, "max_iter": 40},
@@ -28,12 +27,18 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-# What it does not publish, and the value used here.
-_AREB_UNPUBLISHED: dict[str, dict[str, Any]] = {
+# What it does not publish, and the value used here. The learning rate of C&W follows the paper's
+# own rule (highest success, then smallest perturbation): in 100 iterations 0.01 leaves more than
+# half of the MNIST samples unbroken where 0.1 breaks them all, and on CIFAR-10 0.01 comes nearer.
+_AREB_COMMON: dict[str, dict[str, Any]] = {
     "pgd": {"norm": math.inf, "num_random_init": 1, "early_stop": False},
-    "cwl2": {"max_iter": 100, "learning_rate": 0.01, "abort_early": True},
+    "cwl2": {"max_iter": 100, "abort_early": True},
     "ead": {"learning_rate": 0.01, "beta": 0.001, "initial_const": 0.001, "decision_rule": "EN"},
     "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
+}
+_AREB_UNPUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+    "mnist": {**_AREB_COMMON, "cwl2": {**_AREB_COMMON["cwl2"], "learning_rate": 0.1}},
+    "cifar10": {**_AREB_COMMON, "cwl2": {**_AREB_COMMON["cwl2"], "learning_rate": 0.01}},
 }
 
 # The threat models most results are published for: eps and norm.
@@ -101,19 +106,17 @@ def get(
 
 
 def _areb(dataset: str | None, channels: int, value_range: float) -> Preset:
-    variant = str(dataset).lower()
-    if variant in _AREB_PUBLISHED:
-        published = _AREB_PUBLISHED[variant]
-    else:
-        variant = "grey" if channels == 1 else "colour"
-        published = _AREB_PUBLISHED["mnist" if channels == 1 else "cifar10"]
+    source = variant = str(dataset).lower()
+    if variant not in _AREB_PUBLISHED:
+        variant, source = ("grey", "mnist") if channels == 1 else ("colour", "cifar10")
+    unpublished = _AREB_UNPUBLISHED[source]
     attacks = []
-    for attack, parameters in published.items():
-        parameters = {**parameters, **_AREB_UNPUBLISHED[attack]}
+    for attack, parameters in _AREB_PUBLISHED[source].items():
+        parameters = {**parameters, **unpublished[attack]}
         for length in {"eps", "eps_step"} & parameters.keys():
             parameters[length] *= value_range
         attacks.append((attack, parameters))
-    return Preset("areb", variant, tuple(attacks), _AREB_UNPUBLISHED)
+    return Preset("areb", variant, tuple(attacks), unpublished)
 
 
 def _threat(name: str, eps: float, norm: float) -> Preset:

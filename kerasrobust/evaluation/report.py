@@ -15,6 +15,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kerasrobust.attacks import AttackResult
 from kerasrobust.evaluation import pictures
@@ -237,8 +238,7 @@ class Report:
             highlight=False,
         )
         for finding in self.findings:
-            console.print(f"[bold]{finding.code}[/bold]: ", end="")
-            console.print(finding.message, markup=False, highlight=False)
+            console.print(Text.assemble((finding.code, "bold"), ": ", finding.message))
 
     def _table(self, narrow: bool) -> Table:
         table = Table(
@@ -270,12 +270,14 @@ class Report:
         return f"{name}, {self.settings['samples']:,} samples{budget}"
 
     def _rows(self) -> list[list[str]]:
+        # A decimal of an interval's end says something from about a thousand samples on.
+        digits = int(self.settings["samples"] >= 1000)
         blank = [""] * (len(_HEADER) - 4)
         rows = [
             [
                 "clean",
                 "",
-                _share(self.clean_accuracy, self.clean_interval),
+                _share(self.clean_accuracy, self.clean_interval, digits),
                 "",
                 f"{self.clean_confidence:.2f}",
                 *blank[1:],
@@ -286,8 +288,8 @@ class Report:
                 [
                     a.name + (" (check)" if a.checks else ""),
                     _norm(a.norm),
-                    _share(a.accuracy, a.accuracy_interval),
-                    _share(a.success_rate, a.success_interval),
+                    _share(a.accuracy, a.accuracy_interval, digits),
+                    _share(a.success_rate, a.success_interval, digits),
                     _figure(a.average_confidence, 2),
                     _figure(a.median_l0, 1),
                     _figure(a.median_l1, 2),
@@ -298,7 +300,13 @@ class Report:
                 ]
             )
         rows.append(
-            ["worst case", "", _share(self.robust_accuracy, self.robust_interval), "", *blank]
+            [
+                "worst case",
+                "",
+                _share(self.robust_accuracy, self.robust_interval, digits),
+                "",
+                *blank,
+            ]
         )
         return rows
 
@@ -406,11 +414,10 @@ def _norm(norm: float) -> str:
     return "Linf" if norm == math.inf else f"L{norm:g}"
 
 
-def _share(value: float | None, interval: tuple[float, float] | None) -> str:
+def _share(value: float | None, interval: tuple[float, float] | None, digits: int) -> str:
     if value is None or interval is None:
         return "-"
     low, high = (100 * end for end in interval)
-    digits = 1 if high - low < 4.0 else 0
     return f"{100 * value:.1f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -2,12 +2,14 @@
 
 import json
 import math
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import kerasrobust
 from kerasrobust.attacks import FastGradientMethod, ProjectedGradientDescent, get
 from kerasrobust.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
@@ -88,6 +90,19 @@ def test_eps_and_norm_bind_every_attack(model, data):
     assert report.attacks["fgsm_2"].accuracy == pytest.approx(0.9)
 
 
+def test_threat_preset_sets_the_budget(model, data):
+    x, y, margin = data
+    report = evaluate(model, x, y, attacks="linf-8/255")
+    holds = right(data) & (margin > 8 / 255 * np.abs(WEIGHTS).sum())
+    assert list(report.attacks) == ["fgsm", "pgd", "hsja"]
+    assert (report.settings["eps"], report.settings["norm"]) == (8 / 255, math.inf)
+    assert report.attacks["fgsm"].accuracy == report.robust_accuracy == holds.mean()
+    assert report.attacks["hsja"].config["norm"] == "inf"
+    assert report.attacks["hsja"].median_linf <= 8 / 255 * (1 + 1e-5)
+    weak = evaluate(model, x, y, attacks="l2-0.5")
+    assert weak.attacks["pgd"].config["eps_step"] == pytest.approx(2.5 * 0.5 / 40)
+
+
 def test_targeted_attack_gets_another_class(model, data):
     x, y, margin = data
     report = evaluate(model, x, y, attacks="fgsm:eps=0.01,targeted=true")
@@ -126,6 +141,9 @@ def test_classifier_and_callable(model, data):
     spec = "fgsm:eps=0.01"
     expected = evaluate(model, x, y, attacks=spec).robust_accuracy
     assert evaluate(Classifier(model), x, y, attacks=spec).robust_accuracy == expected
+    report = evaluate(lambda batch: model(batch).numpy(), x, y, attacks="hsja:max_iter=2")
+    assert report.clean_accuracy == pytest.approx(0.9) and report.robust_accuracy == 0.0
+    assert report.attacks["hsja"].gradients == 0 and report.attacks["hsja"].queries > 100
     with pytest.raises(TypeError, match="black-box"):
         evaluate(lambda batch: model(batch).numpy(), x, y, attacks=spec)
     with pytest.raises(ValueError, match="Received: clip_values"):
@@ -334,7 +352,7 @@ def test_areb_on_a_linear_model(model, data, tmp_path):
     report = evaluate(model, x, y, attacks="areb", output=tmp_path)
     assert list(report.attacks) == ["pgd", "cwl2", "ead", "hsja"]
     assert report.settings["preset_variant"] == "grey"
-    assert report.settings["unpublished_parameters"]["cwl2"]["learning_rate"] == 0.01
+    assert report.settings["unpublished_parameters"]["cwl2"]["max_iter"] == 100
     nearest = np.where(right(data), margin / np.linalg.norm(WEIGHTS), 0.0)
     for name in ("cwl2", "hsja"):  # never nearer than the hyperplane
         row = report.attacks[name]
@@ -343,3 +361,29 @@ def test_areb_on_a_linear_model(model, data, tmp_path):
     assert report.attacks["ead"].median_l1 > 0 and report.robust_accuracy == 0.0
     assert (tmp_path / "budget.png").exists()
     assert Report.load(tmp_path).to_dict() == report.to_dict()
+
+
+def test_cross_check_runs_the_reference_beside_each_attack(model, data, monkeypatch, tmp_path):
+    # The bridge has tests of its own; here a second name of the same attack stands for it.
+    class Reference(ProjectedGradientDescent):
+        name = "art:pgd"
+
+    bridge = types.SimpleNamespace(ATTACKS={"art:pgd": Reference})
+    monkeypatch.setitem(vars(kerasrobust), "art", bridge)
+    x, y, _ = data
+    attacks = ["pgd:eps=0.01", "fgsm:eps=0.02", "pgd:eps=0.005,seed=3"]
+    report = evaluate(model, x, y, attacks=attacks, cross_check=True, output=tmp_path)
+    assert list(report.attacks) == ["pgd", "art:pgd", "fgsm", "pgd_2", "art:pgd_2"]
+    for name in ("pgd", "pgd_2"):
+        native, check = report.attacks[name], report.attacks[f"art:{name}"]
+        assert (native.checks, check.checks) == (None, name)
+        assert check.config == native.config
+        assert (check.accuracy, check.median_linf) == (native.accuracy, native.median_linf)
+    assert [f.message for f in report.findings if f.code == "no_counterpart"] == [
+        "ART has no attack to check fgsm with."
+    ]
+    lines = str(report).splitlines()
+    position = next(i for i, line in enumerate(lines) if " pgd " in line)
+    assert "art:pgd (check)" in lines[position + 1]
+    assert Report.load(tmp_path).attacks["art:pgd"].checks == "pgd"
+    assert "adversarial-robustness-toolbox" in report.versions
