@@ -1,11 +1,15 @@
-"""Checks of arguments that several rooms share; each returns the value in its plain type."""
+"""Checks of arguments and data, each before any work; each returns the value in its plain type."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from kerasrobust.classifier import Classifier
 
 
 def check_int(name: str, value: Any, low: int) -> int:
@@ -36,3 +40,128 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
             f"Received: clip_values={clip_values!r}"
         )
     return low, high
+
+
+def check_size(name: str, value: Any) -> float | np.ndarray:
+    """A non-negative number, or an array of one per sample."""
+    if np.ndim(value) == 0:
+        return check_float(name, value)
+    values = np.asarray(value)
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"`{name}` must hold finite numbers >= 0. Received: {name}={value!r}")
+    return values.astype(np.float32).reshape(-1)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """A bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
+
+
+def unpack(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Arrays from arrays, tensors or a batched `tf.data.Dataset` of `x` or `(x, y)`."""
+    if isinstance(x, tf.data.Dataset):
+        if y is not None:
+            raise ValueError("With a tf.data.Dataset the labels come from it: leave `y` out.")
+        batches = list(x.as_numpy_iterator())
+        if not batches:
+            raise ValueError("The data set is empty. Received: x=a tf.data.Dataset with no batch")
+        if isinstance(batches[0], tuple):
+            y = np.concatenate([batch[1] for batch in batches])
+            batches = [batch[0] for batch in batches]
+        x = np.concatenate(batches)
+    return np.asarray(x), None if y is None else np.asarray(y)
+
+
+def check_samples(x: np.ndarray, classifier: Classifier) -> np.ndarray:
+    """float32 samples that fit the model's input shape and bounds, and are finite.
+
+    Raises:
+        TypeError: If they are not numbers.
+        ValueError: If shape, bounds or values do not fit.
+    """
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"`x` must hold numbers. Received: x of dtype {x.dtype}")
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(
+            f"`x` must be a batch of samples, [n, ...], with n >= 1. Received: x of shape {x.shape}"
+        )
+    expected = classifier.input_shape
+    if expected is not None and (
+        len(expected) != x.ndim - 1
+        or any(a not in (None, b) for a, b in zip(expected, x.shape[1:], strict=False))
+    ):
+        raise ValueError(
+            f"`x` must have the model's input shape (n, {', '.join(map(str, expected))}). "
+            f"Received: x of shape {x.shape}"
+        )
+    x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
+    low, high = classifier.clip_values
+    least, most = float(x.min()), float(x.max())
+    tolerance = 1e-6 * (high - low)
+    if least < low - tolerance or most > high + tolerance:
+        raise ValueError(
+            f"`x` must lie within the bounds clip_values=({low:g}, {high:g}). "
+            f"Received: values from {least:g} to {most:g}"
+        )
+    if high - low > 100 and least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
+        raise ValueError(
+            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
+            f"Received: values from {least:g} to {most:g}"
+        )
+    classifier.prepare(x.shape[1:])
+    return np.clip(x, low, high)
+
+
+def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
+    """int64 labels `[n]` from integers `[n]`, `[n, 1]` or one-hot rows `[n, classes]`.
+
+    Raises:
+        ValueError: If shape or values are none of these.
+    """
+    received = f"Received: y of shape {y.shape} and dtype {y.dtype}"
+    if y.dtype.kind not in "fiub" or len(y) != n or y.ndim not in (1, 2):
+        raise ValueError(f"`y` must be {n} integer labels or one-hot rows. {received}")
+    if y.ndim == 2 and y.shape[1] > 1:
+        if nb_classes is not None and y.shape[1] != nb_classes:
+            raise ValueError(f"One-hot `y` must have {nb_classes} columns. {received}")
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise ValueError(f"Rows of a two-dimensional `y` must be one-hot. {received}")
+        return y.argmax(axis=1)
+    y = y.reshape(-1)
+    if not np.isfinite(y).all() or (y != np.round(y)).any():
+        raise ValueError(f"`y` must hold integer labels. {received}")
+    y = y.astype(np.int64)
+    if y.min() < 0 or (nb_classes is not None and y.max() >= nb_classes):
+        limit = "" if nb_classes is None else f" to {nb_classes - 1}"
+        raise ValueError(
+            f"Labels must be integers from 0{limit}. Received: labels from {y.min()} to {y.max()}"
+        )
+    return y
+
+
+def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
+    """float32 mask of 0 and 1, of the shape of `x`."""
+    mask = np.asarray(mask)
+    if mask.dtype.kind not in "fiub" or not np.isin(mask, (0, 1)).all():
+        raise ValueError("`mask` must hold zeros and ones only. Received: other values")
+    try:
+        return np.broadcast_to(mask, x.shape).astype(np.float32)
+    except ValueError:
+        raise ValueError(
+            f"`mask` must have the shape {x.shape} or {x.shape[1:]}. "
+            f"Received: mask of shape {mask.shape}"
+        ) from None
+
+
+def check_per_sample(name: str, value: Any, n: int) -> np.ndarray:
+    """float32 `[n]` from a number or one value per sample."""
+    values = np.asarray(value, np.float32).reshape(-1)
+    if len(values) not in (1, n):
+        raise ValueError(
+            f"`{name}` must be one number or one per sample ({n}). Received: {len(values)} values"
+        )
+    return np.broadcast_to(values, (n,)).copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 import weakref
 from collections.abc import Callable
@@ -12,6 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import special
+
+from kerasrobust.checks import check_bounds, check_int
 
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
@@ -135,7 +137,9 @@ def use_jit(jit_compile: bool | str) -> bool:
         ValueError: If it is neither a bool nor ``"auto"``.
     """
     if jit_compile == "auto":
-        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+        return bool(
+            tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
+        )
     if not isinstance(jit_compile, bool):
         raise ValueError(
             f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}"
@@ -196,13 +200,13 @@ class Classifier:
                 "`model` must be a keras.Model, a Classifier, an ART estimator or a callable that "
                 f"returns scores. Received: model={model!r}"
             )
-        if not isinstance(votes, int) or votes < 1:
-            raise ValueError(f"`votes` must be a positive integer. Received: votes={votes!r}")
         self.model = model
-        self.clip_values = _check_bounds(
-            getattr(model, "clip_values", None) or (0.0, 1.0) if clip_values is None else clip_values
+        self.clip_values = check_bounds(
+            getattr(model, "clip_values", None) or (0.0, 1.0)
+            if clip_values is None
+            else clip_values
         )
-        self.votes = votes
+        self.votes = check_int("votes", votes, 1)
         self.jit_compile = use_jit(jit_compile)
         self.is_keras = isinstance(model, keras.Model)
         self.has_gradient = self.is_keras
@@ -219,7 +223,9 @@ class Classifier:
             self._read_model()
 
     @classmethod
-    def of(cls, model: Any, clip_values: tuple[float, float] | None = None, **options: Any) -> Classifier:
+    def of(
+        cls, model: Any, clip_values: tuple[float, float] | None = None, **options: Any
+    ) -> Classifier:
         """The classifier of a model, shared by all who ask for it while one of them holds it.
 
         Sharing means sharing the compiled functions. They are held weakly: when the last attack on
@@ -290,7 +296,7 @@ class Classifier:
 
     @property
     def input_shape(self) -> tuple[int | None, ...] | None:
-        """Shape of one sample; entries or the whole may be None where the model leaves them open."""
+        """Shape of one sample; None, as an entry or whole, where the model leaves it open."""
         return self._input_shape
 
     def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -401,6 +407,19 @@ class Classifier:
             outputs.append(np.asarray(forward(tf.constant(batch)))[: rows - padding])
         return np.concatenate(outputs)
 
+    def judge(self, x: np.ndarray, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence of an array `[n, ...]`.
+
+        Returns:
+            int64 labels `[n]`, of one forward pass or by majority over `votes` of them, and the
+            float32 probabilities of these labels, the mean over the passes.
+        """
+        scores = np.stack([self.predict(x, batch_size) for _ in range(self.votes)])
+        ballots = (scores == scores.max(axis=2, keepdims=True)).sum(axis=0)
+        labels = ballots.argmax(axis=1)
+        probability = special.softmax(scores.astype(np.float64), axis=2).mean(axis=0)
+        return labels, probability[np.arange(len(x)), labels].astype(np.float32)
+
     def _call(self, x: np.ndarray) -> np.ndarray:
         """Scores of a callable, checked, and its samples counted."""
         if len(x) == 0:
@@ -414,8 +433,8 @@ class Classifier:
             positive = scores
             rest = 1.0 - positive if _within_unit(positive) else np.zeros_like(positive)
             scores = np.concatenate([rest, positive], axis=1)
-        expected = (len(x), self._nb_classes or "classes")
-        if scores.ndim != 2 or len(scores) != len(x) or self._nb_classes not in (None, scores.shape[1]):
+        expected = (len(x), self._nb_classes or (scores.shape[-1] if scores.ndim else 0))
+        if scores.shape != expected:
             raise ModelFailure(
                 f"The model must return scores of shape {expected}. Received: shape {scores.shape}"
             )
@@ -457,19 +476,6 @@ class BlackBox:
 
 
 _SHARED: weakref.WeakValueDictionary[Any, Classifier] = weakref.WeakValueDictionary()
-
-
-def _check_bounds(clip_values: Any) -> tuple[float, float]:
-    try:
-        low, high = (float(value) for value in clip_values)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(
-            "`clip_values` must be two finite numbers, the smallest and the largest valid input. "
-            f"Received: clip_values={clip_values!r}"
-        )
-    return low, high
 
 
 def _is_art_estimator(model: Any) -> bool:

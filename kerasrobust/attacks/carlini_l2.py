@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import norms
+from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search
 
 ADAM_MEAN, ADAM_SQUARE, ADAM_TINY = 0.9, 0.999, 1e-8
@@ -74,12 +74,12 @@ class CarliniL2Method(base.Attack):
         verbose: bool = False,
         jit_compile: bool | str = "auto",
     ):
-        self.confidence = base.check_float("confidence", confidence)
-        self.learning_rate = base.check_float("learning_rate", learning_rate, above=True)
-        self.binary_search_steps = base.check_int("binary_search_steps", binary_search_steps, 1)
-        self.max_iter = base.check_int("max_iter", max_iter, 1)
-        self.initial_const = base.check_float("initial_const", initial_const, above=True)
-        self.abort_early = base.check_bool("abort_early", abort_early)
+        self.confidence = checks.check_float("confidence", confidence)
+        self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
+        self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.initial_const = checks.check_float("initial_const", initial_const, above=True)
+        self.abort_early = checks.check_bool("abort_early", abort_early)
         super().__init__(
             model,
             targeted=targeted,

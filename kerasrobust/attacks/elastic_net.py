@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import norms
+from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search
 
 DECISION_RULES = ("EN", "L1", "L2")
@@ -75,12 +75,12 @@ class ElasticNet(base.Attack):
         verbose: bool = False,
         jit_compile: bool | str = "auto",
     ):
-        self.confidence = base.check_float("confidence", confidence)
-        self.learning_rate = base.check_float("learning_rate", learning_rate, above=True)
-        self.binary_search_steps = base.check_int("binary_search_steps", binary_search_steps, 1)
-        self.max_iter = base.check_int("max_iter", max_iter, 1)
-        self.beta = base.check_float("beta", beta)
-        self.initial_const = base.check_float("initial_const", initial_const, above=True)
+        self.confidence = checks.check_float("confidence", confidence)
+        self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
+        self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.beta = checks.check_float("beta", beta)
+        self.initial_const = checks.check_float("initial_const", initial_const, above=True)
         if decision_rule not in DECISION_RULES:
             raise ValueError(
                 f"`decision_rule` must be one of {', '.join(DECISION_RULES)}. "
@@ -121,9 +121,7 @@ class ElasticNet(base.Attack):
         gradient += 2 * (slack - x)
         k = tf.cast(state["k"], tf.float32)
         rate = params["learning_rate"] * tf.sqrt(1 - k / tf.cast(params["max_iter"], tf.float32))
-        iterate = self._shrink(
-            model, slack - norms.expand(rate, x) * gradient, x, params["beta"]
-        )
+        iterate = self._shrink(model, slack - norms.expand(rate, x) * gradient, x, params["beta"])
         if "mask" in state:
             iterate = tf.where(state["mask"] > 0, iterate, x)
         momentum = norms.expand(k / (k + 3), x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import norms
+from kerasrobust import checks, norms
 from kerasrobust.attacks import base
 
 # Points that one pass evaluates, over the whole batch: enough to keep the machine busy, few enough
@@ -74,10 +74,10 @@ class HopSkipJump(base.Attack):
         jit_compile: bool | str = "auto",
     ):
         self.norm = norms.check_norm(norm, (2.0, math.inf))
-        self.max_iter = base.check_int("max_iter", max_iter, 0)
-        self.max_eval = base.check_int("max_eval", max_eval, 1)
-        self.init_eval = base.check_int("init_eval", init_eval, 1)
-        self.init_size = base.check_int("init_size", init_size, 0)
+        self.max_iter = checks.check_int("max_iter", max_iter, 0)
+        self.max_eval = checks.check_int("max_eval", max_eval, 1)
+        self.init_eval = checks.check_int("init_eval", init_eval, 1)
+        self.init_size = checks.check_int("init_size", init_size, 0)
         if init_eval > max_eval:
             raise ValueError(
                 "`max_eval` must be at least `init_eval`. "
@@ -110,7 +110,9 @@ class HopSkipJump(base.Attack):
             **state,
             "current": tf.where(at_rest, boundary, state["x"]),
             "best": tf.where(at_rest, boundary, state["x"]),
-            "best_distance": tf.where(found, norms.norm(boundary - state["x"], self.norm), math.inf),
+            "best_distance": tf.where(
+                found, norms.norm(boundary - state["x"], self.norm), math.inf
+            ),
             "found": found | ~wanted,
             "gave_up": wanted & ~found,
             "steps": tf.zeros_like(state["y"]),
@@ -160,8 +162,7 @@ class HopSkipJump(base.Attack):
             return i + 1, start, found | fits[:, 0], counted["queries"], counted["executed_queries"]
 
         _, start, found, queries, executed = tf.while_loop(
-            lambda i, start, found, *_: (i < params["init_size"])
-            & ~tf.reduce_all(found | ~wanted),
+            lambda i, start, found, *_: (i < params["init_size"]) & ~tf.reduce_all(found | ~wanted),
             draw,
             (0, x, tf.zeros_like(wanted), state["queries"], state["executed_queries"]),
             parallel_iterations=1,
@@ -243,7 +244,13 @@ class HopSkipJump(base.Attack):
             counted = {**state, "queries": queries, "executed_queries": executed}
             fits, counted = self.ask(model, counted, trial[:, None], at_work[:, None])
             point = tf.where(norms.expand(fits[:, 0], current), trial, point)
-            return i + 1, point, at_work & ~fits[:, 0], counted["queries"], counted["executed_queries"]
+            return (
+                i + 1,
+                point,
+                at_work & ~fits[:, 0],
+                counted["queries"],
+                counted["executed_queries"],
+            )
 
         _, point, _, queries, executed = tf.while_loop(
             lambda i, point, at_work, *_: (i < MAX_HALVINGS) & tf.reduce_any(at_work),

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import losses, norms
+from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
 
 
@@ -62,11 +62,11 @@ class ProjectedGradientDescent(base.Attack):
         jit_compile: bool | str = "auto",
     ):
         self.norm = norms.check_norm(norm)
-        self.eps = base.check_size("eps", eps)
-        self.eps_step = base.check_size("eps_step", eps_step)
-        self.max_iter = base.check_int("max_iter", max_iter, 1)
-        self.num_random_init = base.check_int("num_random_init", num_random_init, 0)
-        self.early_stop = base.check_bool("early_stop", early_stop)
+        self.eps = checks.check_size("eps", eps)
+        self.eps_step = checks.check_size("eps_step", eps_step)
+        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)
+        self.early_stop = checks.check_bool("early_stop", early_stop)
         super().__init__(
             model,
             targeted=targeted,
