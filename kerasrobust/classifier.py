@@ -286,6 +286,11 @@ class Classifier:
                 )
 
     @property
+    def known_classes(self) -> int | None:
+        """Number of classes, None for a callable that has not said yet."""
+        return self._nb_classes
+
+    @property
     def nb_classes(self) -> int:
         """Number of classes."""
         if self._nb_classes is None:

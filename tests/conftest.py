@@ -10,6 +10,39 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """The test split of the digits: x `[n, 8, 8, 1]` in 0..1 and integer y `[n]`."""
+    from kerasrobust import datasets
+
+    data = datasets.load("digits", "test")
+    return data.x, data.y
+
+
+@pytest.fixture(scope="session")
+def digits_model():
+    """A small CNN with a softmax output, trained on the digits; tests must not train it on."""
+    import keras
+
+    from kerasrobust import datasets
+
+    train = datasets.load("digits", "train")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(train.x, train.y, epochs=10, batch_size=32, verbose=0)
+    return model
+
+
 @pytest.fixture
 def real_data():
     """Call it with a TFDS name: the folder that holds it, or else the test is skipped.

@@ -161,10 +161,11 @@ class Attack:
             answer = tf.scatter_nd(rows[:, None], sent, tf.cast([batch * count], tf.int64))
         answer = tf.reshape(answer, [batch, count]) & needed
         asked = tf.reduce_sum(tf.cast(needed, tf.int32), axis=1)
+        computed = count if model.is_keras else asked
         return answer, {
             **state,
             "queries": state["queries"] + asked * model.votes,
-            "executed_queries": state["executed_queries"] + count * model.votes,
+            "executed_queries": state["executed_queries"] + computed * model.votes,
         }
 
     def differentiate(
@@ -437,8 +438,7 @@ class Attack:
         n = len(x)
         if y is None and self.targeted:
             raise ValueError("A targeted attack needs the target classes `y`. Received: y=None")
-        nb_classes = classifier.nb_classes if classifier.is_keras or y is not None else None
-        labels_given = None if y is None else check_labels(y, n, nb_classes)
+        labels_given = None if y is None else check_labels(y, n, classifier.known_classes)
         leaves: dict[str, np.ndarray] = {"x": x}
         if mask is not None:
             leaves["mask"] = check_mask(mask, x)

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tqdm
 
 from kerasrobust.attacks.result import AttackInterrupted, AttackResult
+from kerasrobust.checks import check_labels
 from kerasrobust.classifier import Classifier, ModelFailure
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ EXECUTED = ("executed_queries", "executed_gradients")
 L0_TOLERANCE = 1e-6
 SMALLEST_BUCKET = 4
 # Data points that a decision attack looks for a starting point among.
-POOL_SIZE = 256
+POOL_SIZE = 128
 
 
 class Job:
@@ -72,6 +73,8 @@ class Job:
         everything = np.arange(self.n)
         clean_labels, clean_confidence = self._predict(x, everything)
         y = clean_labels if labels_given is None else labels_given
+        if labels_given is not None:  # a callable has told its number of classes by now
+            check_labels(y, self.n, self.classifier.known_classes)
         self.leaves["y"] = y.astype(np.int32)
         initially = self._fooled(clean_labels, everything)
         # The nearest adversarial point of a sample that is adversarial already is the sample.
@@ -81,7 +84,8 @@ class Job:
 
         pool: tuple[tf.Tensor, ...] = ()
         if attack.needs_starts:
-            chosen = np.unique(np.linspace(0, self.n - 1, min(self.n, POOL_SIZE)).astype(int))
+            # Always as many, so that the number of samples retraces nothing.
+            chosen = np.linspace(0, self.n - 1, POOL_SIZE).astype(int)
             pool = (tf.constant(x[chosen]), tf.constant(clean_labels[chosen], tf.int32))
         drive = self._drive_compiled if self.classifier.is_keras else self._drive_eager
         total = attack.max_steps() * self.n

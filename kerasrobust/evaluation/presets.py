@@ -27,18 +27,20 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-# What it does not publish, and the value used here. The learning rate of C&W follows the paper's
-# own rule (highest success, then smallest perturbation): in 100 iterations 0.01 leaves more than
-# half of the MNIST samples unbroken where 0.1 breaks them all, and on CIFAR-10 0.01 comes nearer.
-_AREB_COMMON: dict[str, dict[str, Any]] = {
-    "pgd": {"norm": math.inf, "num_random_init": 1, "early_stop": False},
-    "cwl2": {"max_iter": 100, "abort_early": True},
-    "ead": {"learning_rate": 0.01, "beta": 0.001, "initial_const": 0.001, "decision_rule": "EN"},
-    "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
-}
+# What it does not publish, and the value used here: ART's default of the time where that works.
+# C&W: ten steps of 0.01 (ART's defaults) leave tanh space's flat ends on CIFAR-10 but not on the
+# black and white of MNIST, where the median L2 falls to 1.1 with these. EAD: L1 is its own norm.
 _AREB_UNPUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
-    "mnist": {**_AREB_COMMON, "cwl2": {**_AREB_COMMON["cwl2"], "learning_rate": 0.1}},
-    "cifar10": {**_AREB_COMMON, "cwl2": {**_AREB_COMMON["cwl2"], "learning_rate": 0.01}},
+    "mnist": {
+        "pgd": {"norm": math.inf, "num_random_init": 0, "early_stop": False},
+        "cwl2": {"max_iter": 50, "learning_rate": 0.2, "abort_early": True},
+        "ead": {"learning_rate": 0.01, "beta": 0.01, "initial_const": 0.001, "decision_rule": "L1"},
+        "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
+    },
+}
+_AREB_UNPUBLISHED["cifar10"] = {
+    **_AREB_UNPUBLISHED["mnist"],
+    "cwl2": {"max_iter": 10, "learning_rate": 0.01, "abort_early": True},
 }
 
 # The threat models most results are published for: eps and norm.

@@ -352,7 +352,7 @@ def test_areb_on_a_linear_model(model, data, tmp_path):
     report = evaluate(model, x, y, attacks="areb", output=tmp_path)
     assert list(report.attacks) == ["pgd", "cwl2", "ead", "hsja"]
     assert report.settings["preset_variant"] == "grey"
-    assert report.settings["unpublished_parameters"]["cwl2"]["max_iter"] == 100
+    assert report.settings["unpublished_parameters"]["cwl2"]["max_iter"] == 50
     nearest = np.where(right(data), margin / np.linalg.norm(WEIGHTS), 0.0)
     for name in ("cwl2", "hsja"):  # never nearer than the hyperplane
         row = report.attacks[name]

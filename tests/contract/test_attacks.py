@@ -1,0 +1,305 @@
+"""What every registered attack must keep, whatever it computes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrobust import attacks
+from kerasrobust.classifier import Classifier
+from tests.contract.attack_table import FIRST_ROWS, ROWS, is_random, row_id
+
+N = 24
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=row_id)
+every_attack = pytest.mark.parametrize("row", FIRST_ROWS, ids=row_id)
+
+
+@pytest.fixture(scope="module")
+def classifier(digits_model):
+    """Held for the whole module, so that all tests share its compiled functions."""
+    return Classifier.of(digits_model)
+
+
+@pytest.fixture(scope="module")
+def samples(digits):
+    return digits[0][:N], digits[1][:N]
+
+
+def run(row, model, x, y=None, mask=None, **changes):
+    name, settings = row
+    return attacks.get(name, **{**settings, **changes}).bind(model).run(x, y, mask=mask)
+
+
+def linear(kernel):
+    """A linear model on 8x8 images."""
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    model.layers[-1].set_weights([kernel, np.zeros(10, np.float32)])
+    return model
+
+
+def test_every_registered_attack_has_a_row():
+    assert {name for name, _ in ROWS} == set(attacks.names())
+
+
+@every_row
+def test_box_budget_and_bookkeeping(row, classifier, samples):
+    x, y = samples
+    result = run(row, classifier, x, y)
+    assert result.x_adv.shape == x.shape and result.x_adv.dtype == np.float32
+    assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
+    assert result.success.mean() >= 0.7
+    # Judged independently, one sample at a time.
+    logits = np.concatenate([classifier.predict(sample[None]) for sample in result.x_adv])
+    np.testing.assert_array_equal(logits.argmax(axis=1) != y, result.success)
+    np.testing.assert_array_equal(logits.argmax(axis=1), result.labels)
+    delta = (result.x_adv - x).reshape(N, -1).astype(np.float64)
+    for order, distance in ((1, result.l1), (2, result.l2), (np.inf, result.linf)):
+        expected = np.linalg.norm(delta, order, axis=1)
+        expected[result.initially_adversarial] = 0
+        expected[~result.success] = np.inf
+        np.testing.assert_allclose(distance, expected, rtol=1e-6)
+    attack = attacks.get(row[0], **row[1])
+    if attack.kind == "budget":
+        assert np.linalg.norm(delta, attack.norm, axis=1).max() <= attack.eps * (1 + 1e-5)
+        counted = result.gradients
+    else:
+        counted = result.queries + result.gradients
+        assert (delta[result.initially_adversarial] == 0).all()
+    assert (counted[~result.initially_adversarial] > 0).all()
+
+
+@every_row
+def test_a_failed_sample_is_returned_clean(row, samples):
+    x, y = samples
+    constant = linear(np.zeros((64, 10), np.float32))
+    constant.layers[-1].bias.assign(np.arange(10)[::-1].astype(np.float32))
+    with np.errstate(all="raise"):
+        result = run(row, constant, x, np.zeros(N, int))
+    assert not result.success.any()
+    np.testing.assert_array_equal(result.x_adv, x)
+    assert np.isinf(result.distance(2)).all()
+
+
+@every_row
+def test_no_nan_on_a_model_with_zero_gradient(row, samples):
+    """The sign kills the gradient but not the dependence on the input."""
+    x, y = samples
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Flatten()(keras.ops.sign(inputs - 0.5))
+    model = keras.Model(inputs, keras.layers.Dense(10)(hidden))
+    result = run(row, model, x, None)
+    assert np.isfinite(result.x_adv).all()
+    assert np.isfinite(result.confidence).all()
+
+
+@every_row
+def test_no_nan_on_black_images(row, classifier):
+    black = np.zeros((4, 8, 8, 1), np.float32)
+    result = run(row, classifier, black)
+    assert np.isfinite(result.x_adv).all()
+    assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
+
+
+@every_row
+def test_mask(row, classifier, samples):
+    x, y = samples
+    mask = np.zeros((8, 8, 1))
+    mask[:, 2:7] = 1
+    result = run(row, classifier, x, y, mask=mask)
+    np.testing.assert_array_equal(result.x_adv[:, mask == 0], x[:, mask == 0])
+    assert result.success.mean() >= 0.4
+
+
+@every_row
+def test_targeted(row, classifier, samples):
+    x, y = samples
+    targets = (y + 1) % 10
+    changes = {"eps": row[1]["eps"] * 1.5} if "eps" in row[1] else {"init_size": 200}
+    if row[0] != "hsja" and "eps" not in row[1]:
+        changes = {}
+    result = run(row, classifier, x, targets, targeted=True, **changes)
+    reached = classifier.predict(result.x_adv).argmax(axis=1) == targets
+    np.testing.assert_array_equal(reached, result.success)
+    assert result.success.mean() >= (0.15 if row[0] == "fgsm" else 0.5)
+    with pytest.raises(ValueError, match="targeted attack needs the target"):
+        run(row, classifier, x, targeted=True)
+
+
+@every_attack
+def test_labels_in_every_form(row, classifier, samples):
+    x, y = samples
+    forms = [y, y.tolist(), y[:, None], np.eye(10)[y], tf.constant(y), y.astype(np.float32)]
+    results = [run(row, classifier, x, form).x_adv for form in forms]
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+    own = classifier.predict(x).argmax(axis=1)
+    np.testing.assert_array_equal(run(row, classifier, x).x_adv, run(row, classifier, x, own).x_adv)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
+    np.testing.assert_array_equal(run(row, classifier, data).x_adv, results[0])
+
+
+@every_row
+def test_in_graph_driver_equals_host_driver(row, classifier, samples):
+    """On samples that the model gets right; with packing and batches on the host side."""
+    x, y = samples
+    right = classifier.predict(x).argmax(axis=1) == y
+    x, y = x[right], y[right]
+    attack = attacks.get(row[0], **row[1]).bind(classifier)
+    host = attack.run(x, y)
+
+    @tf.function
+    def graph(x, y):
+        return attack.perturb(x, y, seed=tf.constant([attack.seed, 0]))
+
+    in_graph = graph(tf.constant(x), tf.constant(y)).numpy()
+    fooled = classifier.predict(in_graph).argmax(axis=1) != y
+    assert in_graph.min() >= 0 and in_graph.max() <= 1
+    np.testing.assert_array_equal(fooled, host.success)
+    np.testing.assert_allclose(in_graph[fooled], host.x_adv[fooled], atol=2e-5)
+
+
+@every_attack
+def test_same_seed_same_result_bit_for_bit(row, classifier, samples):
+    x, y = samples
+    first = run(row, classifier, x, y, seed=3, batch_size=10)
+    second = run(row, classifier, x, y, seed=3, batch_size=10)
+    np.testing.assert_array_equal(first.x_adv, second.x_adv)
+    np.testing.assert_array_equal(first.queries, second.queries)
+    if is_random(row):
+        other = run(row, classifier, x, y, seed=4, batch_size=10)
+        assert (other.x_adv != first.x_adv).any()
+
+
+@every_row
+def test_batch_sizes_agree(row, classifier, samples):
+    x, y = samples
+    if is_random(row):
+        pytest.skip("random draws are keyed by batch")
+    results = [run(row, classifier, x, y, batch_size=size) for size in (1, 7, N)]
+    for other in results[:-1]:
+        assert (other.success != results[-1].success).sum() <= 1
+        both = other.success & results[-1].success
+        own = attacks.get(row[0], **row[1]).norm
+        np.testing.assert_allclose(
+            other.distance(own)[both], results[-1].distance(own)[both], rtol=1e-4
+        )
+
+
+@every_attack
+def test_nothing_retraces_after_the_first_batch(row, digits_model, samples):
+    x, y = samples
+    classifier = Classifier(digits_model)
+    run(row, classifier, x[:16], y[:16], batch_size=8)
+    before = dict(classifier.traces)
+    assert sum(before.values()) >= 4
+    changes = {"eps": 0.21} if "eps" in row[1] else {}
+    run(row, classifier, x, y, batch_size=8, seed=5, **changes)
+    run(row, classifier, x[:3], y[:3], batch_size=8)
+    assert {key: value for key, value in classifier.traces.items() if key != "predict"} == {
+        key: value for key, value in before.items() if key != "predict"
+    }
+
+
+@every_attack
+def test_xla_gives_the_same_success(row, digits_model, samples):
+    x, y = samples
+    plain = run(row, Classifier(digits_model), x, y)
+    compiled = run(row, Classifier(digits_model, jit_compile=True), x, y, jit_compile=True)
+    assert (plain.success != compiled.success).sum() <= 1
+
+
+@every_attack
+def test_half_precision_models_agree(row, digits_model, digits):
+    x, y = digits[0][:50], digits[1][:50]
+    config = digits_model.get_config()
+    for layer in config["layers"]:
+        if layer["class_name"] != "InputLayer":
+            layer["config"]["dtype"] = "mixed_float16"
+    half = keras.Sequential.from_config(config)
+    half.set_weights(digits_model.get_weights())
+    full = run(row, digits_model, x, y)
+    result = run(row, half, x, y)
+    assert abs(int(full.success.sum()) - int(result.success.sum())) <= 2
+
+
+@every_attack
+def test_the_model_is_not_changed(row, digits_model, samples):
+    x, y = samples
+    digits_model.compile("sgd", "sparse_categorical_crossentropy")
+    before = [value.copy() for value in digits_model.get_weights()]
+    optimizer, loss = digits_model.optimizer, digits_model.loss
+    config = digits_model.get_config()
+    nodes = [len(layer._outbound_nodes) for layer in digits_model.layers]
+    run(row, Classifier(digits_model), x, y)
+    for old, new in zip(before, digits_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert digits_model.optimizer is optimizer and digits_model.loss is loss
+    assert digits_model.get_config() == config
+    assert [len(layer._outbound_nodes) for layer in digits_model.layers] == nodes
+
+
+@every_attack
+def test_recipe_and_config_round_trip(row):
+    attack = attacks.get(row[0], **row[1], seed=7)
+    again = attacks.get({"name": attack.name, "config": attack.get_config()})
+    assert type(again) is type(attack) and again.get_config() == attack.get_config()
+    with pytest.raises(ValueError, match="has no model yet"):
+        attack.generate(np.zeros((1, 8, 8, 1)))
+
+
+@every_attack
+def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digits_model, samples):
+    x, y = samples
+    counted = []
+
+    def service(batch):
+        assert isinstance(batch, np.ndarray)
+        counted.append(len(batch))
+        return digits_model(batch, training=False).numpy()
+
+    attack = attacks.get(row[0], **row[1])
+    if attack.access == "gradient":
+        with pytest.raises(TypeError, match="needs gradients"):
+            attack.bind(service)
+        return
+    result = attack.bind(service).run(x, y)
+    assert result.queries.sum() == sum(counted) == result.executed_queries
+    compiled = attack.bind(digits_model).run(x, y)
+    assert abs(int(compiled.success.sum()) - int(result.success.sum())) <= 1
+    assert (
+        abs(np.median(compiled.distance(attack.norm)) - np.median(result.distance(attack.norm)))
+        < 0.05
+    )
+
+
+@every_attack
+def test_a_failing_callable_loses_nothing(row, digits_model, samples):
+    x, y = samples
+    attack = attacks.get(row[0], **row[1], batch_size=8)
+    if attack.access == "gradient":
+        pytest.skip("needs gradients")
+    for failure in ("raise", "nan", "classes"):
+        sent = [0]
+
+        def service(batch, failure=failure, sent=sent):
+            sent[0] += len(batch)
+            scores = digits_model(batch, training=False).numpy()
+            if sent[0] < 1500:
+                return scores
+            if failure == "raise":
+                raise OSError("connection lost")
+            return scores * np.nan if failure == "nan" else scores[:, :3]
+
+        with pytest.raises(attacks.AttackInterrupted, match="x_adv") as caught:
+            attack.bind(Classifier(service)).run(x, y)
+        error = caught.value
+        assert error.queries == sent[0]
+        assert 0 < error.success.sum() < N
+        labels = digits_model(error.x_adv, training=False).numpy().argmax(axis=1)
+        assert (labels[error.success] != y[error.success]).all()
+        np.testing.assert_array_equal(error.x_adv[~error.success], x[~error.success])
