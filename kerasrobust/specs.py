@@ -15,7 +15,8 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """Splits ``"name:key=value,key=value"`` into its name and its arguments.
 
     Values are Python literals (``8/255`` style fractions, lists and tuples included), the words
-    ``true``, ``false``, ``none`` and ``inf``, or plain strings.
+    ``true``, ``false``, ``none`` and ``inf``, or plain strings. A specification inside another one
+    stands in parentheses: ``"adversarial_training:attack=(pgd:eps=0.3,max_iter=7),alpha=0"``.
 
     Args:
         text: The specification. Names may themselves hold one prefix, as in ``"art:pgd:eps=0.1"``.
@@ -79,4 +80,4 @@ def _parse_value(text: str) -> Any:
             return float(numerator) / float(denominator)
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, ZeroDivisionError):
-        return text
+        return text[1:-1] if text.startswith("(") and text.endswith(")") else text
