@@ -14,7 +14,7 @@ from kerasrobust.classifier import Classifier
 
 N = 24
 
-# One row per registered attack and norm. Settings under which the attack fools most digits of the small CNN.
+# One row per registered attack and norm, with settings that fool most digits of the small CNN.
 ROWS = [
     ("fgsm", {"eps": 0.4}),
     ("fgsm", {"eps": 2.0, "norm": 2}),
