@@ -44,7 +44,8 @@ def areb_cnn_mnist(
     Raises:
         ValueError, TypeError: For a shape or class count that does not fit.
 
-    Reference: AREB (see docs), section 6.1 and Appendix B.
+    Reference: the paper that defines AREB, Machine Vision and Applications (2024),
+    doi:10.1007/s00138-024-01519-1, Appendix B.
 
     Example:
         >>> kerasrobust.models.areb_cnn_mnist().count_params()
@@ -84,7 +85,8 @@ def areb_cnn_cifar10(
     Raises:
         ValueError, TypeError: For a shape or class count that does not fit.
 
-    Reference: AREB (see docs), section 6.1 and Appendix B.
+    Reference: the paper that defines AREB, Machine Vision and Applications (2024),
+    doi:10.1007/s00138-024-01519-1, Appendix B.
 
     Example:
         >>> kerasrobust.models.areb_cnn_cifar10().count_params()
