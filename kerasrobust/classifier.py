@@ -400,7 +400,7 @@ class Classifier:
                 self.traces["predict"] = self.traces.get("predict", 0) + 1
                 return self.logits(batch)
 
-            forward = tf.function(traced, jit_compile=self.jit_compile)
+            forward = tf.function(traced, autograph=False, jit_compile=self.jit_compile)
             self.functions["predict"] = forward
         outputs = []
         rows = min(batch_size, max(len(x), 1))

@@ -257,7 +257,9 @@ class Compiled:
                 traces[label] = traces.get(label, 0) + 1
                 return function(*arguments)
 
-            compiled = tf.function(traced, jit_compile=self.jit).get_concrete_function(*specs)
+            compiled = tf.function(
+                traced, autograph=False, jit_compile=self.jit
+            ).get_concrete_function(*specs)
             self.classifier.functions[key] = compiled
         return compiled(state, *rest)
 
