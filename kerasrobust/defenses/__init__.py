@@ -1,0 +1,30 @@
+"""Defenses: links of one training chain, and layers that become part of the network."""
+
+from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
+from kerasrobust.defenses.registry import get, names
+from kerasrobust.defenses.robust_model import RobustModel
+from kerasrobust.defenses.training import (
+    AdversarialTraining,
+    Batch,
+    Context,
+    GaussianDataAugmentation,
+    Inner,
+    TrainingDefense,
+)
+from kerasrobust.defenses.wrap import unwrap, wrap
+
+__all__ = [
+    "AdversarialTraining",
+    "Batch",
+    "BoundedReLU",
+    "Context",
+    "GaussianDataAugmentation",
+    "Inner",
+    "LayerDefense",
+    "RobustModel",
+    "TrainingDefense",
+    "get",
+    "names",
+    "unwrap",
+    "wrap",
+]

@@ -1,0 +1,19 @@
+"""The contract of a defense that changes the network itself."""
+
+from __future__ import annotations
+
+import abc
+
+import keras
+
+
+class LayerDefense(abc.ABC):
+    """A defense that is part of the network: a layer that knows how to enter a model."""
+
+    @abc.abstractmethod
+    def rebuild(self, model: keras.Model) -> keras.Model:
+        """A new model with the defense in it and copied weights; `model` stays as it was.
+
+        Raises:
+            ValueError: If the defense finds no place in the model.
+        """

@@ -1,0 +1,107 @@
+"""The end of the chain: the compiled loss, one value per sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# The losses that compare a class distribution, which softmax and logarithm would spoil.
+_FROM_LOGITS = {
+    keras.losses.sparse_categorical_crossentropy: keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.categorical_crossentropy: keras.losses.CategoricalCrossentropy,
+    keras.losses.categorical_focal_crossentropy: keras.losses.CategoricalFocalCrossentropy,
+}
+_SHORT_NAMES = ("crossentropy", "ce")
+
+
+class PointLoss:
+    """The loss given to `compile`, unreduced.
+
+    Where the model ends in a softmax and the loss is a categorical cross-entropy, it is computed
+    from the logits, which stays exact for confident predictions.
+
+    Args:
+        loss: As given to `compile`: a name, a `keras.losses.Loss` or a function of
+            `(y_true, y_pred)` that returns one value per sample.
+        weight: Factor of the loss (`loss_weights`), or None.
+        has_logits: Whether the model ends in a softmax and its logits are at hand.
+
+    Raises:
+        ValueError: If there is more than one loss, or it asks for logits of a softmax.
+    """
+
+    def __init__(self, loss: Any, weight: Any = None, has_logits: bool = False):
+        self._weight = _single(weight, "loss_weights")
+        loss = _single(loss, "loss")
+        self.reduction = "sum_over_batch_size"
+        self._by_shape = isinstance(loss, str) and loss.lower() in _SHORT_NAMES
+        self._has_logits = has_logits
+        self.takes_logits = False
+        self._loss: Any = None
+        if not self._by_shape:
+            self._resolve(keras.losses.get(loss))
+
+    def _resolve(self, loss: Any) -> None:
+        if not isinstance(loss, keras.losses.Loss):
+            loss = _FROM_LOGITS[loss]() if loss in _FROM_LOGITS else loss
+        elif loss.reduction not in (None, "none"):
+            # A loss that leaves the reduction to others gets the usual one.
+            self.reduction = loss.reduction
+        if self._has_logits and type(loss) in _FROM_LOGITS.values():
+            config = loss.get_config()
+            if config["from_logits"]:
+                raise ValueError(
+                    "The loss expects logits, but the model ends in a softmax: leave "
+                    "`from_logits` out. Received: from_logits=True"
+                )
+            loss = type(loss).from_config({**config, "from_logits": True})
+            self.takes_logits = True
+        self._loss = loss
+
+    def __call__(self, y: tf.Tensor, outputs: tf.Tensor, logits: tf.Tensor | None) -> tf.Tensor:
+        """Loss per sample, float32 `[batch]`.
+
+        Args:
+            y: Labels, in the form the loss takes.
+            outputs: What the model returned, `[batch, units]`.
+            logits: The same before the softmax, for a model that ends in one.
+        """
+        if self._loss is None:
+            self._resolve(_by_shape(y, outputs))
+        predictions = tf.cast(logits if self.takes_logits else outputs, tf.float32)
+        targets = tf.cast(y, tf.float32)
+        if predictions.shape[-1] == 1 and targets.shape.rank == predictions.shape.rank - 1:
+            targets = targets[..., None]
+        if isinstance(self._loss, keras.losses.Loss):
+            values = self._loss.call(targets, predictions)
+        else:
+            values = self._loss(targets, predictions)
+        if values.shape.rank == 0:
+            raise ValueError(
+                "The loss must return one value per sample, [batch]. "
+                f"Received: loss={self._loss!r}, which returns a scalar"
+            )
+        if values.shape.rank > 1:
+            values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
+        values = tf.cast(values, tf.float32)
+        return values if self._weight is None else values * self._weight
+
+
+def _by_shape(y: tf.Tensor, outputs: tf.Tensor) -> Any:
+    if outputs.shape[-1] == 1:
+        return keras.losses.BinaryCrossentropy()
+    if y.shape.rank == outputs.shape.rank and y.shape[-1] == outputs.shape[-1]:
+        return keras.losses.CategoricalCrossentropy()
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
+def _single(value: Any, name: str) -> Any:
+    values = keras.tree.flatten(value)
+    if len(values) != 1:
+        raise ValueError(
+            f"A wrapped model has one output: `{name}` must be a single one. "
+            f"Received: {name}={value!r}"
+        )
+    return values[0]

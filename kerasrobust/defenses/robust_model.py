@@ -1,0 +1,514 @@
+"""RobustModel: a Keras model that trains through a chain of defenses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.checks import check_bounds, check_int
+from kerasrobust.classifier import Classifier, LogitsHead, logits_head
+from kerasrobust.defenses.point_loss import PointLoss
+from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
+
+
+@keras.saving.register_keras_serializable("kerasrobust")
+class RobustModel(keras.Model):
+    """A model whose `fit` goes through a chain of training defenses.
+
+    Calling, predicting and evaluating are those of `base`, on clean inputs. A training step asks
+    each defense to `prepare` (outside the gradient tape), then takes the loss per sample from the
+    chain of their objectives, which ends in the compiled loss. It is weighted by `sample_weight`
+    and reduced over the global batch, as the compiled loss says (`None` counts as the mean);
+    weight regularisers are added once, as are losses that layers add during a pass, averaged over
+    the passes of the step. Under `tf.distribute` the sum of all replicas is therefore the step of
+    one device, which plain Keras gives only for batches that divide evenly and without
+    regularisers.
+
+    The order of the defenses does not matter: each knows its place (`TrainingDefense.rank`).
+
+    Compiled metrics measure the clean prediction if the step made one. If it did not, they measure
+    what was trained on and are logged with its name in front (`noisy_accuracy`,
+    `adversarial_accuracy`); no pass is made for their sake. Validation is always on clean inputs.
+
+    Randomness is a function of `seed` and of a step counter that is saved with the weights, so a
+    run that was saved and loaded continues as if it had not been interrupted.
+
+    Args:
+        base: The model to train, with one input and one output `[batch, classes]`. It is shared,
+            not copied: training trains it. Another `RobustModel` is taken apart, and its defenses
+            join the chain.
+        defenses: Training defenses.
+        clip_values: Smallest and largest valid input value. Default: those of `base` if it is a
+            `RobustModel`, else (0, 1).
+        seed: Seed of everything the defenses draw, at least 0. Default: as with `clip_values`,
+            else 0.
+        name: Name of the model.
+
+    Raises:
+        TypeError: If `base` is no Keras model or a defense no training defense.
+        ValueError: If bounds or seed are out of range, two defenses do not go together, or `base`
+            belongs to another distribution strategy than the current one.
+
+    Example:
+        >>> model = RobustModel(base, [GaussianDataAugmentation(sigma=0.1)])
+        >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> history = model.fit(x, y)
+    """
+
+    base: keras.Model
+    defenses: tuple[TrainingDefense, ...]
+    clip_values: tuple[float, float]
+    seed: int
+
+    def __init__(
+        self,
+        base: keras.Model,
+        defenses: Sequence[TrainingDefense] = (),
+        *,
+        clip_values: tuple[float, float] | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ):
+        if not isinstance(base, keras.Model):
+            raise TypeError(f"`base` must be a keras.Model. Received: base={base!r}")
+        if isinstance(base, RobustModel):
+            defenses = [*base.defenses, *defenses]
+            clip_values = base.clip_values if clip_values is None else clip_values
+            seed = base.seed if seed is None else seed
+            base = base.base
+        chain = _check_chain(defenses)
+        bounds = check_bounds((0.0, 1.0) if clip_values is None else clip_values)
+        _check_strategy(base)
+        strategy = base.distribute_strategy
+        with strategy.scope():
+            # The base converts its own inputs; a second conversion here would round float32 pixels
+            # before a layer that asked for them in full.
+            super().__init__(
+                name=name or f"robust_{base.name}", dtype=_policy(base), autocast=False
+            )
+            self.base = base
+            self.defenses = chain
+            self.clip_values = bounds
+            self.seed = _check_seed(0 if seed is None else seed)
+            # Not the optimizer's counter: that one restarts with every `compile`, and stands still
+            # when a float16 step overflows.
+            self.step = self.add_weight(
+                name="step",
+                shape=(),
+                dtype="int32",
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+        self._views = _Views(self)
+        self._point_loss: PointLoss | None = None
+        self._measured_origin = "clean"
+        if base.built:
+            self.built = True
+            self._views.head  # noqa: B018  a base with several inputs or outputs is refused here
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.base(inputs, training=training)
+
+    def build(self, input_shape: Any) -> None:
+        if not self.base.built:
+            self.base.build(input_shape)
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.base.compute_output_shape(input_shape)
+
+    @property
+    def input_shape(self) -> Any:
+        """Input shape of the base, batch included."""
+        return self.base.input_shape
+
+    @property
+    def output_shape(self) -> Any:
+        """Output shape of the base, batch included."""
+        return self.base.output_shape
+
+    @property
+    def logits_model(self) -> Callable[..., tf.Tensor] | None:
+        """`call(x, training=False)` giving float32 logits, or None if the base hides them."""
+        head = self._views.head
+        return None if head is None else head.call
+
+    def classifier(self, mode: str = "inference") -> Classifier:
+        """What an attack sees of the model while it trains.
+
+        Args:
+            mode: ``"inference"``, or ``"training"`` for batch statistics and dropout, without
+                moving the statistics or the dropout seeds.
+        """
+        return self._views.classifier(mode)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        # The loss is resolved, heads and classifiers are built and opaque models probed before
+        # anything is traced. `compile` stays Keras's own: loading would not call another one.
+        self._point_loss = None
+        self._resolve_loss()
+        for mode in sorted({mode for defense in self.defenses for mode in defense.views}):
+            self.classifier(mode)
+        return super().make_train_function(force)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        if isinstance(x, np.ndarray) and x.size:
+            self._check_inputs(x)
+        return super().fit(x, *args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step through the chain; see the class."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if keras.tree.is_nested(x) or keras.tree.is_nested(y) or y is None:
+            raise ValueError(
+                "Training needs batches (x, y) or (x, y, sample_weight) with one input and one "
+                f"label tensor. Received: x={type(x).__name__}, y={type(y).__name__}"
+            )
+        x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
+        with tf.control_dependencies(self._assert_inputs(x)):
+            x = tf.identity(x)
+        size = tf.shape(x)[0]
+        if sample_weight is not None:
+            sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
+        batch = Batch(x, y, y, self.clip_values, sample_weight)
+        context = Context(self, self.step.value, size)
+        end = _ChainEnd(self)
+        objective = _chain(self.defenses, end)[0]
+        # Passes made while preparing are not those of the objective: they get an end of their own.
+        inner = _chain(self.defenses, _ChainEnd(self))[1:]
+        try:
+            for defense, rest in reversed(list(zip(self.defenses, inner, strict=True))):
+                context.inner = rest
+                batch = defense.prepare(batch, context)
+            with tf.GradientTape() as tape:
+                values = objective(batch)
+                loss, logged = self._reduce(values, sample_weight, end, context)
+                scaled = self.optimizer.scale_loss(loss)
+            gradients = tape.gradient(scaled, self.trainable_weights)
+        finally:
+            context.restore()
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self.step.assign_add(1)
+        self._loss_tracker.update_state(logged, sample_weight=size)
+        measured = end.measured()
+        logs = self.compute_metrics(
+            measured.batch.x, measured.batch.labels, measured.outputs, measured.batch.sample_weight
+        )
+        self._measured_origin = measured.batch.origin
+        return self._named(logs)
+
+    def _named(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Logs of a training step, metrics under names that say what they were measured on."""
+        if self._measured_origin == "clean":
+            return logs
+        return {
+            key if key == "loss" else f"{self._measured_origin}_{key}": value
+            for key, value in logs.items()
+        }
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras takes the logs of an epoch from the metrics, merged over replicas, if it knows the
+        # names, and from one replica's last step otherwise.
+        merged = self._named(self.get_metrics_result())
+        if isinstance(logs, dict) and set(logs) == set(merged):
+            return merged
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _reduce(
+        self,
+        values: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        end: _ChainEnd,
+        context: Context,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """This replica's share of the loss, and the value that its loss tracker is given.
+
+        The shares add up to the loss of the global batch; the tracker, which weights by samples,
+        arrives at the same value.
+        """
+        weighted = values if sample_weight is None else values * sample_weight
+        own = tf.reduce_sum(weighted)
+        reduction = self._resolve_loss().reduction
+        size = tf.cast(tf.shape(values)[0], tf.float32)
+        global_size = tf.cast(context.global_size, tf.float32)
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            total = tf.reduce_sum(sample_weight)
+            if context.replicas > 1:
+                replica = tf.distribute.get_replica_context()
+                total = replica.all_reduce(tf.distribute.ReduceOp.SUM, total)
+            own = tf.math.divide_no_nan(own, total)
+        elif reduction != "sum":
+            own = tf.math.divide_no_nan(own, global_size)
+        extra = end.activity + _total(_weight_regularizers(self))
+        return own + extra / context.replicas, tf.math.divide_no_nan(
+            own * global_size, size
+        ) + extra
+
+    def _resolve_loss(self) -> PointLoss:
+        if self._point_loss is None:
+            if self.loss is None:
+                raise ValueError("A wrapped model is compiled with a loss. Received: loss=None")
+            weight = self._compile_config.config.get("loss_weights")
+            self._point_loss = PointLoss(self.loss, weight, self._views.softmax_logits is not None)
+        return self._point_loss
+
+    def forward(self, x: tf.Tensor, mode: str) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """One pass of the base: what it returns, and its float32 logits where they can be had.
+
+        Args:
+            x: Inputs `[batch, ...]`.
+            mode: As `Batch.mode`.
+        """
+        if mode == "stateless":
+            with keras.StatelessScope():
+                return self.forward(x, "training")
+        training = mode == "training"
+        if self._views.softmax_logits is not None:
+            logits = self._views.softmax_logits(x, training=training)
+            return tf.nn.softmax(logits), logits
+        outputs, head = self.base(x, training=training), self._views.head
+        if head is None or head.activation is not None or hasattr(self.base, "logits_model"):
+            return outputs, None
+        return outputs, tf.cast(outputs, tf.float32)
+
+    def _check_inputs(self, x: np.ndarray) -> None:
+        low, high = self._tolerated_bounds()
+        least, most = float(np.min(x)), float(np.max(x))
+        if not (low <= least and most <= high):
+            raise ValueError(
+                f"Inputs must lie within the bounds clip_values={self.clip_values}. "
+                f"Received: x in [{least:g}, {most:g}]"
+            )
+
+    def _assert_inputs(self, x: tf.Tensor) -> list[tf.Operation]:
+        # XLA drops assertions; arrays have been checked by `fit` whatever runs them.
+        if self.jit_compile:
+            return []
+        low, high = self._tolerated_bounds()
+        inside = tf.reduce_all((x >= low) & (x <= high))
+        message = (
+            f"Inputs must lie within the bounds clip_values={self.clip_values}. Received: x in"
+        )
+        check = tf.debugging.Assert(inside, [message, tf.reduce_min(x), tf.reduce_max(x)])
+        return [] if check is None else [check]
+
+    def _tolerated_bounds(self) -> tuple[float, float]:
+        """The bounds with room for the rounding of whoever scaled the data."""
+        low, high = self.clip_values
+        return low - 1e-6 * (high - low), high + 1e-6 * (high - low)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Exports what serves: the base, in inference mode."""
+        return self.base.export(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "base": keras.saving.serialize_keras_object(self.base),
+            "defenses": [keras.saving.serialize_keras_object(link) for link in self.defenses],
+            "clip_values": list(self.clip_values),
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:
+        config = dict(config)
+        config["base"] = keras.saving.deserialize_keras_object(config["base"], custom_objects)
+        config["defenses"] = [
+            keras.saving.deserialize_keras_object(link, custom_objects)
+            for link in config["defenses"]
+        ]
+        return cls(**config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """A forward pass of the objective."""
+
+    batch: Batch
+    outputs: tf.Tensor
+    logits: tf.Tensor | None
+
+
+class _Views:
+    """Other views on the base: its logits, and the classifiers that attacks see.
+
+    They share its variables; being held here, Keras does not count or save them a second time.
+    """
+
+    def __init__(self, model: RobustModel):
+        self._model = model
+        self._classifiers: dict[str, Classifier] = {}
+        self._head: LogitsHead | None = None
+        self._searched = False
+
+    @property
+    def head(self) -> LogitsHead | None:
+        if not self._searched:
+            self._head = logits_head(self._model.base)
+            self._searched = True
+        return self._head
+
+    @property
+    def softmax_logits(self) -> Callable[..., tf.Tensor] | None:
+        """The logits of a model that ends in a softmax, where the softmax can be left out."""
+        head = self.head
+        if head is None or head.activation != "softmax":
+            return None
+        # A penalty on the probabilities has to see the probabilities.
+        penalty = getattr(self._model.base.layers[-1], "activity_regularizer", None)
+        return head.call if penalty is None else None
+
+    def classifier(self, mode: str) -> Classifier:
+        if mode not in self._classifiers:
+            kind = _TrainingView if mode == "training" else Classifier
+            self._classifiers[mode] = kind(self._model.base, self._model.clip_values)
+        return self._classifiers[mode]
+
+
+class _TrainingView(Classifier):
+    """A model in training mode whose statistics and dropout seeds stay where they are."""
+
+    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        del training
+        with keras.StatelessScope():
+            return super().logits(x, training=True)
+
+
+class _ChainEnd:
+    """The end of the chain: the compiled loss per sample. Remembers the passes that were made."""
+
+    def __init__(self, model: RobustModel):
+        self._model = model
+        self._passes: dict[tuple[int, str], _Pass] = {}
+        self._activity: list[tf.Tensor] = []
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        made = self._run(batch)
+        return self._model._resolve_loss()(batch.y, made.outputs, made.logits)
+
+    def logits(self, batch: Batch) -> tf.Tensor:
+        logits = self._run(batch).logits
+        if logits is None:
+            raise ValueError(
+                "This defense needs the model's logits: the model must end in a softmax or return "
+                f"logits, and its graph must be readable. Received: model={self._model.base.name!r}"
+            )
+        return logits
+
+    def _run(self, batch: Batch) -> _Pass:
+        # The inputs are kept with the pass, so that their id stays theirs.
+        key = (id(batch.x), batch.mode)
+        if key not in self._passes:
+            self._passes[key] = _Pass(batch, *self._model.forward(batch.x, batch.mode))
+            if batch.mode == "training":
+                self._activity.append(_total(_activity_losses(self._model.base)))
+        return self._passes[key]
+
+    @property
+    def activity(self) -> tf.Tensor:
+        """Losses that layers added during the passes, as their mean over passes."""
+        return _total(self._activity) / max(len(self._activity), 1)
+
+    def measured(self) -> _Pass:
+        """The pass that metrics are taken from: the clean one, else the first."""
+        passes = list(self._passes.values())
+        if not passes:
+            raise ValueError("The objective made no pass through the model.")
+        return next((made for made in passes if made.batch.origin == "clean"), passes[0])
+
+
+class _Link:
+    """A defense joined to the rest of its chain."""
+
+    def __init__(self, defense: TrainingDefense, inner: Inner):
+        self._defense = defense
+        self._inner = inner
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        return self._defense.objective(batch, self._inner)
+
+    def logits(self, batch: Batch) -> tf.Tensor:
+        return self._inner.logits(batch)
+
+
+def _chain(defenses: Sequence[TrainingDefense], end: _ChainEnd) -> list[Inner]:
+    """The chain as seen from each of its links, outermost first, the end included."""
+    links: list[Inner] = [end]
+    for defense in reversed(defenses):
+        links.insert(0, _Link(defense, links[0]))
+    return links
+
+
+def _weight_regularizers(model: keras.Model) -> list[tf.Tensor]:
+    return [
+        variable.regularizer(variable)
+        for variable in model.trainable_weights
+        if variable.regularizer is not None
+    ]
+
+
+def _activity_losses(model: keras.Model) -> list[tf.Tensor]:
+    """What layers added in the pass just made; `losses` lists it before the weight regularisers."""
+    losses = list(model.losses)
+    return losses[: len(losses) - len(_weight_regularizers(model))]
+
+
+def _total(values: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([]), *(tf.reduce_sum(tf.cast(v, tf.float32)) for v in values)])
+
+
+def _check_chain(defenses: Any) -> tuple[TrainingDefense, ...]:
+    if not isinstance(defenses, Sequence) or isinstance(defenses, str):
+        raise TypeError(f"`defenses` must be a list of defenses. Received: defenses={defenses!r}")
+    for defense in defenses:
+        if not isinstance(defense, TrainingDefense):
+            raise TypeError(
+                "`defenses` must hold training defenses; `kerasrobust.wrap` takes names too. "
+                f"Received: {defense!r}"
+            )
+    chain = sorted(defenses, key=lambda defense: -defense.rank)
+    for first, one in enumerate(chain):
+        for other in chain[first + 1 :]:
+            reason = one.conflict(other) or other.conflict(one)
+            if reason:
+                raise ValueError(
+                    f"{one.name!r} and {other.name!r} cannot be combined: {reason}. "
+                    f"Received: defenses={list(chain)}"
+                )
+    return tuple(chain)
+
+
+def _policy(base: keras.Model) -> keras.DTypePolicy:
+    """The policy that tells `compile` whether losses must be scaled.
+
+    Keras saves the policies of layers but not of functional models: a loaded model claims the
+    global policy of the moment.
+    """
+    policies = [layer.dtype_policy for layer in (base, *base._flatten_layers())]
+    return next((one for one in policies if one.name == "mixed_float16"), base.dtype_policy)
+
+
+def _check_strategy(base: keras.Model) -> None:
+    """A base built outside of the current strategy's scope would not be mirrored."""
+    if not tf.distribute.has_strategy():
+        return
+    current = tf.distribute.get_strategy()
+    for variable in base.variables:
+        if not current.extended.variable_created_in_scope(variable.value):
+            raise ValueError(
+                "The model must be built in the scope of the strategy it is trained with. "
+                f"Received: a model built outside of the scope of {type(current).__name__}"
+            )
+
+
+def _check_seed(seed: Any) -> int:
+    if check_int("seed", seed, 0) >= 2**31:
+        raise ValueError(f"`seed` must be below 2^31. Received: seed={seed!r}")
+    return int(seed)

@@ -1,0 +1,14 @@
+"""Training defenses: one link of the chain, one file; their contract in `base.py`."""
+
+from kerasrobust.defenses.training.adversarial_training import AdversarialTraining
+from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
+from kerasrobust.defenses.training.gaussian_data_augmentation import GaussianDataAugmentation
+
+__all__ = [
+    "AdversarialTraining",
+    "Batch",
+    "Context",
+    "GaussianDataAugmentation",
+    "Inner",
+    "TrainingDefense",
+]

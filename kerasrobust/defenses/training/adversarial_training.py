@@ -1,0 +1,106 @@
+"""Adversarial training: train on what an attack makes of each sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrobust import attacks
+from kerasrobust.checks import check_float
+from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense, check_mode
+
+
+@keras.saving.register_keras_serializable("kerasrobust")
+class AdversarialTraining(TrainingDefense):
+    """Trains on a mixture of clean and adversarial samples, crafted anew in each step.
+
+    The loss of a sample is
+
+        alpha * J(x, y) + (1 - alpha) * J(x_adv, y)
+
+    with `J` the rest of the chain and `x_adv` the strongest point that the attack found against
+    the model as it is at that step. With `alpha=0` no clean pass is made at all, the adversarial
+    training of Madry et al.
+
+    Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", 2015,
+    arXiv:1412.6572, section 6; Madry et al., "Towards Deep Learning Models Resistant to
+    Adversarial Attacks", 2018, arXiv:1706.06083, eq. 2.1.
+
+    Limits: robustness is gained against the attack's norm and budget and little beyond; with a
+    single-step attack the model may learn to blind that attack only. A step costs as many more
+    forward and backward passes as the attack makes. On several devices an attack that draws random
+    starts draws others than on one; a deterministic one gives the same step.
+
+    Args:
+        attack: A recipe (an attack without a model), or what `kerasrobust.attacks.get` takes: a
+            name with arguments, ``"pgd:eps=0.3"`` say, or a dictionary. Untargeted. Default:
+            ``"pgd"`` with its own defaults.
+        alpha: Weight of the clean samples, at least 0 and below 1. Default 0.5.
+        crafting: ``"inference"`` (default): the attack sees the model as it will serve;
+            ``"training"``: it sees batch statistics and dropout. Neither moves any statistic.
+        batch_norm: Mode of the adversarial pass: ``"training"`` (updates batch-norm statistics,
+            the default), ``"inference"`` or ``"stateless"``.
+
+    Raises:
+        TypeError: If `attack` is of another type.
+        ValueError: If the attack is unknown or targeted, or another argument is out of range.
+
+    Example:
+        >>> recipe = kerasrobust.attacks.get("pgd", eps=0.3, eps_step=0.1, max_iter=7)
+        >>> model = kerasrobust.wrap(model, "adversarial_training", attack=recipe, alpha=0.0)
+    """
+
+    name = "adversarial_training"
+    rank = 20
+
+    def __init__(
+        self,
+        attack: Any = "pgd",
+        alpha: float = 0.5,
+        crafting: str = "inference",
+        batch_norm: str = "training",
+    ):
+        self.alpha = check_float("alpha", alpha)
+        if self.alpha >= 1:
+            raise ValueError(f"`alpha` must be below 1. Received: alpha={alpha!r}")
+        self.attack = attacks.get(attack)
+        if self.attack.targeted:
+            raise ValueError(
+                "`attack` must be untargeted: labels are true labels here. "
+                f"Received: attack={attack!r}"
+            )
+        self.crafting = check_mode("crafting", crafting, ("inference", "training"))
+        self.batch_norm = check_mode("batch_norm", batch_norm)
+        self.views = (crafting,)
+
+    def prepare(self, batch: Batch, context: Context) -> Batch:
+        bound = self.attack.bind(context.classifier(self.crafting))
+        labels = integer_labels(batch.labels, context.classifier(self.crafting).nb_classes)
+        adversarial = bound.perturb(batch.x, labels, seed=context.local_seed(self.name))
+        return batch.with_extra(self.name, tf.stop_gradient(adversarial))
+
+    def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
+        x, batch = batch.pop_extra(self.name)
+        # The clean pass comes first: its batch statistics are the older ones in the moving mean.
+        clean = inner(batch) if self.alpha else None
+        adversarial = inner(batch.derive(x, "adversarial", self.batch_norm))
+        if clean is None:
+            return adversarial
+        return self.alpha * clean + (1.0 - self.alpha) * adversarial
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "attack": {"name": self.attack.name, "config": self.attack.get_config()},
+            "alpha": self.alpha,
+            "crafting": self.crafting,
+            "batch_norm": self.batch_norm,
+        }
+
+
+def integer_labels(y: tf.Tensor, nb_classes: int) -> tf.Tensor:
+    """int32 labels `[batch]` of integers `[batch]`, `[batch, 1]` or one-hot `[batch, classes]`."""
+    if y.shape.rank == 2 and y.shape[-1] == nb_classes:
+        return tf.argmax(y, axis=-1, output_type=tf.int32)
+    return tf.cast(tf.reshape(y, [-1]), tf.int32)

@@ -1,0 +1,235 @@
+"""The contract of a training defense: a link in a chain, two hooks, a loss per sample."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from kerasrobust.classifier import Classifier
+
+MODES = ("training", "inference", "stateless")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What travels down the chain. Every tensor has a leading sample axis.
+
+    Attributes:
+        x: Inputs `[batch, ...]`, float32, in the units of the model's `clip_values`.
+        y: Labels as the loss shall see them; a defense may change them (label smoothing).
+        labels: Labels as they came, for attacks and metrics.
+        sample_weight: Weights `[batch]`, or None. They are applied once, to the loss of the whole
+            chain; a link only carries them along, for the weighted metrics.
+        clip_values: Smallest and largest valid input value.
+        origin: What `x` is: ``"clean"`` or what the links made of it, ``"noisy"`` say. Metrics
+            measured on anything but clean samples carry it in their name.
+        mode: How the model runs on it. ``"training"`` updates batch-norm statistics and draws
+            dropout; ``"inference"`` does neither; ``"stateless"`` computes as in training, but
+            statistics and dropout seeds stay where they are.
+        extras: What `prepare` crafted, by name.
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    labels: tf.Tensor
+    clip_values: tuple[float, float]
+    sample_weight: tf.Tensor | None = None
+    origin: str = "clean"
+    mode: str = "training"
+    extras: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
+
+    def replace(self, **changes: Any) -> Batch:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def derive(self, x: tf.Tensor, origin: str, mode: str) -> Batch:
+        """The same samples with other inputs, clipped to the bounds.
+
+        `origin` is added to the one they had. A mode other than ``"training"`` that an outer link
+        asked for stays.
+        """
+        return self.replace(
+            x=tf.clip_by_value(x, *self.clip_values),
+            origin=origin if self.origin == "clean" else f"{self.origin}_{origin}",
+            mode=mode if self.mode == "training" else self.mode,
+        )
+
+    def with_extra(self, name: str, value: tf.Tensor) -> Batch:
+        """A copy that holds one more tensor, `[batch, ...]`, for the objective."""
+        return self.replace(extras={**self.extras, name: value})
+
+    def pop_extra(self, name: str) -> tuple[tf.Tensor, Batch]:
+        """An extra tensor, and the batch without it."""
+        rest = dict(self.extras)
+        return rest.pop(name), self.replace(extras=rest)
+
+    def repeat(self, times: int) -> Batch:
+        """Every sample `times` times in a row: `[batch * times, ...]`."""
+
+        def rows(value: tf.Tensor | None) -> tf.Tensor | None:
+            return None if value is None else tf.repeat(value, times, axis=0)
+
+        return self.replace(
+            x=rows(self.x),
+            y=rows(self.y),
+            labels=rows(self.labels),
+            sample_weight=rows(self.sample_weight),
+            extras={name: rows(value) for name, value in self.extras.items()},
+        )
+
+
+class Inner(Protocol):
+    """The rest of the chain, as a link sees it."""
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        """Loss per sample `[batch]` of the rest of the chain."""
+
+    def logits(self, batch: Batch) -> tf.Tensor:
+        """float32 logits of the model at `batch.x`, sharing the pass with `inner(batch)`."""
+
+
+class Context:
+    """What a defense may use while it prepares a step: the model, seeds, its share of the noise.
+
+    All draws are functions of `(seed, step, name)`, so a step repeats bit for bit and resumes after
+    loading. What comes from `draw` depends on a sample's position in the *global* batch and is the
+    same on one device and on several; what an operation draws by itself from `local_seed` (an
+    attack's random starts) is independent from replica to replica. Code compiled by XLA draws
+    other numbers than a plain graph.
+
+    Attributes:
+        model: The `RobustModel` in training.
+        clip_values: Smallest and largest valid input value.
+        inner: The rest of the chain of the defense that is preparing, for those that need its
+            gradient (weight perturbation). Passes made here are not seen by the metrics; their
+            batch-norm mode is the batch's own.
+    """
+
+    def __init__(self, model: Any, step: tf.Tensor, size: tf.Tensor):
+        self.model = model
+        self.clip_values: tuple[float, float] = model.clip_values
+        self.inner: Inner | None = None
+        self._step = tf.cast(step, tf.int32)
+        self._size = size
+        self._restores: list[Callable[[], None]] = []
+        replica = tf.distribute.get_replica_context()
+        self.replicas = 1 if replica is None else replica.num_replicas_in_sync
+        self.global_size = size
+        self._start = tf.zeros_like(size)
+        if self.replicas > 1:
+            # The last batch of an epoch may leave replicas with fewer samples, or none: the
+            # offset has to be summed up, not multiplied.
+            own = tf.one_hot(replica.replica_id_in_sync_group, self.replicas, dtype=size.dtype)
+            sizes = replica.all_reduce(tf.distribute.ReduceOp.SUM, own * size)
+            self.global_size = tf.reduce_sum(sizes)
+            self._start = tf.reduce_sum(tf.cumsum(sizes, exclusive=True) * own)
+
+    def classifier(self, mode: str = "inference") -> Classifier:
+        """What an attack sees of the model; see `RobustModel.classifier`."""
+        return self.model.classifier(mode)
+
+    def seed(self, name: str) -> tf.Tensor:
+        """The seed of this step for the draws called `name`: int32 `[2]`."""
+        base = tf.constant([self.model.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF], tf.int32)
+        return tf.random.experimental.stateless_fold_in(base, self._step)
+
+    def local_seed(self, name: str) -> tf.Tensor:
+        """Like `seed`, but another one on each replica after the first."""
+        seed = self.seed(name)
+        if self.replicas == 1:
+            return seed
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        other = tf.random.experimental.stateless_fold_in(seed, replica)
+        return tf.where(tf.equal(replica, 0), seed, other)
+
+    def draw(self, sampler: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """This replica's rows of what `sampler` draws for the global batch.
+
+        Every replica draws for all samples and keeps its own, which is cheap beside a pass through
+        the model and exact whatever the number of devices.
+
+        Args:
+            sampler: Given a number of samples `n` (a scalar tensor), returns a tensor `[n, ...]`
+                drawn with stateless operations.
+        """
+        if self.replicas == 1:
+            return sampler(self._size)
+        return sampler(self.global_size)[self._start : self._start + self._size]
+
+    def defer(self, restore: Callable[[], None]) -> None:
+        """Has `restore` called once the gradients are taken, before they are applied.
+
+        For what `prepare` changes for the time of the objective, weights say. Calls are made in
+        reverse order.
+        """
+        self._restores.append(restore)
+
+    def restore(self) -> None:
+        """Undoes what was deferred; called by the training step."""
+        while self._restores:
+            self._restores.pop()()
+
+
+class TrainingDefense(abc.ABC):
+    """A link of the chain that `RobustModel` trains through.
+
+    Subclasses keep every `__init__` argument as an attribute and in `get_config`, and register
+    under ``"kerasrobust"``.
+
+    Attributes:
+        name: Registry name; also the prefix of what the defense draws and keeps in `extras`.
+        rank: Where in the chain the link belongs, whatever the order it was named in. Low ranks
+            sit next to the loss: 0 changes labels or the loss itself, 10 draws variants of the
+            inputs, 20 crafts adversaries, 30 changes weights. The link with the highest rank is
+            the outermost one, its objective is called first.
+        views: The modes of the classifiers it asks its context for; they are made before tracing.
+    """
+
+    name: str = ""
+    rank: int = 0
+    views: tuple[str, ...] = ()
+
+    def prepare(self, batch: Batch, context: Context) -> Batch:
+        """Outside the gradient tape: crafts, draws, perturbs. Links next to the loss come first.
+
+        Returns:
+            The batch, with what `objective` needs in its `extras`.
+        """
+        del context
+        return batch
+
+    @abc.abstractmethod
+    def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
+        """Inside the tape: the loss per sample `[batch]`, calling `inner` for the rest."""
+
+    def conflict(self, other: TrainingDefense) -> str | None:
+        """Why this defense cannot share a chain with `other`, or None if it can."""
+        if type(other) is type(self):
+            return f"the chain already holds {self.name!r}"
+        return None
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The `__init__` arguments, ready for JSON."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TrainingDefense:
+        """The defense with these `__init__` arguments."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def check_mode(name: str, value: str, modes: tuple[str, ...] = MODES) -> str:
+    """Checks the batch-norm mode given as argument `name`."""
+    if value not in modes:
+        raise ValueError(f"`{name}` must be one of {modes}. Received: {name}={value!r}")
+    return value

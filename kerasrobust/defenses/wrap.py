@@ -1,0 +1,95 @@
+"""wrap, unwrap: defenses by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kerasrobust.defenses import registry
+from kerasrobust.defenses.layers import LayerDefense
+from kerasrobust.defenses.robust_model import RobustModel
+from kerasrobust.defenses.training import TrainingDefense
+
+
+def wrap(
+    model: keras.Model,
+    defense: Any,
+    *,
+    clip_values: tuple[float, float] | None = None,
+    seed: int | None = None,
+    **config: Any,
+) -> RobustModel:
+    """A model that defends itself: compile, fit, evaluate, save and load it as usual.
+
+    Training defenses share the given model, which they train; nothing else about it changes.
+    Layer defenses (``"brelu"``) put a rebuilt copy of it, with copied weights, in its place and
+    leave the given one alone. Wrapping a wrapped model adds to it: the result is one
+    `RobustModel`, never one inside another. It has to be compiled (again).
+
+    The order in which defenses are named does not matter.
+
+    Args:
+        model: A built `keras.Model` with one input and one output `[batch, classes]`.
+        defense: A name (``"gda"``), ``"gda:N=5,sigma=0.1"``, ``{"name": ..., "config": {...}}``,
+            an instance, or a list of any of these.
+        clip_values: Smallest and largest valid input value; saved with the model. Default: what
+            a wrapped `model` has, else (0, 1).
+        seed: Seed of what the defenses draw. Default: what a wrapped `model` has, else 0.
+        **config: Arguments of the defense, where `defense` is a single one.
+
+    Returns:
+        The wrapped model.
+
+    Raises:
+        TypeError: If `model` or `defense` is of the wrong type, or an argument does not exist.
+        ValueError: If a name is unknown, an argument is out of range, defenses do not go together,
+            or a layer defense finds no place in the model.
+
+    Example:
+        >>> model = kerasrobust.wrap(model, defense="gda", sigma=0.1)
+        >>> model = kerasrobust.wrap(model, defense=["brelu", "adversarial_training"])
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    if isinstance(defense, (list, tuple)):
+        if config:
+            raise TypeError(
+                "Arguments beside a list of defenses belong to none of them; write "
+                f"'name:key=value'. Received: {', '.join(config)}"
+            )
+        if not defense:
+            raise ValueError("At least one defense is needed. Received: defense=[]")
+        defenses = [registry.get(one) for one in defense]
+    else:
+        defenses = [registry.get(defense, **config)]
+    links: list[TrainingDefense] = []
+    base: keras.Model = model
+    if isinstance(model, RobustModel):
+        links = list(model.defenses)
+        base = model.base
+        clip_values = model.clip_values if clip_values is None else clip_values
+        seed = model.seed if seed is None else seed
+    for one in defenses:
+        if isinstance(one, LayerDefense):
+            base = one.rebuild(base)
+        else:
+            links.append(one)
+    return RobustModel(base, links, clip_values=clip_values, seed=seed)
+
+
+def unwrap(model: keras.Model) -> keras.Model:
+    """The bare model: what serves, without what only training needs.
+
+    It is the model itself, not a copy, and predicts the same. Layer defenses are part of what
+    serves and stay. A model that is not wrapped is returned as it is.
+
+    Args:
+        model: A `keras.Model`, wrapped or not.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    return model.base if isinstance(model, RobustModel) else model

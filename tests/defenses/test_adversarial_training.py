@@ -1,0 +1,201 @@
+"""Adversarial training against NumPy, with a fixed adversary and with real attacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrobust import attacks
+from kerasrobust.defenses import AdversarialTraining, Batch, Context, RobustModel, wrap
+
+CE = "sparse_categorical_crossentropy"
+
+
+@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_fixed_adversary_equals_numpy(linear, points, softmax_step, shift, alpha, mode, one_hot):
+    x, y = points
+    base = linear()
+    model = RobustModel(base, [AdversarialTraining(shift(0.3), alpha)])
+    loss = "categorical_crossentropy" if one_hot else CE
+    model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"], **mode)
+    labels = keras.utils.to_categorical(y, 3) if one_hot else y
+    history = model.fit(x, labels, batch_size=9, shuffle=False, verbose=0).history
+
+    x_adv = np.clip(x + 0.3 * np.cos(np.arange(4)), 0, 1)
+    share = np.repeat([alpha / 9, (1 - alpha) / 9], 9)
+    values, expected = softmax_step(
+        np.concatenate([x, x_adv]).astype("float32"), np.tile(y, 2), share, 0.1
+    )
+    np.testing.assert_allclose(history["loss"], [(values * share).sum()], rtol=1e-5)
+    for got, wanted in zip(base.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    measured = x if alpha else x_adv
+    name = "accuracy" if alpha else "adversarial_accuracy"
+    hits = linear().predict(measured, verbose=0).argmax(1) == y
+    np.testing.assert_allclose(history[name], [hits.mean()], rtol=1e-6)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_fgsm_equals_numpy(linear, points, softmax_step, weights, one_hot):
+    x, y = points
+    base = linear()
+    recipe = attacks.get("fgsm", eps=0.1)
+    model = RobustModel(base, [AdversarialTraining(recipe, alpha=0.5)])
+    labels = keras.utils.to_categorical(y, 3) if one_hot else y[:, None]
+    model.compile(keras.optimizers.SGD(0.1), "ce")
+    history = model.fit(x, labels, batch_size=9, shuffle=False, verbose=0).history
+
+    z = x @ weights[0] + weights[1]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    x_adv = np.clip(x + 0.1 * np.sign((p - np.eye(3)[y]) @ weights[0].T), 0, 1)
+    share = np.full(18, 0.5 / 9)
+    values, expected = softmax_step(np.concatenate([x, x_adv]), np.tile(y, 2), share, 0.1)
+    np.testing.assert_allclose(history["loss"], [(values * share).sum()], rtol=1e-5)
+    for got, wanted in zip(base.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_pgd_in_the_step_is_the_attack_of_the_library(cnn, images):
+    x, y = images
+    base = cnn()
+    recipe = attacks.get("pgd", eps=0.1, eps_step=0.03, max_iter=5)
+    model = RobustModel(base, [AdversarialTraining(recipe, alpha=0.0)])
+    batch = Batch(tf.constant(x), tf.constant(y), tf.constant(y), (0.0, 1.0))
+    context = Context(model, tf.constant(0), tf.constant(20))
+    crafted = model.defenses[0].prepare(batch, context).extras["adversarial_training"].numpy()
+    result = recipe.bind(base).run(x, y)
+    fooled = result.success & ~result.initially_adversarial
+    assert fooled.any()
+    np.testing.assert_allclose(crafted[fooled], result.x_adv[fooled], atol=1e-6)
+    model.compile(keras.optimizers.SGD(0.0), CE)
+    logged = model.fit(x, y, batch_size=20, shuffle=False, verbose=0).history["loss"]
+    p = base.predict(crafted, verbose=0)
+    np.testing.assert_allclose(logged, [-np.log(p[np.arange(20), y]).mean()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("crafting", ["inference", "training"])
+def test_crafting_moves_no_statistic(cnn, images, crafting):
+    """After the step the moving mean knows the clean pass alone, dropout has drawn once."""
+    x, y = images
+    base = cnn(batch_norm=True, dropout=0.3)
+    recipe = attacks.get("pgd", eps=0.1, eps_step=0.05, max_iter=3)
+    link = AdversarialTraining(recipe, 0.5, crafting=crafting, batch_norm="stateless")
+    model = RobustModel(base, [link])
+    features = keras.Model(base.inputs, base.get_layer("norm").input)
+    mean = features.predict(x, verbose=0).mean(axis=(0, 1, 2))
+    before = base.get_layer("drop").seed_generator.state.numpy().copy()
+    model.compile(keras.optimizers.SGD(0.0), CE)
+    model.fit(x, y, batch_size=20, shuffle=False, verbose=0)
+    np.testing.assert_allclose(base.get_layer("norm").moving_mean.numpy(), 0.5 * mean, atol=1e-6)
+    drawn = base.get_layer("drop").seed_generator.state.numpy() - before
+    np.testing.assert_array_equal(drawn, [0, 1])
+
+
+def test_crafting_mode_is_what_the_attack_sees(cnn, images):
+    x, y = images
+    base = cnn(batch_norm=True)
+    base.get_layer("norm").moving_mean.assign([5.0, -5.0, 3.0, -3.0])
+    crafted = {}
+    for crafting in ("inference", "training"):
+        model = RobustModel(base, [AdversarialTraining("fgsm:eps=0.1", crafting=crafting)])
+        batch = Batch(tf.constant(x), tf.constant(y), tf.constant(y), (0.0, 1.0))
+        context = Context(model, tf.constant(0), tf.constant(20))
+        crafted[crafting] = model.defenses[0].prepare(batch, context).extras[model.defenses[0].name]
+        view = model.classifier(crafting)
+        expected = base(x, training=crafting == "training") if crafting == "inference" else None
+        if expected is not None:
+            np.testing.assert_allclose(
+                tf.nn.softmax(view.logits(tf.constant(x))), expected, atol=1e-6
+            )
+    assert np.mean(crafted["inference"] != crafted["training"]) > 0.05
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_loss_scale_does_not_change_the_update(points, policy, weights, shift):
+    x, y = points
+    results = []
+    for scale in (1.0, 2.0**15):
+        layer = keras.layers.Dense(3, activation="softmax", dtype=policy)
+        base = keras.Sequential([keras.Input((4,)), layer])
+        base.set_weights(weights)
+        model = RobustModel(base, [AdversarialTraining(shift(0.2), 0.5)])
+        sgd = keras.optimizers.SGD(0.1)
+        model.compile(keras.optimizers.LossScaleOptimizer(sgd, initial_scale=scale), CE)
+        model.fit(x, y, batch_size=9, shuffle=False, verbose=0)
+        results.append(base.get_weights())
+    for a, b, start in zip(*results, weights, strict=True):
+        assert np.abs(a - start).max() > 1e-3
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_mixed_precision_with_a_real_attack(images):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        base = keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(8, activation="relu"),
+                keras.layers.Dense(3, activation="softmax", dtype="float32"),
+            ]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = wrap(base, "adversarial_training", attack="pgd:eps=0.1,max_iter=2")
+    model.compile("sgd", CE)
+    assert np.isfinite(model.fit(*images, verbose=0).history["loss"]).all()
+
+
+def test_training_lowers_the_worst_loss():
+    """Of a linear model FGSM finds the worst point: the loss there is what training minimises."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    side = (2 * y - 1)[:, None]
+    x = 0.5 + side * [0.05, 0.2] + rng.normal(size=(400, 2)) * [0.005, 0.1]
+    x = np.clip(x, 0, 1).astype("float32")
+    recipe = attacks.get("fgsm", eps=0.1)
+    worst = {}
+    for name, links in (("plain", []), ("robust", [AdversarialTraining(recipe, alpha=0.0)])):
+        base = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
+        base.set_weights([np.zeros((2, 2), "float32"), np.zeros(2, "float32")])
+        model = RobustModel(base, links)
+        model.compile(keras.optimizers.Adam(0.3), CE)
+        model.fit(x, y, epochs=60, batch_size=400, shuffle=False, verbose=0)
+        (w, b), sign = base.get_weights(), 1 - 2 * y
+        gap = w[:, 0] - w[:, 1]  # the margin of class 0 over class 1 is x @ gap + bias
+        margin = sign * (x @ gap + b[0] - b[1]) - 0.1 * np.abs(gap).sum()
+        worst[name] = np.log1p(np.exp(-margin)).mean()
+    assert worst["robust"] < 0.8 * worst["plain"]
+
+
+def test_config_restores_the_attack():
+    link = AdversarialTraining("pgd:eps=0.1,norm=2,max_iter=7", alpha=0.25, crafting="training")
+    config = link.get_config()
+    again = AdversarialTraining.from_config(config)
+    assert again.get_config() == config
+    assert (again.attack.name, again.attack.max_iter, again.attack.norm) == ("pgd", 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": 1.0}, "below 1. Received: alpha=1.0"),
+        ({"alpha": -0.1}, "Received: alpha=-0.1"),
+        ({"alpha": "x"}, "Received: alpha='x'"),
+        ({"attack": "pgq"}, "Did you mean 'pgd'"),
+        ({"attack": "fgsm:targeted=true"}, "must be untargeted.*Received: attack="),
+        ({"crafting": "stateless"}, "must be one of.*crafting='stateless'"),
+        ({"batch_norm": "off"}, "must be one of.*batch_norm='off'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AdversarialTraining(**arguments)
+
+
+def test_two_adversarial_trainings_are_refused(linear):
+    link = AdversarialTraining("fgsm")
+    with pytest.raises(ValueError, match="cannot be combined: the chain already holds"):
+        RobustModel(linear(), [link, AdversarialTraining("pgd")])

@@ -1,0 +1,45 @@
+"""MirroredStrategy on two logical CPU devices takes the steps of one device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PGD = {"name": "pgd", "config": {"eps": 0.1, "eps_step": 0.05, "max_iter": 3}}
+CASES = [
+    "brelu",
+    "gda:N=3,sigma=0.1",
+    "gda:N=2,sigma=0.1,keep_original=True",
+    "adversarial_training:attack=fgsm",
+    ["gda:N=2", {"name": "adversarial_training", "config": {"attack": PGD, "alpha": 0.0}}],
+]
+
+
+@pytest.fixture(scope="module")
+def differences():
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parent.parent), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, str(here / "distribution_check.py"), json.dumps(CASES)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    line = next(line for line in run.stdout.splitlines() if line.startswith("RESULT "))
+    return json.loads(line.removeprefix("RESULT "))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_two_devices_equal_one(differences, case):
+    """Regularised, weighted, with a last batch that leaves one device without samples."""
+    assert differences[str(case)]["weights"] < 2e-6
+    assert differences[str(case)]["logs"] < 2e-5
+
+
+def test_strategy_mismatch_is_refused(differences):
+    assert "must be built in the scope of the strategy" in differences["mismatch"]
