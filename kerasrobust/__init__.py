@@ -6,26 +6,35 @@ import importlib
 from typing import Any
 
 from kerasrobust._backend import require_tensorflow
-from kerasrobust._version import __version__
 
 require_tensorflow()
 
-_MODULES = ("art", "attacks", "datasets", "defenses", "metrics", "models")
-_OBJECTS = {
-    "Classifier": "kerasrobust.classifier",
-    "evaluate": "kerasrobust.evaluation",
-    "unwrap": "kerasrobust.defenses",
-    "wrap": "kerasrobust.defenses",
-}
+# Everything is imported here, not on first use: a saved model loads by `keras.saving.load_model`
+# only when the classes it holds are registered.
+from kerasrobust import attacks, datasets, defenses, evaluation, metrics, models  # noqa: E402
+from kerasrobust._version import __version__  # noqa: E402
+from kerasrobust.classifier import Classifier  # noqa: E402
+from kerasrobust.defenses import unwrap, wrap  # noqa: E402
+from kerasrobust.evaluation import evaluate  # noqa: E402
 
-__all__ = ["__version__", *_MODULES, *_OBJECTS]  # noqa: PLE0604
+__all__ = [
+    "Classifier",
+    "__version__",
+    "art",
+    "attacks",
+    "datasets",
+    "defenses",
+    "evaluate",
+    "evaluation",
+    "metrics",
+    "models",
+    "unwrap",
+    "wrap",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"kerasrobust.{name}")
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value
-        return value
+    # The bridge alone waits: importing ART takes a second, and most programs need none of it.
+    if name == "art":
+        return importlib.import_module("kerasrobust.art")
     raise AttributeError(f"module 'kerasrobust' has no attribute {name!r}")
