@@ -428,7 +428,7 @@ class ArtHopSkipJump(ArtAttack, HopSkipJump):
         return 10 * (self.init_size + searches + self.max_iter * (self.max_eval + searches))
 
 
-ATTACKS: dict[str, type[ArtAttack]] = {
+ATTACKS: dict[str, type[base.Attack]] = {
     attack.name: attack
     for attack in (
         ArtFastGradientMethod,
