@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -41,11 +41,22 @@ State = dict[str, tf.Tensor]
 Params = dict[str, tf.Tensor]
 
 
+class Common(TypedDict, total=False):
+    """The arguments that every attack takes; see `Attack`."""
+
+    targeted: bool
+    batch_size: int
+    seed: int
+    verbose: bool
+    jit_compile: bool | str
+
+
 class Attack:
     """Base class of all attacks.
 
     Subclasses define the class attributes below, `__init__` with keyword hyperparameters that are
-    stored under their own names, and `init`, `step`, `done`, `finish`, `max_steps`.
+    stored under their own names and `**common` for the rest, and `init`, `step`, `done`, `finish`,
+    `max_steps`.
 
     Class attributes:
         name: Registry name.
@@ -55,7 +66,7 @@ class Attack:
         traced: Hyperparameters that enter the graph as tensors: changing them retraces nothing.
         chunk: Steps per compiled call of the host driver.
         needs_starts: Whether it needs adversarial starting points from the data.
-        deterministic: Whether the result does not depend on `seed`.
+        job: What `run` runs: batches, drivers and judging.
         norms: The norms it knows.
 
     Args:
@@ -74,6 +85,7 @@ class Attack:
     traced: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 32
     needs_starts: ClassVar[bool] = False
+    job: ClassVar[type[drivers.Job]] = drivers.Job
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
 
     norm: float
@@ -225,8 +237,9 @@ class Attack:
 
     def get_config(self) -> dict[str, Any]:
         """All constructor arguments but the model, in types that JSON knows (inf as ``"inf"``)."""
-        names = list(inspect.signature(type(self).__init__).parameters)[2:]
-        return {name: _plain(getattr(self, name)) for name in names}
+        own = inspect.signature(type(self).__init__).parameters
+        names = [name for name in own if name not in ("self", "model", "common")]
+        return {name: _plain(getattr(self, name)) for name in [*names, *Common.__annotations__]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Attack:
@@ -446,7 +459,7 @@ class Attack:
             value = getattr(self, key, None)
             if value is not None:
                 leaves[key] = check_per_sample(key, value, n)
-        return drivers.Job(self, classifier, leaves).run(labels_given)
+        return self.job(self, classifier, leaves).run(labels_given)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search
@@ -40,7 +41,7 @@ class CarliniL2Method(base.Attack):
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them.
-        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = CarliniL2Method(model, max_iter=100).generate(x, y)
@@ -68,11 +69,7 @@ class CarliniL2Method(base.Attack):
         max_iter: int = 100,
         initial_const: float = 0.01,
         abort_early: bool = True,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
-        verbose: bool = False,
-        jit_compile: bool | str = "auto",
+        **common: Unpack[base.Common],
     ):
         self.confidence = checks.check_float("confidence", confidence)
         self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
@@ -80,14 +77,7 @@ class CarliniL2Method(base.Attack):
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.initial_const = checks.check_float("initial_const", initial_const, above=True)
         self.abort_early = checks.check_bool("abort_early", abort_early)
-        super().__init__(
-            model,
-            targeted=targeted,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            jit_compile=jit_compile,
-        )
+        super().__init__(model, **common)
 
     def max_steps(self) -> int:
         return self.binary_search_steps * self.max_iter

@@ -87,14 +87,13 @@ class Job:
             # Always as many, so that the number of samples retraces nothing.
             chosen = np.linspace(0, self.n - 1, POOL_SIZE).astype(int)
             pool = (tf.constant(x[chosen]), tf.constant(clean_labels[chosen], tf.int32))
-        drive = self._drive_compiled if self.classifier.is_keras else self._drive_eager
         total = attack.max_steps() * self.n
         with tqdm.tqdm(
             total=total, desc=attack.name, unit="step", disable=not attack.verbose
         ) as bar:
             for index, first in enumerate(range(0, self.n, attack.batch_size)):
                 rows = np.arange(first, min(first + attack.batch_size, self.n))
-                drive(rows, tf.constant([attack.seed, index], tf.int32), pool, bar)
+                self._drive(rows, tf.constant([attack.seed, index], tf.int32), pool, bar)
 
         labels, confidence = self._predict(self.x_adv, everything)
         # A budget attack whose last iterate fails returns an earlier one that did not.
@@ -162,6 +161,11 @@ class Job:
 
     def _leaves(self, rows: np.ndarray) -> State:
         return {key: tf.constant(value[rows]) for key, value in self.leaves.items()}
+
+    def _drive(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
+        """Attacks one batch."""
+        drive = self._drive_compiled if self.classifier.is_keras else self._drive_eager
+        drive(rows, seed, pool, bar)
 
     def _drive_compiled(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
         attack, classifier = self.attack, self.classifier

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search
@@ -39,7 +40,7 @@ class ElasticNet(base.Attack):
         initial_const: First constant.
         decision_rule: Which distance to keep the best of: ``"EN"`` (`beta * L1 + L2^2`), ``"L1"``
             or ``"L2"``.
-        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = ElasticNet(model, decision_rule="L1").generate(x, y)
@@ -69,11 +70,7 @@ class ElasticNet(base.Attack):
         beta: float = 0.001,
         initial_const: float = 0.001,
         decision_rule: str = "EN",
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
-        verbose: bool = False,
-        jit_compile: bool | str = "auto",
+        **common: Unpack[base.Common],
     ):
         self.confidence = checks.check_float("confidence", confidence)
         self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
@@ -87,14 +84,7 @@ class ElasticNet(base.Attack):
                 f"Received: decision_rule={decision_rule!r}"
             )
         self.decision_rule = decision_rule
-        super().__init__(
-            model,
-            targeted=targeted,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            jit_compile=jit_compile,
-        )
+        super().__init__(model, **common)
 
     def max_steps(self) -> int:
         return self.binary_search_steps * self.max_iter

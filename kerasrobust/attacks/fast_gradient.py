@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from typing_extensions import Unpack
+
+from kerasrobust.attacks import base
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 
 
@@ -23,7 +26,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
         num_random_init: Number of starts drawn uniformly from the ball; 0 starts at the sample.
-        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = FastGradientMethod(model, eps=0.1).generate(x, y)
@@ -38,11 +41,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         norm: float | str = math.inf,
         eps: Any = 0.3,
         num_random_init: int = 0,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
-        verbose: bool = False,
-        jit_compile: bool | str = "auto",
+        **common: Unpack[base.Common],
     ):
         super().__init__(
             model,
@@ -51,9 +50,5 @@ class FastGradientMethod(ProjectedGradientDescent):
             eps_step=eps,
             max_iter=1,
             num_random_init=num_random_init,
-            targeted=targeted,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            jit_compile=jit_compile,
+            **common,
         )

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
@@ -45,7 +46,7 @@ class HopSkipJump(base.Attack):
         max_eval: Most points of one estimate.
         init_eval: Points of the first estimate.
         init_size: Random starts tried.
-        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = HopSkipJump(model, max_iter=10, max_eval=1000).generate(x)
@@ -67,11 +68,7 @@ class HopSkipJump(base.Attack):
         max_eval: int = 10000,
         init_eval: int = 100,
         init_size: int = 100,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
-        verbose: bool = False,
-        jit_compile: bool | str = "auto",
+        **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm, (2.0, math.inf))
         self.max_iter = checks.check_int("max_iter", max_iter, 0)
@@ -83,14 +80,7 @@ class HopSkipJump(base.Attack):
                 "`max_eval` must be at least `init_eval`. "
                 f"Received: init_eval={init_eval}, max_eval={max_eval}"
             )
-        super().__init__(
-            model,
-            targeted=targeted,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            jit_compile=jit_compile,
-        )
+        super().__init__(model, **common)
 
     def max_steps(self) -> int:
         return self.max_iter

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
@@ -34,7 +35,7 @@ class ProjectedGradientDescent(base.Attack):
             sample. A sample that is adversarial at the end of a start takes no further start.
         early_stop: End a sample at its first adversarial iterate. The result is as successful
             and less confident.
-        targeted, batch_size, seed, verbose, jit_compile: See `Attack`.
+        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> attack = ProjectedGradientDescent(model, eps=0.3, eps_step=0.01, max_iter=40)
@@ -55,11 +56,7 @@ class ProjectedGradientDescent(base.Attack):
         max_iter: int = 100,
         num_random_init: int = 0,
         early_stop: bool = False,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int = 0,
-        verbose: bool = False,
-        jit_compile: bool | str = "auto",
+        **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm)
         self.eps = checks.check_size("eps", eps)
@@ -67,14 +64,7 @@ class ProjectedGradientDescent(base.Attack):
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)
         self.early_stop = checks.check_bool("early_stop", early_stop)
-        super().__init__(
-            model,
-            targeted=targeted,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            jit_compile=jit_compile,
-        )
+        super().__init__(model, **common)
 
     def max_steps(self) -> int:
         return self.max_iter * max(self.num_random_init, 1)
