@@ -26,18 +26,20 @@ class PointLoss:
         loss: As given to `compile`: a name, a `keras.losses.Loss` or a function of
             `(y_true, y_pred)` that returns one value per sample.
         weight: Factor of the loss (`loss_weights`), or None.
-        has_logits: Whether the model ends in a softmax and its logits are at hand.
+        ending: What the model does to its logits: ``"softmax"``, ``"linear"`` (nothing), or
+            anything else where they are not at hand.
 
     Raises:
-        ValueError: If there is more than one loss, or it asks for logits of a softmax.
+        ValueError: If there is more than one loss, or it takes logits for probabilities or the
+            other way round.
     """
 
-    def __init__(self, loss: Any, weight: Any = None, has_logits: bool = False):
+    def __init__(self, loss: Any, weight: Any = None, ending: str | None = None):
         self._weight = _single(weight, "loss_weights")
         loss = _single(loss, "loss")
         self.reduction = "sum_over_batch_size"
         self._by_shape = isinstance(loss, str) and loss.lower() in _SHORT_NAMES
-        self._has_logits = has_logits
+        self._ending = ending
         self.takes_logits = False
         self._loss: Any = None
         if not self._by_shape:
@@ -49,15 +51,22 @@ class PointLoss:
         elif loss.reduction not in (None, "none"):
             # A loss that leaves the reduction to others gets the usual one.
             self.reduction = loss.reduction
-        if self._has_logits and type(loss) in _FROM_LOGITS.values():
+        if type(loss) in _FROM_LOGITS.values():
             config = loss.get_config()
-            if config["from_logits"]:
+            if self._ending == "softmax" and config["from_logits"]:
                 raise ValueError(
                     "The loss expects logits, but the model ends in a softmax: leave "
                     "`from_logits` out. Received: from_logits=True"
                 )
-            loss = type(loss).from_config({**config, "from_logits": True})
-            self.takes_logits = True
+            if self._ending == "linear" and not config["from_logits"]:
+                raise ValueError(
+                    "The loss expects probabilities, but the model returns logits: use "
+                    f"keras.losses.{type(loss).__name__}(from_logits=True). "
+                    "Received: from_logits=False"
+                )
+            if self._ending == "softmax":
+                loss = type(loss).from_config({**config, "from_logits": True})
+                self.takes_logits = True
         self._loss = loss
 
     def __call__(self, y: tf.Tensor, outputs: tf.Tensor, logits: tf.Tensor | None) -> tf.Tensor:

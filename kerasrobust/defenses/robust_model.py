@@ -51,8 +51,8 @@ class RobustModel(keras.Model):
 
     Raises:
         TypeError: If `base` is no Keras model or a defense no training defense.
-        ValueError: If bounds or seed are out of range, two defenses do not go together, or `base`
-            belongs to another distribution strategy than the current one.
+        ValueError: If `base` is not built, bounds or seed are out of range, two defenses do not go
+            together, or `base` belongs to another distribution strategy than the current one.
 
     Example:
         >>> model = RobustModel(base, [GaussianDataAugmentation(sigma=0.1)])
@@ -76,6 +76,11 @@ class RobustModel(keras.Model):
     ):
         if not isinstance(base, keras.Model):
             raise TypeError(f"`base` must be a keras.Model. Received: base={base!r}")
+        if not base.built:
+            raise ValueError(
+                "The model must be built: give it an Input layer or call it on a batch once. "
+                f"Received: base={base.name!r}, not built"
+            )
         if isinstance(base, RobustModel):
             defenses = [*base.defenses, *defenses]
             clip_values = base.clip_values if clip_values is None else clip_values
@@ -108,17 +113,11 @@ class RobustModel(keras.Model):
         self._views = _Views(self)
         self._point_loss: PointLoss | None = None
         self._measured_origin = "clean"
-        if base.built:
-            self.built = True
-            self._views.head  # noqa: B018  a base with several inputs or outputs is refused here
+        self.built = True
+        self._views.head  # noqa: B018  a base with several inputs or outputs is refused here
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.base(inputs, training=training)
-
-    def build(self, input_shape: Any) -> None:
-        if not self.base.built:
-            self.base.build(input_shape)
-        self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.base.compute_output_shape(input_shape)
@@ -137,7 +136,7 @@ class RobustModel(keras.Model):
     def logits_model(self) -> Callable[..., tf.Tensor] | None:
         """`call(x, training=False)` giving float32 logits, or None if the base hides them."""
         head = self._views.head
-        return None if head is None else head.call
+        return None if head is None or head.activation is None else head.call
 
     def classifier(self, mode: str = "inference") -> Classifier:
         """What an attack sees of the model while it trains.
@@ -177,17 +176,14 @@ class RobustModel(keras.Model):
         if sample_weight is not None:
             sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
         batch = Batch(x, y, y, self.clip_values, sample_weight)
-        context = Context(self, self.step.value, size)
+        context = Context(self, self.step.value, x)
         end = _ChainEnd(self)
-        objective = _chain(self.defenses, end)[0]
-        # Passes made while preparing are not those of the objective: they get an end of their own.
-        inner = _chain(self.defenses, _ChainEnd(self))[1:]
         try:
-            for defense, rest in reversed(list(zip(self.defenses, inner, strict=True))):
-                context.inner = rest
-                batch = defense.prepare(batch, context)
+            for position in reversed(range(len(self.defenses))):
+                context.inner = _Preparing(self, self.defenses[position + 1 :])
+                batch = self.defenses[position].prepare(batch, context)
             with tf.GradientTape() as tape:
-                values = objective(batch)
+                values = _chain(self.defenses, end)(batch)
                 loss, logged = self._reduce(values, sample_weight, end, context)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trainable_weights)
@@ -255,7 +251,7 @@ class RobustModel(keras.Model):
             if self.loss is None:
                 raise ValueError("A wrapped model is compiled with a loss. Received: loss=None")
             weight = self._compile_config.config.get("loss_weights")
-            self._point_loss = PointLoss(self.loss, weight, self._views.softmax_logits is not None)
+            self._point_loss = PointLoss(self.loss, weight, self._views.ending)
         return self._point_loss
 
     def forward(self, x: tf.Tensor, mode: str) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -269,13 +265,12 @@ class RobustModel(keras.Model):
             with keras.StatelessScope():
                 return self.forward(x, "training")
         training = mode == "training"
-        if self._views.softmax_logits is not None:
-            logits = self._views.softmax_logits(x, training=training)
+        head, ending = self._views.head, self._views.ending
+        if head is not None and ending == "softmax":
+            logits = head.call(x, training=training)
             return tf.nn.softmax(logits), logits
-        outputs, head = self.base(x, training=training), self._views.head
-        if head is None or head.activation is not None or hasattr(self.base, "logits_model"):
-            return outputs, None
-        return outputs, tf.cast(outputs, tf.float32)
+        outputs = self.base(x, training=training)
+        return outputs, tf.cast(outputs, tf.float32) if ending == "linear" else None
 
     def _check_inputs(self, x: np.ndarray) -> None:
         low, high = self._tolerated_bounds()
@@ -356,14 +351,15 @@ class _Views:
         return self._head
 
     @property
-    def softmax_logits(self) -> Callable[..., tf.Tensor] | None:
-        """The logits of a model that ends in a softmax, where the softmax can be left out."""
-        head = self.head
-        if head is None or head.activation != "softmax":
+    def ending(self) -> str | None:
+        """What the base does to its logits, None where it is not known or has to stay."""
+        base, head = self._model.base, self.head
+        # What a model declares to be its logits says nothing of its outputs.
+        if head is None or getattr(base, "logits_model", None) is not None:
             return None
         # A penalty on the probabilities has to see the probabilities.
-        penalty = getattr(self._model.base.layers[-1], "activity_regularizer", None)
-        return head.call if penalty is None else None
+        penalty = getattr(base.layers[-1], "activity_regularizer", None)
+        return head.activation if penalty is None else None
 
     def classifier(self, mode: str) -> Classifier:
         if mode not in self._classifiers:
@@ -438,12 +434,30 @@ class _Link:
         return self._inner.logits(batch)
 
 
-def _chain(defenses: Sequence[TrainingDefense], end: _ChainEnd) -> list[Inner]:
-    """The chain as seen from each of its links, outermost first, the end included."""
-    links: list[Inner] = [end]
+class _Preparing:
+    """The rest of the chain for a link that prepares.
+
+    Every call makes its own passes: weights may have moved since the last one, and metrics do not
+    count them.
+    """
+
+    def __init__(self, model: RobustModel, rest: Sequence[TrainingDefense]):
+        self._model = model
+        self._rest = rest
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        return _chain(self._rest, _ChainEnd(self._model))(batch)
+
+    def logits(self, batch: Batch) -> tf.Tensor:
+        return _ChainEnd(self._model).logits(batch)
+
+
+def _chain(defenses: Sequence[TrainingDefense], end: _ChainEnd) -> Inner:
+    """The chain of these defenses, the first of them outermost."""
+    chain: Inner = end
     for defense in reversed(defenses):
-        links.insert(0, _Link(defense, links[0]))
-    return links
+        chain = _Link(defense, chain)
+    return chain
 
 
 def _weight_regularizers(model: keras.Model) -> list[tf.Tensor]:

@@ -72,7 +72,8 @@ def wrap(
         seed = model.seed if seed is None else seed
     for one in defenses:
         if isinstance(one, LayerDefense):
-            base = one.rebuild(base)
+            with base.distribute_strategy.scope():
+                base = one.rebuild(base)
         else:
             links.append(one)
     return RobustModel(base, links, clip_values=clip_values, seed=seed)

@@ -33,7 +33,8 @@ def train(strategy, defense):
                 keras.layers.Dense(3, activation="softmax"),
             ]
         )
-        model = wrap(base, defense, seed=3) if defense else base
+    model = wrap(base, defense, seed=3)  # which enters the scope by itself
+    with strategy.scope():
         optimizer = keras.optimizers.SGD(0.3, momentum=0.9)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     data = tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(8)

@@ -95,6 +95,44 @@ def test_prepare_can_differentiate_the_inner_chain(linear, affine, points, softm
     np.testing.assert_allclose(history["loss"], [2 * loss.mean() + gradient], rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+def test_prepare_sees_the_weights_of_the_moment(linear, affine, points, softmax_step, mode):
+    """Steps along the weight gradient, as weight perturbation takes them: each sees the last."""
+
+    class Descends(TrainingDefense):
+        name = "descends"
+        rank = 30
+
+        def prepare(self, batch, context):
+            kernel = context.model.trainable_weights[0].value
+            old = tf.identity(kernel)
+            losses = []
+            for _ in range(3):
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean(context.inner(batch))
+                kernel.assign_sub(tape.gradient(loss, kernel))
+                losses.append(loss)
+            context.defer(lambda: kernel.assign(old))
+            return batch.with_extra("losses", tf.stack(losses)[None])
+
+        def objective(self, batch, inner):
+            return 0.0 * inner(batch) + tf.reduce_sum(batch.extras["losses"] * [1.0, 10.0, 100.0])
+
+        def get_config(self):
+            return {}
+
+    x, y = points
+    model = RobustModel(linear(), [Descends(), affine(2.0, 0.0)])
+    model.compile(SGD(0.0), "sparse_categorical_crossentropy", **mode)
+    kernel, bias = linear().get_weights()
+    losses = []
+    for _ in range(3):
+        loss, (kernel, _) = softmax_step(x, y, np.full(9, 2 / 9), 1.0, (kernel, bias))
+        losses.append(2 * loss.mean())
+    expected = np.dot(losses, [1.0, 10.0, 100.0])
+    np.testing.assert_allclose(one_step(model, x, y)["loss"], [expected], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("activation", "loss", "one_hot"),
     [
@@ -383,6 +421,7 @@ def test_opaque_subclassed_model_trains_on_its_outputs(linear, points, softmax_s
 
     x, y = points
     base = Opaque()
+    base(x)
     model = RobustModel(base, [])
     model.compile(SGD(0.1), "sparse_categorical_crossentropy")
     loss, expected = softmax_step(x, y, np.full(9, 1 / 9), 0.1)
@@ -406,6 +445,8 @@ def test_refusals_of_the_constructor(linear, affine):
     for seed in (-1, 1.5, True, 2**31):
         with pytest.raises(ValueError, match=rf"`seed` must be .*seed={seed}"):
             RobustModel(linear(), [], seed=seed)
+    with pytest.raises(ValueError, match="must be built.*Received: base='raw', not built"):
+        RobustModel(keras.Sequential([keras.layers.Dense(3)], name="raw"), [])
     with pytest.raises(ValueError, match="one input and one output"):
         RobustModel(keras.Model(two, keras.layers.Add()(two)), [])
     gda = GaussianDataAugmentation()
@@ -433,6 +474,11 @@ def test_refusals_of_fit(linear, points):
         model.compile("sgd", loss)
         with pytest.raises(ValueError, match=message):
             one_step(model, inputs, y)
+    logits = RobustModel(linear(None), [])
+    for loss in ("ce", "sparse_categorical_crossentropy", CE()):
+        logits.compile("sgd", loss)
+        with pytest.raises(ValueError, match="the model returns logits.*from_logits=False"):
+            one_step(logits, x, y)
     model.compile("sgd", CE())
     with pytest.raises(ValueError, match="needs batches"):
         model.fit(x, verbose=0)

@@ -19,7 +19,7 @@ def noise_of(model, x, step=0, jit=False):
 
     @tf.function(jit_compile=jit)
     def draw(x, step):
-        context = Context(model, step, tf.shape(x)[0])
+        context = Context(model, step, x)
         batch = Batch(x, x, x, model.clip_values)
         return model.defenses[0].prepare(batch, context).extras["gda"]
 

@@ -164,6 +164,30 @@ def test_weights_file_round_trip(cnn, images, tmp_path):
     assert int(other.step.numpy()) == int(model.step.numpy()) > 0
 
 
+@keras.saving.register_keras_serializable("kerasrobust_tests")
+class Opaque(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_subclassed_model_is_saved_and_loaded(points, tmp_path):
+    x, y = points
+    base = Opaque()
+    base(x)
+    model = wrap(base, ["gda:N=2", FGSM])
+    model.compile("sgd", "ce")
+    with pytest.warns(UserWarning, match="logits cannot be reached"):
+        model.fit(x, y, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    model.export(tmp_path / "served", verbose=False)
+
+
 def test_clip_values_are_saved_and_seen_by_attacks(linear, tmp_path):
     model = wrap(linear(), "gda", clip_values=(-1, 3))
     model.save(tmp_path / "m.keras")

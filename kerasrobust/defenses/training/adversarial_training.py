@@ -76,9 +76,11 @@ class AdversarialTraining(TrainingDefense):
         self.views = (crafting,)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
-        bound = self.attack.bind(context.classifier(self.crafting))
-        labels = integer_labels(batch.labels, context.classifier(self.crafting).nb_classes)
-        adversarial = bound.perturb(batch.x, labels, seed=context.local_seed(self.name))
+        classifier = context.classifier(self.crafting)
+        labels = integer_labels(batch.labels, classifier.nb_classes)
+        adversarial = self.attack.bind(classifier).perturb(
+            batch.x, labels, seed=context.local_seed(self.name)
+        )
         return batch.with_extra(self.name, tf.stop_gradient(adversarial))
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:

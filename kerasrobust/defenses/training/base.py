@@ -111,12 +111,14 @@ class Context:
             batch-norm mode is the batch's own.
     """
 
-    def __init__(self, model: Any, step: tf.Tensor, size: tf.Tensor):
+    def __init__(self, model: Any, step: tf.Tensor, x: tf.Tensor):
+        size = tf.shape(x)[0]
         self.model = model
         self.clip_values: tuple[float, float] = model.clip_values
         self.inner: Inner | None = None
         self._step = tf.cast(step, tf.int32)
         self._size = size
+        self._sample_shape = tuple(x.shape[1:])
         self._restores: list[Callable[[], None]] = []
         replica = tf.distribute.get_replica_context()
         self.replicas = 1 if replica is None else replica.num_replicas_in_sync
@@ -132,7 +134,11 @@ class Context:
 
     def classifier(self, mode: str = "inference") -> Classifier:
         """What an attack sees of the model; see `RobustModel.classifier`."""
-        return self.model.classifier(mode)
+        classifier = self.model.classifier(mode)
+        with tf.init_scope():
+            # A subclassed model tells its classes, and whether it returns logits, by a call.
+            classifier.prepare(self._sample_shape)
+        return classifier
 
     def seed(self, name: str) -> tf.Tensor:
         """The seed of this step for the draws called `name`: int32 `[2]`."""
