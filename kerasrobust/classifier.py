@@ -20,6 +20,8 @@ LOW_PRECISION = ("float16", "bfloat16")
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
 UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES = 16
+# Backward passes of a Jacobian that are laid out side by side in the graph.
+UNROLLED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,6 +384,43 @@ class Classifier:
         gradient = tf.convert_to_tensor(gradient)
         scale = tf.reshape(scale, tf.concat([tf.shape(scale), [1] * (gradient.shape.rank - 1)], 0))
         return logits, value, gradient / scale
+
+    def jacobian(
+        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits and the gradients of several weighted sums of them: one forward pass, k backward.
+
+        Args:
+            x: Samples `[batch, ...]`.
+            weigh: Logits `[batch, classes]` to weights `[batch, k, classes]`, k a fixed number.
+
+        Returns:
+            Logits and the float32 gradients of `sum_c weights[:, i, c] * z_c`, `[batch, k, ...]`.
+
+        Raises:
+            ValueError: If no gradient leads from the outputs back to the inputs.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = self.logits(x)
+        weights = tf.stop_gradient(weigh(tf.stop_gradient(logits)))
+        scale = UPSTREAM_SCALE if self._low_precision else 1.0
+
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
+            gradient = tape.gradient(logits, x, output_gradients=upstream * scale)
+            if gradient is None:
+                raise ValueError(
+                    "The model has no gradient path from its outputs to its inputs: use a "
+                    f"black-box attack. Received: model={getattr(self.model, 'name', self.model)!r}"
+                )
+            return tf.convert_to_tensor(gradient) / scale
+
+        if weights.shape[1] <= UNROLLED:
+            upstreams = tf.unstack(weights, axis=1)
+            return logits, tf.stack([backward(upstream) for upstream in upstreams], axis=1)
+        # A loop keeps the graph small, and takes twice as long.
+        rows = tf.map_fn(backward, tf.transpose(weights, [1, 0, 2]), parallel_iterations=1)
+        return logits, tf.transpose(rows, [1, 0, *range(2, rows.shape.rank)])
 
     def predict(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
         """float32 logits `[n, classes]` of an array `[n, ...]`, in batches of one fixed shape.

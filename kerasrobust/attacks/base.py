@@ -68,6 +68,9 @@ class Attack:
         needs_starts: Whether it needs adversarial starting points from the data.
         job: What `run` runs: batches, drivers and judging.
         norms: The norms it knows.
+        strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
+        source: Which documents of the literature table name it.
+        can_target: Whether it can be `targeted`.
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator or a callable. Without one the
@@ -87,6 +90,9 @@ class Attack:
     needs_starts: ClassVar[bool] = False
     job: ClassVar[type[drivers.Job]] = drivers.Job
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
+    strategy: ClassVar[str]
+    source: ClassVar[str]
+    can_target: ClassVar[bool] = True
 
     norm: float
     targeted: bool
@@ -102,6 +108,10 @@ class Attack:
         jit_compile: bool | str = "auto",
     ):
         self.targeted = check_bool("targeted", targeted)
+        if self.targeted and not self.can_target:
+            raise ValueError(
+                f"{type(self).__name__} cannot aim at a class. Received: targeted={targeted!r}"
+            )
         self.batch_size = check_int("batch_size", batch_size, 1)
         self.seed = check_int("seed", seed, 0)
         self.verbose = check_bool("verbose", verbose)
@@ -200,6 +210,31 @@ class Attack:
                 **state,
                 "gradients": state["gradients"] + 1,
                 "executed_gradients": state["executed_gradients"] + 1,
+            },
+        )
+
+    def differentiate_classes(
+        self, model: Classifier, state: State, x: tf.Tensor, weigh: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, State]:
+        """`Classifier.jacobian` at `x`, masked, with non-finite entries zeroed, and counted.
+
+        Each of its k backward passes counts as one gradient.
+
+        Returns:
+            Logits, gradients `[batch, k, ...]` and the new state.
+        """
+        logits, gradients = model.jacobian(x, weigh)
+        gradients = tf.where(tf.math.is_finite(gradients), gradients, tf.zeros_like(gradients))
+        if "mask" in state:
+            gradients = gradients * state["mask"][:, None]
+        k = gradients.shape[1]
+        return (
+            logits,
+            gradients,
+            {
+                **state,
+                "gradients": state["gradients"] + k,
+                "executed_gradients": state["executed_gradients"] + k,
             },
         )
 
