@@ -49,6 +49,8 @@ class CarliniL2Method(base.Attack):
 
     name = "cwl2"
     kind = "minimal"
+    strategy = "optimization"
+    source = "AREB, NSLOSS"
     norm = 2.0
     norms = (2.0,)
     traced = (

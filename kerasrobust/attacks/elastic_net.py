@@ -48,6 +48,8 @@ class ElasticNet(base.Attack):
 
     name = "ead"
     kind = "minimal"
+    strategy = "sensitivity"
+    source = "AREB"
     norm = 1.0
     norms = (1.0,)
     traced = (

@@ -54,6 +54,8 @@ class HopSkipJump(base.Attack):
 
     name = "hsja"
     kind = "minimal"
+    strategy = "optimization"
+    source = "AREB, NSLOSS"
     access = "labels"
     traced = ("max_iter", "max_eval", "init_eval", "init_size")
     needs_starts = True

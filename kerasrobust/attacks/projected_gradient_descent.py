@@ -44,6 +44,8 @@ class ProjectedGradientDescent(base.Attack):
 
     name = "pgd"
     kind = "budget"
+    strategy = "sensitivity"
+    source = "all"
     traced = ("max_iter",)
 
     def __init__(
