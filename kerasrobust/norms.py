@@ -141,6 +141,68 @@ def ascent_direction(
     return tf.reshape(share * tf.sign(flat), tf.shape(gradient))
 
 
+def project_onto_hyperplane(
+    x: tf.Tensor,
+    normal: tf.Tensor,
+    gap: tf.Tensor,
+    order: float,
+    clip_values: tuple[float, float],
+) -> tf.Tensor:
+    """The smallest `d` with `<normal, d> = gap` that keeps `x + d` in the box, by its Lp norm.
+
+    Entry i moves in the direction that closes the gap, by `min(room_i, level)` for Linf and by
+    `min(room_i, level * |normal_i|)` for L2, with the one level that closes it; for L1 the entries
+    with the largest `|normal_i|` move first, each as far as the box lets it. This is the convex
+    problem of Croce & Hein, "Minimally distorted Adversarial Examples with a Fast Adaptive
+    Boundary Attack", 2020, arXiv:1907.02044, eq. 4, solved by sorting. Where no point of the box
+    closes the gap, it is the step that closes most of it.
+
+    Args:
+        x: `[batch, ...]`, inside the box.
+        normal: Shape of `x`; entries that are zero do not move.
+        gap: `[batch]`.
+        order: 1, 2 or inf.
+        clip_values: The box.
+
+    Returns:
+        The step, shape of `x`; zero where `normal` or `gap` is zero.
+    """
+    low, high = clip_values
+    # Scaled to a largest entry of one, so that products neither underflow nor overflow.
+    largest = norm(normal, math.inf)
+    flat = flatten(tf.math.divide_no_nan(normal, expand(largest, normal)))
+    gap = tf.math.divide_no_nan(gap, largest)[:, None]
+    size = tf.abs(flat)
+    direction = tf.sign(flat) * tf.sign(gap)
+    gap = tf.abs(gap)
+    x = flatten(x)
+    room = tf.maximum(tf.where(direction > 0, high - x, x - low), 0.0)
+    room = tf.where(tf.equal(direction, 0), tf.zeros_like(room), room)
+    # L1: by falling slope. Else: by the level at which an entry meets the box.
+    unit = size if order == 2 else tf.ones_like(size)
+    level = size if order == 1 else room / tf.maximum(unit, TINY)
+    falling = "DESCENDING" if order == 1 else "ASCENDING"
+    ordering = tf.argsort(level, axis=1, direction=falling, stable=True)
+    gain = tf.gather(size * room, ordering, axis=1, batch_dims=1)
+    before = tf.cumsum(gain, axis=1, exclusive=True)
+    if order == 1:
+        share = tf.clip_by_value(gap - before, 0.0, gain)
+        share = tf.gather(share, tf.argsort(ordering, axis=1), axis=1, batch_dims=1)
+        move = tf.minimum(share / tf.maximum(size, TINY), room)
+    else:
+        slope = tf.gather(size * unit, ordering, axis=1, batch_dims=1)
+        slope = tf.cumsum(slope, axis=1, reverse=True)
+        # What is gained when the level has reached the j-th entry's edge.
+        gained = before + tf.gather(level, ordering, axis=1, batch_dims=1) * slope
+        first = tf.reduce_sum(tf.cast(gained < gap, tf.int32), axis=1, keepdims=True)
+        enough = first < tf.shape(gained)[1]
+        first = tf.minimum(first, tf.shape(gained)[1] - 1)
+        rest = gap - tf.gather(before, first, axis=1, batch_dims=1)
+        reached = rest / tf.maximum(tf.gather(slope, first, axis=1, batch_dims=1), TINY)
+        move = tf.where(enough, tf.minimum(room, tf.maximum(reached, 0.0) * unit), room)
+    return tf.reshape(move * direction, tf.shape(normal))
+
+
 def random_in_ball(shape: Any, eps: tf.Tensor, order: float, seed: tf.Tensor) -> tf.Tensor:
     """Points drawn uniformly from Lp balls of radius `eps` around zero.
 
