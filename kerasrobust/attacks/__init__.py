@@ -1,23 +1,33 @@
 """Attacks: one file each, their contract in `base.py`, their names in `registry.py`."""
 
 from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
+from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
+from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
 from kerasrobust.attacks.registry import get, names
 from kerasrobust.attacks.result import AttackInterrupted, AttackResult
+from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 
 __all__ = [
     "Attack",
     "AttackInterrupted",
     "AttackResult",
+    "BasicIterativeMethod",
     "CarliniL2Method",
     "ElasticNet",
     "FastGradientMethod",
     "HopSkipJump",
+    "IterativeLeastLikelyClass",
+    "MomentumIterativeMethod",
     "ProjectedGradientDescent",
+    "RandomFastGradientMethod",
+    "VirtualAdversarialMethod",
     "get",
     "names",
 ]

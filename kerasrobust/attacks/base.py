@@ -71,6 +71,7 @@ class Attack:
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
+        random: Whether it draws random numbers even without random starts.
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator or a callable. Without one the
@@ -83,7 +84,7 @@ class Attack:
     """
 
     name: ClassVar[str]
-    kind: ClassVar[str]
+    kind: str
     access: ClassVar[str] = "gradient"
     traced: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 32
@@ -93,6 +94,7 @@ class Attack:
     strategy: ClassVar[str]
     source: ClassVar[str]
     can_target: ClassVar[bool] = True
+    random: ClassVar[bool] = False
 
     norm: float
     targeted: bool

@@ -59,6 +59,7 @@ class HopSkipJump(base.Attack):
     access = "labels"
     traced = ("max_iter", "max_eval", "init_eval", "init_size")
     needs_starts = True
+    random = True
     chunk = 1
 
     def __init__(

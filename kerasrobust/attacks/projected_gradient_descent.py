@@ -29,7 +29,7 @@ class ProjectedGradientDescent(base.Attack):
         model: See `Attack`.
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
-        eps_step: Step length, likewise.
+        eps_step: Step length, likewise; None for `eps / max_iter`.
         max_iter: Gradient steps per start.
         num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
             sample. A sample that is adversarial at the end of a start takes no further start.
@@ -62,7 +62,7 @@ class ProjectedGradientDescent(base.Attack):
     ):
         self.norm = norms.check_norm(norm)
         self.eps = checks.check_size("eps", eps)
-        self.eps_step = checks.check_size("eps_step", eps_step)
+        self.eps_step = None if eps_step is None else checks.check_size("eps_step", eps_step)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)
         self.early_stop = checks.check_bool("early_stop", early_stop)
@@ -73,6 +73,9 @@ class ProjectedGradientDescent(base.Attack):
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
+        if self.eps_step is None:
+            step = state["eps"] / tf.cast(params["max_iter"], tf.float32)
+            state = {**state, "eps_step": step}
         iterate = self._random_start(model, state, seed) if self.num_random_init else state["x"]
         return {
             **state,
@@ -86,9 +89,7 @@ class ProjectedGradientDescent(base.Attack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        logits, loss, gradient, state = self.differentiate(
-            model, state, state["iterate"], lambda z: self._objective(z, state["y"])
-        )
+        logits, loss, gradient, state = self._ascend(model, state)
         state = self._keep_best(state, state["iterate"], logits, loss)
         low, high = model.clip_values
         moved = state["iterate"] + norms.ascent_direction(
@@ -119,8 +120,16 @@ class ProjectedGradientDescent(base.Attack):
         found = norms.expand(state["found"], state["x"])
         return tf.where(found, state["best"], state["iterate"])
 
-    def _objective(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        loss = losses.cross_entropy(logits, y)
+    def _ascend(
+        self, model: Any, state: base.State
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
+        """Logits, loss and the vector to follow at the iterate: what the variants change."""
+        return self.differentiate(
+            model, state, state["iterate"], lambda z: self._objective(z, state)
+        )
+
+    def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
+        loss = losses.cross_entropy(logits, state["y"])
         return -loss if self.targeted else loss
 
     def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:
@@ -144,7 +153,7 @@ class ProjectedGradientDescent(base.Attack):
     def _restart(self, model: Any, state: base.State, seed: Any) -> base.State:
         """Looks at the last iterate of a start, and draws the next one where it failed."""
         logits, state = self.score(model, state, state["iterate"])
-        loss = self._objective(logits, state["y"])
+        loss = self._objective(logits, state)
         state = self._keep_best(state, state["iterate"], logits, loss)
         fresh = self._random_start(model, state, seed)
         found = norms.expand(state["found"], fresh)

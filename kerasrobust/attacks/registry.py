@@ -6,17 +6,27 @@ from typing import Any
 
 from kerasrobust import specs
 from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
+from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
+from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
+from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
         FastGradientMethod,
         ProjectedGradientDescent,
+        RandomFastGradientMethod,
+        BasicIterativeMethod,
+        IterativeLeastLikelyClass,
+        MomentumIterativeMethod,
+        VirtualAdversarialMethod,
         CarliniL2Method,
         ElasticNet,
         HopSkipJump,

@@ -19,10 +19,19 @@ ROWS = [
     ("fgsm", {"eps": 0.4}),
     ("fgsm", {"eps": 2.0, "norm": 2}),
     ("fgsm", {"eps": 6.0, "norm": 1}),
+    ("fgsm", {"eps": 1.0, "minimal": True}),
+    ("fgsm", {"eps": 6.0, "minimal": True, "norm": 2}),
+    ("rand_fgsm", {"eps": 0.45}),
     ("pgd", {"eps": 0.3, "eps_step": 0.05, "max_iter": 10}),
     ("pgd", {"eps": 1.5, "eps_step": 0.3, "max_iter": 10, "norm": 2}),
     ("pgd", {"eps": 6.0, "eps_step": 1.0, "max_iter": 10, "norm": 1}),
     ("pgd", {"eps": 0.3, "eps_step": 0.05, "max_iter": 5, "num_random_init": 3}),
+    ("bim", {"eps": 0.3, "eps_step": None, "max_iter": 10}),
+    ("ilc", {"eps": 0.4, "eps_step": 0.05, "max_iter": 15}),
+    ("mifgsm", {"eps": 0.3, "eps_step": None, "max_iter": 10}),
+    ("mifgsm", {"eps": 1.5, "eps_step": 0.3, "max_iter": 10, "norm": 2}),
+    ("mifgsm", {"eps": 6.0, "eps_step": 1.0, "max_iter": 10, "norm": 1}),
+    ("vat", {"eps": 4.0, "max_iter": 5}),
     ("cwl2", {"max_iter": 30, "learning_rate": 0.2, "binary_search_steps": 5}),
     ("ead", {"max_iter": 20, "binary_search_steps": 6, "initial_const": 0.1}),
     ("ead", {"max_iter": 20, "binary_search_steps": 6, "decision_rule": "L1"}),
@@ -35,13 +44,13 @@ FIRST_ROWS = [row for i, row in enumerate(ROWS) if row[0] not in [name for name,
 
 def row_id(row):
     name, settings = row
-    told = ("norm", "decision_rule", "num_random_init")
+    told = ("norm", "decision_rule", "num_random_init", "minimal")
     return "-".join([name, *(f"{key}={settings[key]}" for key in told if key in settings)])
 
 
 def is_random(row):
-    name, settings = row
-    return name == "hsja" or settings.get("num_random_init", 0) > 0
+    attack = attacks.get(row[0], **row[1])
+    return attack.random or attack.get_config().get("num_random_init", 0) > 0
 
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=row_id)
@@ -150,13 +159,22 @@ def test_mask(row, classifier, samples):
 def test_targeted(row, classifier, samples):
     x, y = samples
     targets = (y + 1) % 10
-    changes = {"eps": row[1]["eps"] * 1.5} if "eps" in row[1] else {"init_size": 200}
-    if row[0] != "hsja" and "eps" not in row[1]:
-        changes = {}
+    attack = attacks.get(row[0], **row[1])
+    if not attack.can_target:
+        with pytest.raises(ValueError, match="cannot aim at a class. Received: targeted=True"):
+            run(row, classifier, x, targets, targeted=True)
+        return
+    changes = {}
+    if "eps" in row[1]:
+        largest = 1.0 if attack.norm == math.inf else math.inf
+        changes["eps"] = min(row[1]["eps"] * 1.5, largest)
+    elif row[0] == "hsja":
+        changes["init_size"] = 200
     result = run(row, classifier, x, targets, targeted=True, **changes)
     reached = classifier.predict(result.x_adv).argmax(axis=1) == targets
     np.testing.assert_array_equal(reached, result.success)
-    assert result.success.mean() >= (0.15 if row[0] == "fgsm" else 0.5)
+    one_step = getattr(attack, "max_iter", None) == 1
+    assert result.success.mean() >= (0.15 if one_step else 0.5)
     with pytest.raises(ValueError, match="targeted attack needs the target"):
         run(row, classifier, x, targeted=True)
 
