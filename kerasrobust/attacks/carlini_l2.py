@@ -120,15 +120,16 @@ class CarliniL2Method(base.Attack):
         if "mask" in state:
             gradient *= state["mask"]
 
+        # Adam with both bias corrections in the length of the step.
         k = tf.cast(state["k"] + 1, tf.float32)
-        mean = ADAM_MEAN * state["mean"] + (1 - ADAM_MEAN) * gradient
-        square = ADAM_SQUARE * state["square"] + (1 - ADAM_SQUARE) * tf.square(gradient)
-        mean_hat = mean / norms.expand(1 - ADAM_MEAN**k, mean)
-        square_hat = square / norms.expand(1 - ADAM_SQUARE**k, square)
-        step = params["learning_rate"] * mean_hat / (tf.sqrt(square_hat) + ADAM_TINY)
+        correction = tf.sqrt(1 - ADAM_SQUARE**k)
+        length = params["learning_rate"] * correction / (1 - ADAM_MEAN**k)
+        mean = state["mean"] + (1 - ADAM_MEAN) * (gradient - state["mean"])
+        square = state["square"] + (1 - ADAM_SQUARE) * (tf.square(gradient) - state["square"])
+        tiny = norms.expand(ADAM_TINY * correction, mean)
         state = {
             **state,
-            "w": state["w"] - step,
+            "w": state["w"] - norms.expand(length, mean) * mean / (tf.sqrt(square) + tiny),
             "mean": mean,
             "square": square,
             "best": tf.where(norms.expand(closer, x_adv), x_adv, state["best"]),
@@ -140,14 +141,9 @@ class CarliniL2Method(base.Attack):
         over, state = constant_search.ended(
             state, tf.square(distance) + penalty, params, self.abort_early
         )
-        state = constant_search.advance(state, over, params)
-        again = norms.expand(over, step)
-        return {
-            **state,
-            "w": tf.where(again, state["start"], state["w"]),
-            "mean": tf.where(again, 0.0, state["mean"]),
-            "square": tf.where(again, 0.0, state["square"]),
-        }
+        zeros = tf.zeros_like(mean)
+        fresh = {"w": state["start"], "mean": zeros, "square": zeros}
+        return constant_search.advance(state, over, params, fresh)
 
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return constant_search.done(state, params)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from kerasrobust import losses
+from kerasrobust import losses, norms
 from kerasrobust.attacks import base
 
 # A sample that no constant up to this one has fooled is given up.
@@ -71,29 +71,43 @@ def ended(
     return over | stuck, {**state, "last_loss": tf.where(look, loss, state["last_loss"])}
 
 
-def advance(state: base.State, over: tf.Tensor, params: base.Params) -> base.State:
-    """The next constant for the samples whose steps are over.
+def advance(
+    state: base.State, over: tf.Tensor, params: base.Params, fresh: base.State
+) -> base.State:
+    """The next constant, and the leaves in `fresh`, for the samples whose steps are over.
 
     The last of ten or more rounds takes the smallest constant that worked once more.
     """
-    constant, worked = state["constant"], state["worked"]
-    most = tf.where(worked, tf.minimum(state["most"], constant), state["most"])
-    least = tf.where(worked, state["least"], tf.maximum(state["least"], constant))
-    following = tf.where(tf.math.is_inf(most), constant * 10, (least + most) / 2)
-    tried = state["round"] + 1
-    rounds = params["binary_search_steps"]
-    last = (tried == rounds - 1) & (rounds >= 10)
-    following = tf.where(last & tf.math.is_finite(most), most, following)
-    return {
-        **state,
-        "constant": tf.where(over, following, constant),
-        "least": tf.where(over, least, state["least"]),
-        "most": tf.where(over, most, state["most"]),
-        "worked": worked & ~over,
-        "last_loss": tf.where(over, math.inf, state["last_loss"]),
-        "k": tf.where(over, 0, state["k"]),
-        "round": tf.where(over, tried, state["round"]),
-    }
+
+    def following() -> base.State:
+        constant, worked = state["constant"], state["worked"]
+        most = tf.where(worked, tf.minimum(state["most"], constant), state["most"])
+        least = tf.where(worked, state["least"], tf.maximum(state["least"], constant))
+        after = tf.where(tf.math.is_inf(most), constant * 10, (least + most) / 2)
+        tried = state["round"] + 1
+        rounds = params["binary_search_steps"]
+        last = (tried == rounds - 1) & (rounds >= 10) & tf.math.is_finite(most)
+        changed = {
+            **fresh,
+            "constant": tf.where(last, most, after),
+            "least": least,
+            "most": most,
+            "worked": tf.zeros_like(worked),
+            "last_loss": tf.fill(tf.shape(constant), math.inf),
+            "k": tf.zeros_like(tried),
+            "round": tried,
+        }
+        return {
+            key: tf.where(norms.expand(over, leaf), leaf, state[key])
+            for key, leaf in changed.items()
+        }
+
+    keys = [*fresh, "constant", "least", "most", "worked", "last_loss", "k", "round"]
+    # In most steps no sample is over, and nothing is to be computed.
+    changed = tf.cond(
+        tf.reduce_any(over), following, lambda: {key: tf.identity(state[key]) for key in keys}
+    )
+    return {**state, **changed}
 
 
 def done(state: base.State, params: base.Params) -> tf.Tensor:

@@ -130,15 +130,11 @@ class ElasticNet(base.Attack):
             "found": state["found"] | fooled,
             "worked": state["worked"] | fooled,
             "k": state["k"] + 1,
+            "iterate": iterate,
+            "slack": slack,
         }
         over, state = constant_search.ended(state, penalty, params, abort_early=False)
-        state = constant_search.advance(state, over, params)
-        again = norms.expand(over, x)
-        return {
-            **state,
-            "iterate": tf.where(again, x, iterate),
-            "slack": tf.where(again, x, slack),
-        }
+        return constant_search.advance(state, over, params, {"iterate": x, "slack": x})
 
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return constant_search.done(state, params)
