@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
@@ -17,10 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
-from art import metrics
-from art.attacks import evasion
-from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
-from art.estimators.estimator import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
+
+with warnings.catch_warnings():
+    # Some of ART's modules miss PyTorch aloud, which nothing here needs.
+    warnings.filterwarnings("ignore", message="PyTorch not found")
+    from art import metrics
+    from art.attacks import evasion
+    from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
+    from art.estimators.estimator import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
 
 from kerasrobust import checks
 from kerasrobust.attacks import base, drivers
@@ -253,66 +258,6 @@ def _estimator(shared: Classifier, shape: Any) -> ScoresEstimator:
 # ---- ART's attacks behind our contract ------------------------------------------------------
 
 
-class ArtAttack(base.Attack):
-    """An attack of ART that takes the arguments of the native attack of the same kind.
-
-    The arguments have ART's names, and the native attack's defaults, so that a configuration of
-    either runs both. What ART's class does not know is accepted and has no effect: `jit_compile`,
-    since ART runs on the host, and `early_stop` and `abort_early`, since it takes every step.
-    Success and distances are judged like any other attack's.
-
-    ART does not say which sample a pass was for, save in HopSkipJump, which goes from sample to
-    sample: `queries` and `gradients` divide the passes of a batch evenly. They include the ones in
-    which ART takes stock of its own success.
-    """
-
-    original: ClassVar[Any]
-    takes_mask: ClassVar[bool] = False
-
-    def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
-        """See `Attack.run`."""
-        model = self._bound()
-        if mask is not None and not self.takes_mask:
-            raise ValueError(
-                f"ART's {self.original.__name__} takes no mask. Received: mask of shape "
-                f"{np.shape(mask)}"
-            )
-        x, y = checks.unpack(x, y)
-        x = checks.check_samples(x, model)
-        if y is None and self.targeted:
-            raise ValueError("A targeted attack needs the target classes `y`. Received: y=None")
-        classes = model.nb_classes if model.is_keras or y is not None else None
-        labels = None if y is None else checks.check_labels(y, len(x), classes)
-        leaves = {"x": x}
-        if mask is not None:
-            leaves["mask"] = checks.check_mask(mask, x)
-        for key in SIZES:
-            value = getattr(self, key, None)
-            if value is not None:
-                leaves[key] = checks.check_per_sample(key, value, len(x))
-        return ArtJob(self, model, leaves).run(labels)
-
-    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Not offered: ART runs on the host."""
-        native = self.name.removeprefix("art:")
-        raise TypeError(
-            f"An attack of ART cannot be part of a graph: use {native!r}. "
-            f"Received: attack={self.name!r}"
-        )
-
-    def limit(self) -> int | None:
-        """Queries of one call after which ART's loop is taken for endless; None for no limit."""
-        return None
-
-    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
-        """ART's attack with these hyperparameters, `eps` and `eps_step` as given."""
-        config = {name: getattr(self, name) for name in self.get_config()}
-        config.update((key, size) for key, size in sizes.items() if key in config)
-        config["verbose"] = False  # the job shows progress
-        known = inspect.signature(self.original.__init__).parameters
-        return self.original(estimator, **{k: v for k, v in config.items() if k in known})
-
-
 class ArtJob(drivers.Job):
     """A run of an attack of ART: judged and counted as all others are."""
 
@@ -331,8 +276,6 @@ class ArtJob(drivers.Job):
                 if len(part):
                     self._attack(estimator, part)
                     bar.update(self.attack.max_steps() * len(part))
-
-    _drive_compiled = _drive_eager = _drive
 
     def _attack(self, estimator: ScoresEstimator, rows: np.ndarray) -> None:
         x, y = self.leaves["x"][rows], self.leaves["y"][rows]
@@ -356,6 +299,53 @@ class ArtJob(drivers.Job):
             moved = np.any(self.x_adv[rows] != x, axis=tuple(range(1, x.ndim)))
             self.found[rows] = moved
             self.gave_up[rows] = ~moved
+
+
+class ArtAttack(base.Attack):
+    """An attack of ART that takes the arguments of the native attack of the same kind.
+
+    The arguments have ART's names, and the native attack's defaults, so that a configuration of
+    either runs both. What ART's class does not know is accepted and has no effect: `jit_compile`,
+    since ART runs on the host, and `early_stop` and `abort_early`, since it takes every step.
+    Success and distances are judged like any other attack's.
+
+    ART does not say which sample a pass was for, save in HopSkipJump, which goes from sample to
+    sample: `queries` and `gradients` divide the passes of a batch evenly. They include the ones in
+    which ART takes stock of its own success.
+    """
+
+    original: ClassVar[Any]
+    takes_mask: ClassVar[bool] = False
+    job = ArtJob
+
+    def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
+        """See `Attack.run`."""
+        if mask is not None and not self.takes_mask:
+            raise ValueError(
+                f"ART's {self.original.__name__} takes no mask. Received: mask of shape "
+                f"{np.shape(mask)}"
+            )
+        return super().run(x, y, mask=mask)
+
+    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+        """Not offered: ART runs on the host."""
+        native = self.name.removeprefix("art:")
+        raise TypeError(
+            f"An attack of ART cannot be part of a graph: use {native!r}. "
+            f"Received: attack={self.name!r}"
+        )
+
+    def limit(self) -> int | None:
+        """Queries of one call after which ART's loop is taken for endless; None for no limit."""
+        return None
+
+    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
+        """ART's attack with these hyperparameters, `eps` and `eps_step` as given."""
+        config = {name: getattr(self, name) for name in self.get_config()}
+        config.update((key, size) for key, size in sizes.items() if key in config)
+        config["verbose"] = False  # the job shows progress
+        known = inspect.signature(self.original.__init__).parameters
+        return self.original(estimator, **{k: v for k, v in config.items() if k in known})
 
 
 class ArtFastGradientMethod(ArtAttack, FastGradientMethod):

@@ -119,10 +119,9 @@ def evaluate(
     if output is not None:
         _check_writable(output)
 
-    scores = classifier.predict(x, batch_size)
-    if not np.all(np.isfinite(scores)):
+    labels, confidence = classifier.judge(x, batch_size)
+    if not np.all(np.isfinite(confidence)):
         raise ValueError("The model's scores of the clean samples are not all finite.")
-    labels, confidence = _decide(classifier, scores, x, batch_size)
     nb_classes = classifier.nb_classes
     given = y is not None
     y = check_labels(y, len(x), nb_classes) if given else labels
@@ -130,7 +129,7 @@ def evaluate(
     store = None
     if output is not None:
         folder = pathlib.Path(output) / "results"
-        store = ResultStore(folder, data_fingerprint(classifier, x, y, scores))
+        store = ResultStore(folder, data_fingerprint(classifier, x, y, confidence))
 
     targets = (y + np.random.default_rng(seed).integers(1, nb_classes, len(y))) % nb_classes
     results: dict[str, AttackResult] = {}
@@ -345,12 +344,14 @@ def _references(
         if attack.name.startswith(_REFERENCE):
             continue
         reference = _REFERENCE + attack.name
-        if reference in art.ATTACKS:
-            checks[name] = registry.get({"name": reference, "config": attack.get_config()}).bind(
-                classifier
-            )
-        else:
+        if reference not in art.ATTACKS:
             missing.append(Finding("no_counterpart", f"ART has no attack to check {name} with."))
+            continue
+        recipe = registry.get({"name": reference, "config": attack.get_config()})
+        try:
+            checks[name] = recipe.bind(classifier)
+        except ValueError as error:
+            missing.append(Finding("no_counterpart", f"{name} is not checked: {error}"))
     return checks, missing
 
 
@@ -367,17 +368,3 @@ def _check_writable(output: str | os.PathLike[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-def _decide(
-    classifier: Classifier, scores: np.ndarray, x: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the clean samples and the probabilities of these labels."""
-    labels = scores.argmax(axis=1).astype(np.int64)
-    if classifier.votes > 1:
-        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-        labels = np.concatenate([classifier.decide(tf.constant(b)).numpy() for b in batches])
-        labels = labels.astype(np.int64)
-    shifted = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-    return labels, probabilities[np.arange(len(x)), labels]

@@ -36,11 +36,11 @@ def jsonable(value: Any) -> Any:
     return repr(value)
 
 
-def data_fingerprint(classifier: Classifier, x: np.ndarray, y: np.ndarray, scores) -> str:
+def data_fingerprint(classifier: Classifier, x: np.ndarray, y: np.ndarray, confidence) -> str:
     """Hash of everything but the attack that a result depends on.
 
     Data, labels, bounds, this package's version, and the model: architecture and weights of a
-    Keras model; of a callable, whose inside nobody sees, the scores it gives these samples.
+    Keras model; of a callable, whose inside nobody sees, its confidence on these samples.
     """
     digest = hashlib.sha256(f"{__version__} {classifier.clip_values} {classifier.votes}".encode())
     model = classifier.model
@@ -51,7 +51,7 @@ def data_fingerprint(classifier: Classifier, x: np.ndarray, y: np.ndarray, score
             digest.update(type(model).__name__.encode())
         arrays = [weight.numpy() for weight in model.weights]
     else:
-        arrays = [np.round(np.asarray(scores, np.float64), 3)]
+        arrays = [np.round(np.asarray(confidence, np.float64), 3)]
     for array in (x, y, *arrays):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.shape} {array.dtype}".encode())
