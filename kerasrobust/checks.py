@@ -64,14 +64,36 @@ def unpack(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(x, tf.data.Dataset):
         if y is not None:
             raise ValueError("With a tf.data.Dataset the labels come from it: leave `y` out.")
+        form = x.element_spec
+        parts = form if isinstance(form, tuple) else (form,)
+        if not all(isinstance(part, tf.TensorSpec) and part.shape.rank != 0 for part in parts):
+            raise ValueError(
+                "A tf.data.Dataset must give batches of `x` or `(x, y)`. "
+                f"Received: a tf.data.Dataset with elements {form}"
+            )
+        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "A tf.data.Dataset must end: leave out `repeat()`, or use `take(n)`. "
+                "Received: x=a tf.data.Dataset without end"
+            )
         batches = list(x.as_numpy_iterator())
         if not batches:
             raise ValueError("The data set is empty. Received: x=a tf.data.Dataset with no batch")
-        if isinstance(batches[0], tuple):
+        if len(parts) > 1:
             y = np.concatenate([batch[1] for batch in batches])
+        if isinstance(form, tuple):
             batches = [batch[0] for batch in batches]
         x = np.concatenate(batches)
-    return np.asarray(x), None if y is None else np.asarray(y)
+    return _array("x", x), None if y is None else _array("y", y)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be an array or a tensor. Received: {type(value).__name__} ({error})"
+        ) from error
 
 
 def check_samples(x: np.ndarray, classifier: Classifier) -> np.ndarray:
@@ -123,7 +145,7 @@ def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
         ValueError: If shape or values are none of these.
     """
     received = f"Received: y of shape {y.shape} and dtype {y.dtype}"
-    if y.dtype.kind not in "fiub" or len(y) != n or y.ndim not in (1, 2):
+    if y.dtype.kind not in "fiub" or y.ndim not in (1, 2) or len(y) != n:
         raise ValueError(f"`y` must be {n} integer labels or one-hot rows. {received}")
     if y.ndim == 2 and y.shape[1] > 1:
         if nb_classes is not None and y.shape[1] != nb_classes:

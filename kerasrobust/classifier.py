@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -13,13 +14,15 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from kerasrobust.checks import check_bounds, check_int
+from kerasrobust.checks import check_bounds, check_float, check_int
 
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
 UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES = 16
+# Keeps log p finite where a probability has underflown to zero.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 # Backward passes of a Jacobian that are laid out side by side in the graph.
 UNROLLED = 20
 
@@ -175,6 +178,8 @@ class Classifier:
             (False). By default this is seen from the outputs themselves.
         votes: Number of forward passes over which the label of a randomised model is voted.
         jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
+        timeout: Seconds that one call of a callable may take; a longer one counts as a failure of
+            the model. None waits for ever.
 
     Raises:
         TypeError: If `model` is none of the above.
@@ -191,31 +196,41 @@ class Classifier:
         from_logits: bool | None = None,
         votes: int = 1,
         jit_compile: bool | str = "auto",
+        timeout: float | None = None,
     ):
+        if isinstance(model, Classifier):
+            timeout = model.timeout if timeout is None else timeout
+            clip_values = model.clip_values if clip_values is None else clip_values
+            nb_classes = model.known_classes if nb_classes is None else nb_classes
+            input_shape = model._input_shape if input_shape is None else input_shape
+            from_logits = model._from_logits if from_logits is None else from_logits
+            model = model.model
         if _is_art_estimator(model):
             clip_values = model.clip_values if clip_values is None else clip_values
             nb_classes, input_shape = model.nb_classes, tuple(model.input_shape)
-            inner = getattr(model, "model", None)
-            model = inner if isinstance(inner, keras.Model) else model.predict
+            model = _inside_art(model)
         if not callable(model):
             raise TypeError(
                 "`model` must be a keras.Model, a Classifier, an ART estimator or a callable that "
                 f"returns scores. Received: model={model!r}"
             )
-        self.model = model
-        self.clip_values = check_bounds(
-            getattr(model, "clip_values", None) or (0.0, 1.0)
-            if clip_values is None
-            else clip_values
+        self.model: Any = model
+        if clip_values is None:
+            clip_values = getattr(model, "clip_values", None)
+        self.clip_values: tuple[float, float] = check_bounds(
+            (0.0, 1.0) if clip_values is None else clip_values
         )
         self.votes = check_int("votes", votes, 1)
         self.jit_compile = use_jit(jit_compile)
         self.is_keras = isinstance(model, keras.Model)
+        if timeout is not None:
+            timeout = check_float("timeout", timeout, above=True)
+        self.timeout = timeout
         self.has_gradient = self.is_keras
         self.queries = 0  # samples sent to a callable; a Keras model is counted by the attack
         self.traces: dict[str, int] = {}
         self.functions: dict[Any, Callable[..., Any]] = {}
-        self._from_logits = from_logits
+        self._from_logits: bool | None = from_logits
         self._probed = from_logits is not None or not self.is_keras
         self._nb_classes = nb_classes
         self._input_shape = tuple(input_shape) if input_shape is not None else None
@@ -320,7 +335,7 @@ class Classifier:
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
-            return tf.math.log(tf.maximum(scores, tf.float32.min))
+            return tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
@@ -439,7 +454,13 @@ class Classifier:
                 self.traces["predict"] = self.traces.get("predict", 0) + 1
                 return self.logits(batch)
 
-            forward = tf.function(traced, autograph=False, jit_compile=self.jit_compile)
+            # Without XLA the second batch size makes the graph one for all of them.
+            forward = tf.function(
+                traced,
+                autograph=False,
+                jit_compile=self.jit_compile,
+                reduce_retracing=not self.jit_compile,
+            )
             self.functions["predict"] = forward
         outputs = []
         rows = min(batch_size, max(len(x), 1))
@@ -470,13 +491,15 @@ class Classifier:
             return np.zeros((0, self._nb_classes or 2), np.float32)
         self.queries += len(x)
         try:
-            scores = np.asarray(self.model(x), np.float32)
+            scores = np.asarray(_within(self.timeout, self.model, x), np.float32)
         except Exception as error:
             raise ModelFailure(f"The model raised {type(error).__name__}: {error}") from error
+        if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
+            # Settled by the first call, so that it does not depend on what a batch holds.
+            self._from_logits = not _are_probabilities(scores)
         if scores.ndim == 2 and scores.shape[1] == 1:
-            positive = scores
-            rest = 1.0 - positive if _within_unit(positive) else np.zeros_like(positive)
-            scores = np.concatenate([rest, positive], axis=1)
+            rest = np.zeros_like(scores) if self._from_logits else 1.0 - scores
+            scores = np.concatenate([rest, scores], axis=1)
         expected = (len(x), self._nb_classes or (scores.shape[-1] if scores.ndim else 0))
         if scores.shape != expected:
             raise ModelFailure(
@@ -485,10 +508,8 @@ class Classifier:
         if not np.isfinite(scores).all():
             raise ModelFailure("The model returned scores that are not finite.")
         self._nb_classes = scores.shape[1]
-        if self._from_logits is None:
-            self._from_logits = not _are_probabilities(scores)
         if not self._from_logits:
-            scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+            scores = np.log(np.maximum(scores, SMALLEST_PROBABILITY))
         return scores
 
     def black_box(self) -> BlackBox:
@@ -519,11 +540,54 @@ class BlackBox:
         return self._classifier.decide(x)
 
 
+def _within(timeout: float | None, call: Callable[[np.ndarray], Any], x: np.ndarray) -> Any:
+    """`call(x)`, or a `TimeoutError` when it takes longer.
+
+    Python cannot end a call from outside: it goes on in a thread that keeps no program from ending.
+    """
+    if timeout is None:
+        return call(x)
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            outcome["scores"] = call(x)
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {timeout:g} s")
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["scores"]
+
+
 _SHARED: weakref.WeakValueDictionary[Any, Classifier] = weakref.WeakValueDictionary()
 
 
 def _is_art_estimator(model: Any) -> bool:
     return any(base.__module__.startswith("art.estimators") for base in type(model).__mro__)
+
+
+def _inside_art(estimator: Any) -> Any:
+    """The Keras model of an ART estimator, or `predict` where the estimator does more than it."""
+    inner = getattr(estimator, "model", None)
+    around = [
+        *(getattr(estimator, "preprocessing_operations", None) or ()),
+        *(getattr(estimator, "postprocessing_defences", None) or ()),
+    ]
+    # (0, 1), the default: nothing is subtracted and nothing divided.
+    around = [step for step in around if not _changes_nothing(step)]
+    return inner if isinstance(inner, keras.Model) and not around else estimator.predict
+
+
+def _changes_nothing(step: Any) -> bool:
+    if not type(step).__name__.startswith("StandardisationMeanStd"):
+        return False
+    return bool(np.all(np.asarray(step.mean) == 0) and np.all(np.asarray(step.std) == 1))
 
 
 def _within_unit(scores: np.ndarray) -> bool:

@@ -31,10 +31,11 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"A specification must look like 'name' or 'name:key=value'. Received: {text!r}"
         )
-    head, parts = text.strip(), ""
+    text = text.strip()
+    head, parts = text, ""
     if "=" in text:
-        head, _, parts = text.strip()[: text.index("=")].rpartition(":")
-        parts += text.strip()[text.index("=") :]
+        head, _, parts = text[: text.index("=")].rpartition(":")
+        parts += text[text.index("=") :]
         if not head:
             raise ValueError(
                 f"A specification must look like 'name:key=value,key=value'. Received: {text!r}"
@@ -47,8 +48,12 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
                 f"Each argument of a specification must be 'key=value'. "
                 f"Received: {part!r} in {text!r}"
             )
+        if key.strip() in arguments:
+            raise ValueError(
+                f"Each argument of a specification must be given once. Received: {text!r}"
+            )
         arguments[key.strip()] = _parse_value(value.strip())
-    return head.strip().rstrip(":"), arguments
+    return head.rstrip(":"), arguments
 
 
 def near_match(name: str, names: Iterable[str]) -> str:
