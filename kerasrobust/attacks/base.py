@@ -116,6 +116,8 @@ class Attack:
             )
         self.batch_size = check_int("batch_size", batch_size, 1)
         self.seed = check_int("seed", seed, 0)
+        if self.seed >= 2**32:  # it enters the graph as 32 bits
+            raise ValueError(f"`seed` must be smaller than 2**32. Received: seed={seed!r}")
         self.verbose = check_bool("verbose", verbose)
         self.jit_compile = jit_compile
         use_jit(jit_compile)
@@ -293,7 +295,7 @@ class Attack:
         if eps is None or self.norm != math.inf:
             return
         largest, span = float(np.max(eps)), clip_values[1] - clip_values[0]
-        if largest > span or (span > 2 and 0 < largest < span / 1000):
+        if largest > span or (span > 2 and 0 < largest < span / 500):
             raise ValueError(
                 f"`eps` does not fit inputs in {clip_values}: it is in the unit of the inputs. "
                 f"Received: eps={eps!r}"

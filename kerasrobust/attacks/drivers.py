@@ -72,6 +72,12 @@ class Job:
         attack, x = self.attack, self.leaves["x"]
         everything = np.arange(self.n)
         clean_labels, clean_confidence = self._predict(x, everything)
+        broken = int((~np.isfinite(clean_confidence)).sum())
+        if broken:
+            raise ValueError(
+                "The model must return finite scores. Received: NaN or infinite scores for "
+                f"{broken} of {self.n} clean samples"
+            )
         y = clean_labels if labels_given is None else labels_given
         if labels_given is not None:  # a callable has told its number of classes by now
             check_labels(y, self.n, self.classifier.known_classes)

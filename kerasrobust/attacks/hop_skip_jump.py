@@ -137,6 +137,10 @@ class HopSkipJump(base.Attack):
     def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
+    def _static_key(self) -> tuple[Any, ...]:
+        # They decide how many directions one pass draws, and so which ones.
+        return (*super()._static_key(), self.init_eval, self.batch_size)
+
     def _random_start(
         self, model: Any, state: base.State, params: base.Params, seed: Any
     ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
