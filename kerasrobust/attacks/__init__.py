@@ -3,7 +3,9 @@
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
+from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
@@ -12,6 +14,7 @@ from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDesc
 from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
 from kerasrobust.attacks.registry import get, names
 from kerasrobust.attacks.result import AttackInterrupted, AttackResult
+from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 
 __all__ = [
@@ -20,13 +23,16 @@ __all__ = [
     "AttackResult",
     "BasicIterativeMethod",
     "CarliniL2Method",
+    "DeepFool",
     "ElasticNet",
+    "FastAdaptiveBoundary",
     "FastGradientMethod",
     "HopSkipJump",
     "IterativeLeastLikelyClass",
     "MomentumIterativeMethod",
     "ProjectedGradientDescent",
     "RandomFastGradientMethod",
+    "SaliencyMapMethod",
     "VirtualAdversarialMethod",
     "get",
     "names",

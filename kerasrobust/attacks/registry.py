@@ -8,13 +8,16 @@ from kerasrobust import specs
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
+from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
 from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
+from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -27,8 +30,11 @@ ATTACKS: dict[str, type[Attack]] = {
         IterativeLeastLikelyClass,
         MomentumIterativeMethod,
         VirtualAdversarialMethod,
+        SaliencyMapMethod,
         CarliniL2Method,
         ElasticNet,
+        FastAdaptiveBoundary,
+        DeepFool,
         HopSkipJump,
     )
 }

@@ -32,9 +32,15 @@ ROWS = [
     ("mifgsm", {"eps": 1.5, "eps_step": 0.3, "max_iter": 10, "norm": 2}),
     ("mifgsm", {"eps": 6.0, "eps_step": 1.0, "max_iter": 10, "norm": 1}),
     ("vat", {"eps": 4.0, "max_iter": 5}),
+    ("jsma", {"theta": 1.0}),
+    ("jsma", {"theta": -0.5, "gamma": 0.8}),
     ("cwl2", {"max_iter": 30, "learning_rate": 0.2, "binary_search_steps": 5}),
     ("ead", {"max_iter": 20, "binary_search_steps": 6, "initial_const": 0.1}),
     ("ead", {"max_iter": 20, "binary_search_steps": 6, "decision_rule": "L1"}),
+    ("deepfool", {}),
+    ("fab", {"max_iter": 10}),
+    ("fab", {"max_iter": 10, "norm": 2}),
+    ("fab", {"max_iter": 10, "norm": 1}),
     ("hsja", {"max_iter": 3, "max_eval": 40, "init_eval": 40}),
     ("hsja", {"max_iter": 3, "max_eval": 40, "init_eval": 40, "norm": math.inf}),
 ]
@@ -44,7 +50,7 @@ FIRST_ROWS = [row for i, row in enumerate(ROWS) if row[0] not in [name for name,
 
 def row_id(row):
     name, settings = row
-    told = ("norm", "decision_rule", "num_random_init", "minimal")
+    told = ("norm", "decision_rule", "num_random_init", "minimal", "theta")
     return "-".join([name, *(f"{key}={settings[key]}" for key in told if key in settings)])
 
 
