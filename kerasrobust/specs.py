@@ -53,7 +53,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
                 f"Each argument of a specification must be given once. Received: {text!r}"
             )
         arguments[key.strip()] = _parse_value(value.strip())
-    return head.rstrip(":"), arguments
+    return head.strip().rstrip(":"), arguments
 
 
 def near_match(name: str, names: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from kerasrobust import specs
         ("art:pgd:eps=0.1", ("art:pgd", {"eps": 0.1})),
         ("a:eps=-1e-3", ("a", {"eps": -0.001})),
         ("a:b=(pgd:eps=0.3,max_iter=7),c=0", ("a", {"b": "pgd:eps=0.3,max_iter=7", "c": 0})),
+        ("pgd :eps=1", ("pgd", {"eps": 1})),
         ("    a:path=x:y", ("a", {"path": "x:y"})),
         ("a:b=1/0", ("a", {"b": "1/0"})),
     ],
