@@ -1,0 +1,252 @@
+"""Every wrong input gets one clear error before any work is done.
+
+Another Keras backend is in `test_package.py`.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasrobust
+from kerasrobust import attacks, models
+from kerasrobust.classifier import Classifier
+
+X = np.random.default_rng(0).random((4, 6, 6, 1)).astype(np.float32)
+Y = np.array([0, 1, 2, 0])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3, activation="softmax")]
+    )
+
+
+@pytest.fixture(scope="module")
+def bytes_model():
+    """For pixels of 0..255."""
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(3)]
+    )
+    return Classifier(model, (0, 255))
+
+
+CHANGED = {"nan": np.where(X > 0.5, np.nan, X), "inf": np.where(X > 0.5, np.inf, X)}
+
+SAMPLES = {
+    "shape": (X[:, :5], r"input shape \(n, 6, 6, 1\). Received: x of shape \(4, 5, 6, 1\)"),
+    "no channel": (X[..., 0], r"input shape \(n, 6, 6, 1\). Received: x of shape \(4, 6, 6\)"),
+    "one sample": (X[0], r"input shape \(n, 6, 6, 1\). Received: x of shape \(6, 6, 1\)"),
+    "empty": (X[:0], r"with n >= 1. Received: x of shape \(0, 6, 6, 1\)"),
+    "scalar": (0.5, r"batch of samples.*Received: x of shape \(\)"),
+    "bytes": ((X * 255).astype(np.uint8), r"bounds clip_values=\(0, 1\). Received: values from"),
+    "negative": (X - 0.5, r"bounds clip_values=\(0, 1\). Received: values from -0\.\d+ to"),
+    "nan": (CHANGED["nan"], "`x` must be finite. Received: x with NaN or inf"),
+    "inf": (CHANGED["inf"], "`x` must be finite. Received: x with NaN or inf"),
+    "ragged": ([[1.0, 2.0], [3.0]], "`x` must be an array or a tensor. Received: list"),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+@pytest.mark.parametrize("name", attacks.names())
+def test_samples(name, case, model):
+    x, message = SAMPLES[case]
+    with pytest.raises(ValueError, match=message):
+        attacks.get(name).bind(model).generate(x)
+
+
+@pytest.mark.parametrize("x", [X.astype(str), X.astype(object), X.astype(complex), None])
+def test_dtype(x, model):
+    with pytest.raises(TypeError, match="`x` must hold numbers. Received: x of dtype"):
+        attacks.get("fgsm").bind(model).generate(x)
+
+
+def test_unit_data_on_a_model_of_bytes(bytes_model):
+    attack = attacks.get("fgsm", eps=8).bind(bytes_model)
+    message = r"looks like values in 0..1.*clip_values=\(0, 255\). Received: values from"
+    with pytest.raises(ValueError, match=message):
+        attack.generate(X)
+    attack.generate(np.zeros_like(X))  # a black image is one in either unit
+    attack.generate(np.round(X * 255))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+@pytest.mark.parametrize("eps", [8 / 255, 0.3, [0.1, 0.2, 0.3, 0.1]])
+def test_eps_of_the_unit_range_beside_bytes(name, eps, bytes_model):
+    message = r"`eps` does not fit inputs in \(0.0, 255.0\).*Received: eps="
+    with pytest.raises(ValueError, match=message):
+        attacks.get(name, eps=eps).bind(bytes_model)
+
+
+def test_eps_of_bytes_beside_the_unit_range(model, bytes_model):
+    with pytest.raises(ValueError, match=r"does not fit inputs in \(0.0, 1.0\).*Received: eps=8"):
+        attacks.FastGradientMethod(model, eps=8)
+    attacks.FastGradientMethod(bytes_model, eps=8)
+    attacks.FastGradientMethod(bytes_model, eps=0)
+    attacks.FastGradientMethod(model, eps=8, norm=1)  # within reach of 36 pixels
+
+
+LABELS = {
+    "out of range": ([0, 1, 2, 3], "integers from 0 to 2. Received: labels from 0 to 3"),
+    "negative": ([0, 1, 2, -1], "integers from 0 to 2. Received: labels from -1 to 2"),
+    "too few": ([0, 1], r"4 integer labels or one-hot rows. Received: y of shape \(2,\)"),
+    "scalar": (1, r"4 integer labels or one-hot rows. Received: y of shape \(\)"),
+    "columns": (np.eye(4)[[0, 1, 2, 3]], r"must have 3 columns. Received: y of shape \(4, 4\)"),
+    "soft": (np.full((4, 3), 1 / 3), "must be one-hot. Received: y of shape"),
+    "two hot": (np.ones((4, 3), int), "must be one-hot. Received: y of shape"),
+    "fraction": ([0.5, 1, 2, 0], "must hold integer labels. Received: y of shape"),
+    "nan": ([np.nan, 1, 2, 0], "must hold integer labels. Received: y of shape"),
+    "text": (["a", "b", "c", "d"], "4 integer labels or one-hot rows. Received: y of shape"),
+    "rank": (np.zeros((4, 3, 1)), r"4 integer labels or one-hot.*shape \(4, 3, 1\)"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels(case, model):
+    y, message = LABELS[case]
+    with pytest.raises(ValueError, match=message):
+        attacks.get("fgsm").bind(model).generate(X, y)
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 2), (5, 6, 6, 1), (4,), (2, 4, 6, 6, 1)])
+def test_mask_of_a_wrong_shape(shape, model):
+    message = r"`mask` must have the shape \(4, 6, 6, 1\) or \(6, 6, 1\). Received: mask of shape"
+    with pytest.raises(ValueError, match=message):
+        attacks.get("fgsm").bind(model).generate(X, Y, mask=np.ones(shape))
+
+
+@pytest.mark.parametrize("mask", [np.full((6, 6, 1), 0.5), np.full((6, 6, 1), np.nan), "all"])
+def test_mask_values(mask, model):
+    with pytest.raises(ValueError, match="`mask` must hold zeros and ones only. Received:"):
+        attacks.get("fgsm").bind(model).generate(X, Y, mask=mask)
+
+
+ARGUMENTS = {
+    "negative eps": ("pgd", {"eps": -0.1}, "`eps` must be a number >= 0. Received: eps=-0.1"),
+    "negative eps of one": ("pgd", {"eps": [0.1, -1]}, "`eps` must hold finite numbers >= 0"),
+    "nan eps": ("pgd", {"eps": np.nan}, "`eps` must be a number >= 0. Received: eps=nan"),
+    "text eps": ("fgsm", {"eps": "big"}, "`eps` must be a number >= 0. Received: eps='big'"),
+    "eps_step": ("pgd", {"eps_step": -1}, "`eps_step` must be a number >= 0. Received: eps_step"),
+    "norm": ("pgd", {"norm": 3}, "`norm` must be one of 1, 2, inf. Received: norm=3"),
+    "norm of hsja": ("hsja", {"norm": 1}, "`norm` must be one of 2, inf. Received: norm=1"),
+    "max_iter": ("pgd", {"max_iter": 0}, "`max_iter` must be an integer >= 1. Received: max_iter"),
+    "seed": ("pgd", {"seed": -1}, "`seed` must be an integer >= 0. Received: seed=-1"),
+    "large seed": ("pgd", {"seed": 2**32}, r"smaller than 2\*\*32. Received: seed=4294967296"),
+    "batch_size": ("pgd", {"batch_size": 0}, "`batch_size` must be an integer >= 1. Received:"),
+    "targeted": ("pgd", {"targeted": "yes"}, "`targeted` must be True or False. Received:"),
+    "jit": ("pgd", {"jit_compile": "on"}, "must be True, False or 'auto'. Received: jit_compile"),
+    "confidence": ("cwl2", {"confidence": -1}, "`confidence` must be a number >= 0. Received:"),
+    "rate": ("cwl2", {"learning_rate": 0}, "`learning_rate` must be a number > 0. Received:"),
+    "rule": ("ead", {"decision_rule": "L0"}, "must be one of EN, L1, L2. Received: decision_rule"),
+    "evaluations": (
+        "hsja",
+        {"init_eval": 10, "max_eval": 5},
+        "`max_eval` must be at least `init_eval`. Received: init_eval=10, max_eval=5",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_arguments(case):
+    name, arguments, message = ARGUMENTS[case]
+    with pytest.raises(ValueError, match=message):
+        attacks.get(name, **arguments)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="Unknown attack 'pdg'. Did you mean 'pgd'.*Known names:"):
+        attacks.get("pdg")
+    with pytest.raises(ValueError, match="Unknown attack 'art:pdg'. Did you mean 'art:pgd'"):
+        attacks.get("art:pdg")
+    with pytest.raises(TypeError, match="An attack must be given as a name.*Received: 3"):
+        attacks.get(3)
+    with pytest.raises(TypeError, match="'epsilon'. Its arguments are: norm, eps, eps_step"):
+        attacks.get("pgd:epsilon=0.1")
+
+
+def test_unknown_defense(model):
+    with pytest.raises(ValueError, match="Did you mean 'brelu'.*Received: defense='brelo'"):
+        kerasrobust.wrap(model, defense="brelo")
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_targets_are_needed(name, model):
+    if not attacks.get(name).can_target:
+        with pytest.raises(ValueError, match="targeted"):
+            attacks.get(name, targeted=True)
+        return
+    with pytest.raises(ValueError, match="needs the target classes `y`. Received: y=None"):
+        attacks.get(name, targeted=True).bind(model).generate(X)
+
+
+def test_a_model_with_no_gradient_path():
+    inputs = keras.Input((6, 6, 1))
+    cut = keras.ops.cast(inputs > 0.5, "float32")
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(cut)))
+    with pytest.raises(ValueError, match=r"no gradient path.*black-box attack. Received: model="):
+        attacks.get("pgd").bind(model).generate(X, Y)
+    attacks.get("hsja", max_iter=1).bind(model).generate(X, Y)
+    with pytest.raises(TypeError, match=r"needs gradients.*black-box attack. Received: model="):
+        attacks.get("pgd").bind(lambda x: np.zeros((len(x), 3)))
+
+
+def test_a_model_that_returns_nan():
+    model = keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)])
+    model.layers[-1].bias.assign([0.0, np.nan, 0.0])
+    with pytest.raises(
+        ValueError, match="finite scores. Received: NaN or infinite scores for 4 of"
+    ):
+        attacks.get("pgd").bind(model).generate(X, Y)
+
+
+def test_a_recipe_without_a_model():
+    with pytest.raises(ValueError, match=r"has no model yet.*`bind\(model\)`"):
+        attacks.get("pgd").generate(X)
+
+
+@pytest.mark.parametrize("given", [3, "model.keras", X])
+def test_no_model(given):
+    with pytest.raises(TypeError, match=r"`model` must be a keras.Model.*Received: model="):
+        attacks.get("pgd").bind(given)
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Expected a Keras model file.*Received: path="):
+        models.load(tmp_path / "missing.keras")
+    broken = tmp_path / "broken.keras"
+    broken.write_text("no zip")
+    with pytest.raises(ValueError, match=r"cannot be read.*Received: path=.*broken.keras"):
+        models.load(broken)
+    other = tmp_path / "picture.png"
+    other.write_text("no model")
+    with pytest.raises(ValueError, match=r"ending in .keras or .h5. Received: path=.*picture.png"):
+        models.load(other)
+
+
+def test_nothing_is_asked_of_a_callable_before_the_checks():
+    asked = []
+
+    def service(x):
+        asked.append(len(x))
+        return np.zeros((len(x), 3))
+
+    attack = attacks.get("hsja").bind(Classifier(service, nb_classes=3))
+    for x, y, mask in (
+        (X * 255, Y, None),
+        (X, Y + 5, None),
+        (X, Y, np.ones(7)),
+        (X[:0], None, None),
+    ):
+        with pytest.raises(ValueError, match="Received: "):
+            attack.generate(x, y, mask=mask)
+    assert asked == []
+
+
+def test_a_graph_takes_one_eps(model):
+    attack = attacks.get("fgsm", eps=[0.1] * 4).bind(model)
+    with pytest.raises(ValueError, match="must be one number where an attack is part of a graph"):
+        attack.perturb(tf.constant(X), tf.constant(Y), seed=tf.constant([0, 0]))
