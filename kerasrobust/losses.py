@@ -32,6 +32,21 @@ def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tenso
     return tf.math.divide_no_nan(-margin(logits, labels), top[:, 0] - top[:, 2])
 
 
+def targeted_difference_of_logits_ratio(
+    logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor
+) -> tf.Tensor:
+    """`-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`, `[batch]`.
+
+    Croce & Hein, as above, eq. 7. It needs at least four classes.
+    """
+    classes = tf.shape(logits)[-1]
+    difference = tf.one_hot(labels, classes) - tf.one_hot(targets, classes)
+    top = tf.math.top_k(logits, k=4).values
+    return tf.math.divide_no_nan(
+        -tf.reduce_sum(logits * difference, axis=-1), top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    )
+
+
 def kl_divergence(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
     """`KL(softmax(p) || softmax(q))`, `[batch]`."""
     log_p = tf.nn.log_softmax(logits_p)

@@ -104,6 +104,50 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
     return tf.reshape(shrunk, tf.shape(delta))
 
 
+def project_l1_in_box(
+    delta: tf.Tensor, eps: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor
+) -> tf.Tensor:
+    """Euclidean projection of each sample onto the L1 ball intersected with a box around zero.
+
+    Entry i becomes `sign(d_i) * clip(|d_i| - t, 0, room_i)`, `room_i` the way to the edge of the
+    box, with the one threshold `t >= 0` at which the sizes add up to `eps`. Their sum is piecewise
+    linear in `t` with a kink at each `|d_i|` and `|d_i| - room_i`, and is solved for exactly
+    (Croce & Hein, "Mind the Box", 2021, arXiv:2103.01208, proposition 2.2).
+
+    Args:
+        delta: `[batch, ...]`.
+        eps: Radii, `[batch]`.
+        lower: Lower edges, shape of `delta`, none above zero.
+        upper: Upper edges, likewise, none below zero.
+
+    Returns:
+        A tensor of the shape of `delta`.
+    """
+    flat = flatten(delta)
+    size, eps = tf.abs(flat), tf.reshape(eps, [-1, 1])
+    room = flatten(tf.where(delta > 0, upper, -lower))
+    kinks = tf.concat([size, size - room], axis=1)
+    order = tf.argsort(kinks, axis=1, direction="DESCENDING")
+    kinks = tf.gather(kinks, order, axis=1, batch_dims=1)
+    # Going down, the sum grows by one for each entry below its own size and not yet at the edge.
+    entering = tf.where(order < tf.shape(size)[1], 1.0, -1.0)
+    slope = tf.cumsum(entering, axis=1)
+    gaps = kinks[:, :-1] - kinks[:, 1:]
+    total = tf.cumsum(slope[:, :-1] * gaps, axis=1)
+    below = tf.reduce_sum(tf.cast(total < eps, tf.int32), axis=1, keepdims=True)
+    # The kink below which the sum reaches eps, and the sum there.
+    start = tf.minimum(below, tf.shape(gaps)[1] - 1)
+    reached = tf.concat([tf.zeros_like(eps), total], axis=1)
+    at, kink, rate = (
+        tf.gather(values, start, axis=1, batch_dims=1) for values in (reached, kinks, slope)
+    )
+    threshold = tf.maximum(kink - tf.math.divide_no_nan(eps - at, rate), 0.0)
+    inside = tf.reduce_sum(tf.minimum(size, room), axis=1, keepdims=True) <= eps
+    threshold = tf.where(inside, 0.0, threshold)
+    shrunk = tf.sign(flat) * tf.clip_by_value(size - threshold, 0.0, room)
+    return tf.reshape(shrunk, tf.shape(delta))
+
+
 def ascent_direction(
     gradient: tf.Tensor, length: tf.Tensor, order: float, lower: tf.Tensor, upper: tf.Tensor
 ) -> tf.Tensor:

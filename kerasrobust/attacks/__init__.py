@@ -1,5 +1,6 @@
 """Attacks: one file each, their contract in `base.py`, their names in `registry.py`."""
 
+from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
@@ -21,6 +22,7 @@ __all__ = [
     "Attack",
     "AttackInterrupted",
     "AttackResult",
+    "AutoProjectedGradientDescent",
     "BasicIterativeMethod",
     "CarliniL2Method",
     "DeepFool",

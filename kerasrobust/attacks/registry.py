@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kerasrobust import specs
+from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
@@ -29,6 +30,7 @@ ATTACKS: dict[str, type[Attack]] = {
         BasicIterativeMethod,
         IterativeLeastLikelyClass,
         MomentumIterativeMethod,
+        AutoProjectedGradientDescent,
         VirtualAdversarialMethod,
         SaliencyMapMethod,
         CarliniL2Method,

@@ -21,12 +21,18 @@ class SaliencyMapMethod(base.Attack):
     Of all pairs `(p, q)` in the search domain the one with the largest `-alpha * beta` is changed
     by `theta`, where `alpha = sum_{i in {p, q}} dF_t/dx_i` must be positive and
     `beta = sum_{i in {p, q}} sum_{j != t} dF_j/dx_i` negative (for `theta < 0` the other way
-    round). `F` are the logits, as in the paper. A pixel leaves the domain at the edge of the box;
-    the rest is out of bounds once the fraction `gamma` has been changed.
+    round). A pixel leaves the domain at the edge of the box; the rest is out of bounds once the
+    fraction `gamma` has been changed.
+
+    `F` are the probabilities of the model, or the logits with which the paper replaced them in its
+    experiments. Probabilities sum to one, so that `beta = -alpha` and the pair holds the two
+    largest `dF_t/dx_i`; they are taken from `d log F_t / dx_i`, which has the same order and does
+    not vanish. Half as many pixels need be changed as with logits, whose second term also counts
+    classes that are out of the race.
 
     Without a target the class to reach is the runner-up at the clean sample, and the attack ends
     as soon as the class is left; ART draws a class at random. ART's class of this name takes the
-    two pixels with the largest `dF_t/dx_i`, which is alpha alone; this one maximises the paper's
+    two pixels with the largest `dF_t/dx_i`, alpha alone, whatever `F`; this one maximises the
     saliency, exactly, over all pairs.
 
     Reference: Papernot et al., "The Limitations of Deep Learning in Adversarial Settings", 2016,
@@ -37,6 +43,7 @@ class SaliencyMapMethod(base.Attack):
         theta: Change of each of the two pixels, in the unit of the inputs; positive or negative.
         gamma: Largest fraction of the pixels (of the features, where there are channels) that may
             be changed, above 0 and up to 1.
+        outputs: What `F` is: ``"probabilities"`` or ``"logits"``.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
@@ -57,6 +64,7 @@ class SaliencyMapMethod(base.Attack):
         *,
         theta: float = 0.1,
         gamma: float = 1.0,
+        outputs: str = "probabilities",
         **common: Unpack[base.Common],
     ):
         self.theta = checks.check_float("theta", theta, -math.inf)
@@ -65,6 +73,11 @@ class SaliencyMapMethod(base.Attack):
             raise ValueError(f"`theta` must not be 0. Received: theta={theta!r}")
         if self.gamma > 1:
             raise ValueError(f"`gamma` must be a number <= 1. Received: gamma={gamma!r}")
+        if outputs not in ("probabilities", "logits"):
+            raise ValueError(
+                f"`outputs` must be 'probabilities' or 'logits'. Received: outputs={outputs!r}"
+            )
+        self.outputs = outputs
         super().__init__(model, **common)
 
     def check(self) -> None:
@@ -106,11 +119,13 @@ class SaliencyMapMethod(base.Attack):
     ) -> base.State:
         x, sign = state["iterate"], math.copysign(1.0, self.theta)
 
-        def target_and_others(logits: tf.Tensor) -> tf.Tensor:
+        def weigh(logits: tf.Tensor) -> tf.Tensor:
             own = tf.one_hot(state["goal"], tf.shape(logits)[1])
+            if self.outputs == "probabilities":
+                return sign * (own - tf.nn.softmax(logits))[:, None]
             return sign * tf.stack([own, own - 1.0], axis=1)
 
-        logits, jacobian, state = self.differentiate_classes(model, state, x, target_and_others)
+        logits, jacobian, state = self.differentiate_classes(model, state, x, weigh)
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
         fooled = self.is_adversarial(labels, state["y"])
 
@@ -123,9 +138,11 @@ class SaliencyMapMethod(base.Attack):
         allowed = params["gamma"] * tf.cast(tf.shape(changed)[1], tf.float32)
         used = tf.reduce_sum(tf.cast(changed, tf.float32), axis=1)
         free &= changed | (used + 2 <= allowed)[:, None]
-        pair, found = most_salient_pair(
-            norms.flatten(jacobian[:, 0]), norms.flatten(jacobian[:, 1]), free
-        )
+        alpha = norms.flatten(jacobian[:, 0])
+        if self.outputs == "probabilities":
+            pair, found = most_salient_two(alpha, free)
+        else:
+            pair, found = most_salient_pair(alpha, norms.flatten(jacobian[:, 1]), free)
         moves = found & ~fooled
         chosen = pair & moves[:, None]
         shape = tf.shape(x)
@@ -142,6 +159,14 @@ class SaliencyMapMethod(base.Attack):
 
     def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["iterate"]
+
+
+def most_salient_two(alpha: tf.Tensor, free: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The two free pixels with the largest gain, `[batch, pixels]`, and whether it is one."""
+    top = tf.math.top_k(tf.where(free, alpha, -math.inf), k=2)
+    found = tf.reduce_sum(top.values, axis=1) > 0
+    pair = tf.one_hot(top.indices, alpha.shape[1], on_value=True, off_value=False)
+    return tf.reduce_any(pair, axis=1) & found[:, None], found
 
 
 def most_salient_pair(

@@ -32,7 +32,21 @@ ROWS = [
     ("mifgsm", {"eps": 1.5, "eps_step": 0.3, "max_iter": 10, "norm": 2}),
     ("mifgsm", {"eps": 6.0, "eps_step": 1.0, "max_iter": 10, "norm": 1}),
     ("vat", {"eps": 4.0, "max_iter": 5}),
+    ("apgd", {"eps": 0.3, "max_iter": 10, "nb_random_init": 1}),
+    ("apgd", {"eps": 1.5, "max_iter": 10, "nb_random_init": 2, "norm": 2}),
+    ("apgd", {"eps": 6.0, "max_iter": 20, "nb_random_init": 1, "norm": 1}),
+    (
+        "apgd",
+        {
+            "eps": 0.3,
+            "max_iter": 10,
+            "nb_random_init": 1,
+            "loss_type": "difference_logits_ratio",
+            "nb_target_classes": 3,
+        },
+    ),
     ("jsma", {"theta": 1.0}),
+    ("jsma", {"theta": 1.0, "outputs": "logits"}),
     ("jsma", {"theta": -0.5, "gamma": 0.8}),
     ("cwl2", {"max_iter": 30, "learning_rate": 0.2, "binary_search_steps": 5}),
     ("ead", {"max_iter": 20, "binary_search_steps": 6, "initial_const": 0.1}),
@@ -50,7 +64,7 @@ FIRST_ROWS = [row for i, row in enumerate(ROWS) if row[0] not in [name for name,
 
 def row_id(row):
     name, settings = row
-    told = ("norm", "decision_rule", "num_random_init", "minimal", "theta")
+    told = ("norm", "decision_rule", "num_random_init", "minimal", "theta", "outputs", "loss_type")
     return "-".join([name, *(f"{key}={settings[key]}" for key in told if key in settings)])
 
 
@@ -174,6 +188,8 @@ def test_targeted(row, classifier, samples):
     if "eps" in row[1]:
         largest = 1.0 if attack.norm == math.inf else math.inf
         changes["eps"] = min(row[1]["eps"] * 1.5, largest)
+    if "nb_target_classes" in row[1]:
+        changes["nb_target_classes"] = None
     elif row[0] == "hsja":
         changes["init_size"] = 200
     result = run(row, classifier, x, targets, targeted=True, **changes)
@@ -182,7 +198,7 @@ def test_targeted(row, classifier, samples):
     one_step = getattr(attack, "max_iter", None) == 1
     assert result.success.mean() >= (0.15 if one_step else 0.5)
     with pytest.raises(ValueError, match="targeted attack needs the target"):
-        run(row, classifier, x, targeted=True)
+        run(row, classifier, x, targeted=True, **changes)
 
 
 @every_attack
