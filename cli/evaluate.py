@@ -90,7 +90,7 @@ def main(
 
         presets = kerasrobust.evaluation.presets.names()
         if list_attacks:
-            click.echo("\n".join([*presets, *kerasrobust.attacks.names()]))
+            _print_attacks(presets, kerasrobust.attacks.taxonomy())
             return
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
         for spec in attacks:
@@ -132,3 +132,24 @@ def main(
         click.echo(str(report))
     if output is not None and not quiet:
         click.echo(f"Report written to {output}", err=True)
+
+
+def _print_attacks(presets, entries) -> None:
+    """The taxonomy as a table, and the names of the benchmarks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "class", "norms", "T/U", "knowledge", "strategy", "from")
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            entry.attack,
+            entry.norms,
+            entry.targets,
+            entry.knowledge,
+            entry.strategy,
+            entry.source,
+        )
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(table)
+    console.print("T targeted, U untargeted. ART's own under art:NAME. Benchmarks:", *presets)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -66,6 +67,7 @@ class Attack:
         traced: Hyperparameters that enter the graph as tensors: changing them retraces nothing.
         chunk: Steps per compiled call of the host driver.
         needs_starts: Whether it needs adversarial starting points from the data.
+        common: The arguments that it shares with others.
         job: What `run` runs: batches, drivers and judging.
         norms: The norms it knows.
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
@@ -89,6 +91,7 @@ class Attack:
     traced: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 32
     needs_starts: ClassVar[bool] = False
+    common: ClassVar[Any] = Common
     job: ClassVar[type[drivers.Job]] = drivers.Job
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
     strategy: ClassVar[str]
@@ -96,6 +99,8 @@ class Attack:
     can_target: ClassVar[bool] = True
     random: ClassVar[bool] = False
 
+    # Told of all that a callable was asked: sample, point and whether it fooled the model.
+    witness: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
     norm: float
     targeted: bool
 
@@ -158,42 +163,6 @@ class Attack:
         """bool: the labels are the target (targeted) or not the class to leave."""
         return tf.equal(labels, y) if self.targeted else tf.not_equal(labels, y)
 
-    def ask(
-        self, model: Any, state: State, points: tf.Tensor, needed: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, State]:
-        """Whether points are adversarial, counting the queries.
-
-        Args:
-            model: What `step` was given.
-            state: The state, whose counters are raised.
-            points: `[batch, k, ...]`, k points per sample.
-            needed: bool `[batch, k]`, the points that are really wanted. A compiled model
-                computes all of them, a callable is sent only these.
-
-        Returns:
-            bool `[batch, k]` (False where not needed) and the new state.
-        """
-        shape = tf.shape(points)
-        batch, count = shape[0], shape[1]
-        needed = tf.ones([batch, count], tf.bool) if needed is None else needed
-        flat = tf.reshape(points, tf.concat([[batch * count], shape[2:]], 0))
-        flat = tf.ensure_shape(flat, [None, *points.shape[2:]])
-        y = tf.repeat(state["y"], count)
-        if model.is_keras:
-            answer = self.is_adversarial(model.decide(flat), y)
-        else:
-            rows = tf.where(tf.reshape(needed, [-1]))[:, 0]
-            sent = self.is_adversarial(model.decide(tf.gather(flat, rows)), tf.gather(y, rows))
-            answer = tf.scatter_nd(rows[:, None], sent, tf.cast([batch * count], tf.int64))
-        answer = tf.reshape(answer, [batch, count]) & needed
-        asked = tf.reduce_sum(tf.cast(needed, tf.int32), axis=1)
-        computed = count if model.is_keras else asked
-        return answer, {
-            **state,
-            "queries": state["queries"] + asked * model.votes,
-            "executed_queries": state["executed_queries"] + computed * model.votes,
-        }
-
     def differentiate(
         self, model: Classifier, state: State, x: tf.Tensor, loss: Any
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, State]:
@@ -255,6 +224,10 @@ class Attack:
         low, high = model.clip_values
         return tf.clip_by_value(x, low, high)
 
+    def _query_limit(self) -> int | None:
+        """Most queries that the algorithm may make for a sample; None for no limit."""
+        return None
+
     # ---- configuration ----------------------------------------------------------------------
 
     def _attach(self, model: Any) -> None:
@@ -278,7 +251,9 @@ class Attack:
         """All constructor arguments but the model, in types that JSON knows (inf as ``"inf"``)."""
         own = inspect.signature(type(self).__init__).parameters
         names = [name for name in own if name not in ("self", "model", "common")]
-        return {name: _plain(getattr(self, name)) for name in [*names, *Common.__annotations__]}
+        return {
+            name: _plain(getattr(self, name)) for name in [*names, *self.common.__annotations__]
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Attack:
@@ -302,7 +277,8 @@ class Attack:
             )
 
     def _static_key(self) -> tuple[Any, ...]:
-        dynamic = {*self.traced, "eps", "eps_step", "seed", "batch_size", "verbose", "jit_compile"}
+        dynamic = {*self.traced, "eps", "eps_step", "max_queries", *Common.__annotations__}
+        dynamic.remove("targeted")
         fixed = {key: value for key, value in self.get_config().items() if key not in dynamic}
         return (type(self), self._jit(), repr(fixed))
 
@@ -370,20 +346,32 @@ class Attack:
         # The starting state has a stream of its own, apart from those of the steps.
         seed = tf.random.fold_in(seed, 2**30)
         state = self.init(self._view(), self._start(leaves, pool), params, seed)
-        state["done"] = state["done"] | self.done(state, params)
+        state["done"] = state["done"] | self._ended(state, params)
         return state
 
     def _one_step(self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor) -> State:
         """A step, with the rows that were done before left as they were."""
         new = self.step(self._view(), state, params, tf.random.fold_in(seed, t), t)
-        merged = {}
-        for key, old in state.items():
-            if new[key] is old or key in drivers.EXECUTED:
-                merged[key] = new[key]
-            else:
-                merged[key] = tf.where(norms.expand(state["done"], old), old, new[key])
-        merged["done"] = state["done"] | self.done(merged, params)
+        changed = [k for k in state if new[k] is not state[k] and k not in drivers.EXECUTED]
+
+        def put_back() -> State:
+            return {
+                key: tf.where(norms.expand(state["done"], new[key]), state[key], new[key])
+                for key in changed
+            }
+
+        kept = tf.cond(
+            tf.reduce_any(state["done"]),
+            put_back,
+            lambda: {k: tf.identity(new[k]) for k in changed},
+        )
+        merged = {**{key: new[key] for key in state}, **kept}
+        merged["done"] = state["done"] | self._ended(merged, params)
         return merged
+
+    def _ended(self, state: State, params: Params) -> tf.Tensor:
+        ended = self.done(state, params)
+        return ended | (state["queries"] >= state["limit"]) if "limit" in state else ended
 
     def _advance(
         self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor, stop: tf.Tensor
@@ -412,12 +400,16 @@ class Attack:
 
     def _finish(self, state: State, params: Params) -> State:
         """What leaves the state machine, inside the box and outside the mask untouched."""
-        x_adv = self.clip(self._bound(), self.finish(state, params))
         outcome = {key: state[key] for key in ("queries", "gradients", *drivers.EXECUTED)}
-        if "mask" in state:
-            x_adv = tf.where(state["mask"] > 0, x_adv, state["x"])
-        outcome["x_adv"] = tf.where(tf.math.is_finite(x_adv), x_adv, state["x"])
-        for key in ("best", "found", "gave_up"):
+        points = {"x_adv": self.finish(state, params)}
+        if "best" in state:
+            points["best"] = state["best"]
+        for key, point in points.items():
+            point = self.clip(self._bound(), point)
+            if "mask" in state:
+                point = tf.where(state["mask"] > 0, point, state["x"])
+            outcome[key] = tf.where(tf.math.is_finite(point), point, state["x"])
+        for key in ("found", "gave_up"):
             if key in state:
                 outcome[key] = state[key]
         return outcome
@@ -452,6 +444,9 @@ class Attack:
                         f"Received: an array of shape {np.shape(value)}"
                     )
                 leaves[key] = tf.fill([rows], tf.constant(value, tf.float32))
+        limit = self._query_limit()
+        if limit is not None:
+            leaves["limit"] = tf.fill([rows], limit)
         params = self._params()
         pool = (x, self._view().decide(x)) if self.needs_starts else ()
         state = self._initialise(leaves, params, seed, pool)
@@ -460,6 +455,18 @@ class Attack:
         return tf.stop_gradient(self._finish(state, params)["x_adv"])
 
     # ---- the public call --------------------------------------------------------------------
+
+    def leaves(self, n: int) -> dict[str, np.ndarray]:
+        """The hyperparameters that may differ from sample to sample, `[n]` each."""
+        leaves = {
+            key: check_per_sample(key, getattr(self, key), n)
+            for key in ("eps", "eps_step")
+            if getattr(self, key, None) is not None
+        }
+        limit = self._query_limit()
+        if limit is not None:
+            leaves["limit"] = np.full(n, limit, np.int32)
+        return leaves
 
     def generate(
         self, x: Any, y: Any = None, *, mask: np.ndarray | None = None, **kwargs: Any
@@ -491,13 +498,9 @@ class Attack:
         if y is None and self.targeted:
             raise ValueError("A targeted attack needs the target classes `y`. Received: y=None")
         labels_given = None if y is None else check_labels(y, n, classifier.known_classes)
-        leaves: dict[str, np.ndarray] = {"x": x}
+        leaves: dict[str, np.ndarray] = {"x": x, **self.leaves(n)}
         if mask is not None:
             leaves["mask"] = check_mask(mask, x)
-        for key in ("eps", "eps_step"):
-            value = getattr(self, key, None)
-            if value is not None:
-                leaves[key] = check_per_sample(key, value, n)
         return self.job(self, classifier, leaves).run(labels_given)
 
 

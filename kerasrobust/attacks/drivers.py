@@ -5,6 +5,7 @@ The third driver, in graph, is `Attack.perturb`.
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,12 @@ class Job:
         self.gradients = np.zeros(self.n, np.int64)
         self.executed = dict.fromkeys(EXECUTED, 0)
         self.sent_before = classifier.queries
+        if not classifier.is_keras:  # what a failing callable has answered must not be lost
+            self.attack = copy.copy(attack)
+            self.attack.witness = self._note
+            self.at_work = np.arange(0)
+            self.noted = leaves["x"].copy()
+            self.noted_distance = np.full(self.n, np.inf)
 
     def run(self, labels: np.ndarray | None) -> AttackResult:
         """Attacks every batch, then judges what came out with forward passes of its own.
@@ -56,19 +63,21 @@ class Job:
         try:
             return self._run(labels, begin)
         except ModelFailure as error:
+            found = np.isfinite(self.noted_distance)
             raise AttackInterrupted(
-                f"{error} {int(self.found.sum())} of {self.n} samples had been fooled by then; "
+                f"{error} {int(found.sum())} of {self.n} samples had been fooled by then; "
                 "`x_adv`, `success` and `queries` of this error hold what was found.",
-                np.where(
-                    self.found.reshape(-1, *[1] * (self.best.ndim - 1)),
-                    self.best,
-                    self.leaves["x"],
-                ),
-                self.found,
+                self.noted,
+                found,
                 self.classifier.queries - self.sent_before,
             ) from error
 
-    def _run(self, labels_given: np.ndarray | None, begin: float) -> AttackResult:
+    def craft(self, labels_given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Attacks every batch and leaves what it found in `x_adv`, not judged yet.
+
+        Returns:
+            Labels and confidence of the clean samples, and which were adversarial from the start.
+        """
         attack, x = self.attack, self.leaves["x"]
         everything = np.arange(self.n)
         clean_labels, clean_confidence = self._predict(x, everything)
@@ -87,6 +96,8 @@ class Job:
         at_once = initially if attack.kind == "minimal" else np.zeros(self.n, bool)
         self.leaves["done"] = at_once
         self.found[at_once] = True
+        if not self.classifier.is_keras:
+            self.noted_distance[at_once] = 0.0
 
         pool: tuple[tf.Tensor, ...] = ()
         if attack.needs_starts:
@@ -100,10 +111,15 @@ class Job:
             for index, first in enumerate(range(0, self.n, attack.batch_size)):
                 rows = np.arange(first, min(first + attack.batch_size, self.n))
                 self._drive(rows, tf.constant([attack.seed, index], tf.int32), pool, bar)
+        return clean_labels, clean_confidence, initially
 
+    def _run(self, labels_given: np.ndarray | None, begin: float) -> AttackResult:
+        clean_labels, clean_confidence, initially = self.craft(labels_given)
+        attack, x, everything = self.attack, self.leaves["x"], np.arange(self.n)
         labels, confidence = self._predict(self.x_adv, everything)
         # A budget attack whose last iterate fails returns an earlier one that did not.
-        lost = np.flatnonzero(self.found & ~self._fooled(labels, everything))
+        other = (self.best != self.x_adv).reshape(self.n, -1).any(axis=1)
+        lost = np.flatnonzero(self.found & other & ~self._fooled(labels, everything))
         if len(lost):
             self.x_adv[lost] = self.best[lost]
             labels[lost], confidence[lost] = self._predict(self.x_adv, lost)
@@ -111,14 +127,7 @@ class Job:
         self.x_adv[failed] = x[failed]
         labels[failed], confidence[failed] = clean_labels[failed], clean_confidence[failed]
         success = self._fooled(labels, everything)
-        low, high = self.classifier.clip_values
-        size = np.abs((self.x_adv - x).reshape(self.n, -1).astype(np.float64))
-        distances = {
-            "l0": (size > L0_TOLERANCE * (high - low)).sum(axis=1).astype(np.float64),
-            "l1": size.sum(axis=1),
-            "l2": np.sqrt((size**2).sum(axis=1)),
-            "linf": size.max(axis=1, initial=0.0),
-        }
+        distances = self._distances()
         for distance in distances.values():
             distance[initially] = 0.0
             distance[~success] = np.inf
@@ -128,7 +137,7 @@ class Job:
             targeted=attack.targeted,
             x=x,
             x_adv=self.x_adv,
-            y=y.astype(np.int64),
+            y=self.leaves["y"].astype(np.int64),
             success=success,
             initially_adversarial=initially,
             labels=labels.astype(np.int64),
@@ -141,6 +150,20 @@ class Job:
             seconds=time.perf_counter() - begin,
             **distances,
         )
+
+    def _distances(self) -> dict[str, np.ndarray]:
+        """How far `x_adv` is from `x` in each norm, batch by batch to save memory."""
+        low, high = self.classifier.clip_values
+        parts = []
+        for first in range(0, self.n, self.attack.batch_size):
+            rows = slice(first, first + self.attack.batch_size)
+            delta = self.x_adv[rows].astype(np.float64) - self.leaves["x"][rows]
+            size = np.abs(delta.reshape(len(delta), -1))
+            changed = (size > L0_TOLERANCE * (high - low)).sum(axis=1)
+            length = np.sqrt((size**2).sum(axis=1))
+            parts.append([changed, size.sum(axis=1), length, size.max(axis=1, initial=0.0)])
+        columns = np.concatenate(parts, axis=1).astype(np.float64)
+        return dict(zip(("l0", "l1", "l2", "linf"), columns, strict=True))
 
     def _fooled(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
         y = self.leaves["y"][rows]
@@ -164,6 +187,19 @@ class Job:
                 getattr(self, key)[rows[leaving]] += values
             else:
                 getattr(self, key)[rows[leaving]] = values
+
+    def _note(self, sample: np.ndarray, points: np.ndarray, fits: np.ndarray) -> None:
+        """Keeps the nearest of the points that fooled a callable, for each sample."""
+        rows, points = self.at_work[sample[fits]], points[fits]
+        if not len(rows):
+            return
+        delta = (points - self.leaves["x"][rows]).reshape(len(rows), -1)
+        distance = np.linalg.norm(delta, self.attack.norm, axis=1)
+        closer = np.flatnonzero(distance < self.noted_distance[rows])
+        # Of several assignments to one row the last one stays: the nearest.
+        closer = closer[np.argsort(-distance[closer])]
+        self.noted[rows[closer]] = points[closer]
+        self.noted_distance[rows[closer]] = distance[closer]
 
     def _leaves(self, rows: np.ndarray) -> State:
         return {key: tf.constant(value[rows]) for key, value in self.leaves.items()}
@@ -223,6 +259,7 @@ class Job:
         rows = at_work
         if not len(rows):
             return
+        self.at_work = rows
         state = attack._initialise(self._leaves(rows), self.params, seed, pool)
         try:
             for t in range(limit):
@@ -230,7 +267,7 @@ class Job:
                 if done.any():
                     self._collect(rows, attack._finish(state, self.params), done)
                     bar.update((limit - t) * int(done.sum()))
-                    rows = rows[~done]
+                    self.at_work = rows = rows[~done]
                     state = {key: leaf[~done] for key, leaf in state.items()}
                     state.update(dict.fromkeys(EXECUTED, tf.zeros([len(rows)], tf.int32)))
                 if not len(rows):

@@ -10,16 +10,17 @@ from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
+from kerasrobust.attacks.query_attack import QueryAttack, QueryCommon
 
-# Points that one pass evaluates, over the whole batch: enough to keep the machine busy, few enough
-# to bound memory; and the same in numbers rather than points, for large images.
-POINTS_PER_PASS = 2560
-VALUES_PER_PASS = 2**24
+# Both relative to the distance: the smallest radius of an estimate, and a precision of the binary
+# search that is small beside it.
+SMALLEST_RADIUS = 1e-3
+SMALLEST_PRECISION = 1e-5
 # Halvings of the step before a sample stays where it is.
 MAX_HALVINGS = 25
 
 
-class HopSkipJump(base.Attack):
+class HopSkipJump(QueryAttack):
     """Walks along the decision boundary on labels alone.
 
     Each iteration estimates the direction of the boundary's normal at the current point from the
@@ -46,7 +47,8 @@ class HopSkipJump(base.Attack):
         max_eval: Most points of one estimate.
         init_eval: Points of the first estimate.
         init_size: Random starts tried.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `max_queries`: see `QueryAttack`; `targeted`, `batch_size`, `seed`, `verbose`,
+            `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = HopSkipJump(model, max_iter=10, max_eval=1000).generate(x)
@@ -59,7 +61,6 @@ class HopSkipJump(base.Attack):
     access = "labels"
     traced = ("max_iter", "max_eval", "init_eval", "init_size")
     needs_starts = True
-    random = True
     chunk = 1
 
     def __init__(
@@ -71,7 +72,7 @@ class HopSkipJump(base.Attack):
         max_eval: int = 10000,
         init_eval: int = 100,
         init_size: int = 100,
-        **common: Unpack[base.Common],
+        **common: Unpack[QueryCommon],
     ):
         self.norm = norms.check_norm(norm, (2.0, math.inf))
         self.max_iter = checks.check_int("max_iter", max_iter, 0)
@@ -90,15 +91,9 @@ class HopSkipJump(base.Attack):
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         wanted = ~state["done"]
-        start, found, state = self._random_start(model, state, params, seed)
-        fallback = wanted & ~found & state["has_start"]
-        fits, state = self.ask(model, state, state["start"][:, None], fallback[:, None])
-        use = fallback & fits[:, 0]
-        found |= use
-        start = tf.where(norms.expand(use, start), state["start"], start)
+        start, found, state = self.find_start(model, state, params, seed)
         boundary, state = self._to_boundary(model, state, start, found)
         at_rest = norms.expand(found, start)
-        state = {key: leaf for key, leaf in state.items() if key not in ("start", "has_start")}
         return {
             **state,
             "current": tf.where(at_rest, boundary, state["x"]),
@@ -138,33 +133,8 @@ class HopSkipJump(base.Attack):
         return state["best"]
 
     def _static_key(self) -> tuple[Any, ...]:
-        # They decide how many directions one pass draws, and so which ones.
-        return (*super()._static_key(), self.init_eval, self.batch_size)
-
-    def _random_start(
-        self, model: Any, state: base.State, params: base.Params, seed: Any
-    ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
-        """The first of `init_size` uniform images that is adversarial, for each sample."""
-        low, high = model.clip_values
-        x, wanted = state["x"], ~state["done"]
-
-        def draw(i: Any, start: Any, found: Any, queries: Any, executed: Any) -> tuple[Any, ...]:
-            image = tf.random.stateless_uniform(tf.shape(x), tf.random.fold_in(seed, i), low, high)
-            image = tf.ensure_shape(image, x.shape)
-            if "mask" in state:
-                image = tf.where(state["mask"] > 0, image, x)
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, image[:, None], (wanted & ~found)[:, None])
-            start = tf.where(norms.expand(fits[:, 0], x), image, start)
-            return i + 1, start, found | fits[:, 0], counted["queries"], counted["executed_queries"]
-
-        _, start, found, queries, executed = tf.while_loop(
-            lambda i, start, found, *_: (i < params["init_size"]) & ~tf.reduce_all(found | ~wanted),
-            draw,
-            (0, x, tf.zeros_like(wanted), state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
-        )
-        return start, found, {**state, "queries": queries, "executed_queries": executed}
+        # It decides, too, how many directions one pass draws.
+        return (*super()._static_key(), self.init_eval)
 
     def _normal(
         self,
@@ -179,13 +149,14 @@ class HopSkipJump(base.Attack):
         current, active = state["current"], ~state["done"]
         low, high = model.clip_values
         features = math.prod(current.shape[1:])
-        # eq. 15: the radius shrinks with the distance; the first one is the authors' choice.
+        # eq. 15: the radius shrinks with the distance; the first one is the authors' choice. On
+        # images of more than a thousand values theirs would drown in float32's rounding.
         first = tf.fill(tf.shape(distance), 0.1 * (high - low))
-        radius = tf.where(t == 0, first, distance / features * self._radius_scale(features))
+        radius = tf.where(t == 0, first, distance * max(1 / features, SMALLEST_RADIUS))
         radius = tf.maximum(radius, 1e-6 * (high - low))
         evaluations = tf.cast(params["init_eval"], tf.float32) * tf.sqrt(tf.cast(t + 1, tf.float32))
         evaluations = tf.minimum(tf.cast(evaluations, tf.int32), params["max_eval"])
-        draws = self._draws(features)
+        draws = self.points_at_once(self.init_eval, features)
         shape = [draws, *current.shape[1:]]
 
         def estimate(i: Any, sums: Any, balance: Any, queries: Any, executed: Any) -> tuple:
@@ -207,9 +178,9 @@ class HopSkipJump(base.Attack):
             fits, counted = self.ask(model, counted, points, used)
             used = tf.cast(used, tf.float32)
             sign = (2.0 * tf.cast(fits, tf.float32) - 1.0) * used
-            offsets = tf.reshape(points - current[:, None], [-1, draws, features])
-            # One product for both sums: of the signed and of the plain offsets.
-            sums += tf.matmul(tf.stack([sign, used], axis=1), offsets)
+            # One product for both sums: of the points with their signs, and of the points.
+            flat = tf.reshape(points, [-1, draws, features])
+            sums += tf.matmul(tf.stack([sign, used], axis=1), flat)
             balance += tf.reduce_sum(sign, axis=1)
             return i + 1, sums, balance, counted["queries"], counted["executed_queries"]
 
@@ -222,7 +193,11 @@ class HopSkipJump(base.Attack):
             parallel_iterations=1,
         )
         state = {**state, "queries": queries, "executed_queries": executed}
-        mean = balance / tf.cast(evaluations, tf.float32)
+        count = tf.cast(evaluations, tf.float32)
+        # From sums of points to sums of offsets from the current one.
+        weights = tf.stack([balance, tf.fill(tf.shape(balance), count)], axis=1)
+        sums -= weights[:, :, None] * norms.flatten(current)[:, None]
+        mean = balance / count
         # Where all labels agree the baseline would cancel everything.
         baseline = tf.where(tf.abs(mean) > 1 - 1e-6, tf.zeros_like(mean), mean)
         normal = tf.reshape(sums[:, 0] - baseline[:, None] * sums[:, 1], tf.shape(current))
@@ -269,8 +244,6 @@ class HopSkipJump(base.Attack):
         else:
             upper = norms.norm(point - x, math.inf)
             threshold = upper * self._theta(features)
-        # float32 cannot tell points apart that are closer.
-        threshold = tf.maximum(threshold, 2e-7 * upper)
 
         def between(share: tf.Tensor) -> tf.Tensor:
             share = norms.expand(share, x)
@@ -301,16 +274,4 @@ class HopSkipJump(base.Attack):
 
     def _theta(self, features: int) -> float:
         """Precision of the binary search relative to the distance (section IV-B)."""
-        return features**-1.5 if self.norm == 2 else features**-2.0
-
-    def _radius_scale(self, features: int) -> float:
-        return 1.0
-
-    def _draws(self, features: int) -> int:
-        """Points per sample and pass, so that whole passes make up `init_eval`."""
-        most = min(
-            self.init_eval,
-            max(POINTS_PER_PASS // self.batch_size, 1),
-            max(VALUES_PER_PASS // (self.batch_size * features), 1),
-        )
-        return -(-self.init_eval // -(-self.init_eval // most))
+        return max(features**-1.5 if self.norm == 2 else features**-2.0, SMALLEST_PRECISION)

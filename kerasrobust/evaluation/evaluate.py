@@ -19,7 +19,7 @@ from kerasrobust.attacks import AttackResult
 from kerasrobust.attacks.base import Attack
 from kerasrobust.checks import check_labels, check_samples
 from kerasrobust.classifier import Classifier
-from kerasrobust.evaluation import presets, summary
+from kerasrobust.evaluation import cascade, presets, summary
 from kerasrobust.evaluation.diagnosis import Finding, diagnose
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.store import ResultStore, data_fingerprint
@@ -55,6 +55,9 @@ def evaluate(
       samples the model gets right, where own and true label are the same. A sample that is wrong
       already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, as
       zero in the median distances, and not at all in the success rate.
+
+    AutoAttack runs its attacks in a row, each on what the ones before it left: its rows hold the
+    accuracy and the distances after each step, and the passes and seconds of that step.
 
     `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
     A targeted attack is given, for every sample, a class other than the true one, drawn with
@@ -112,8 +115,18 @@ def evaluate(
         y = check_labels(y, len(x), classifier.nb_classes if classifier.is_keras else None)
     channels = x.shape[-1] if x.ndim == 4 else 1
     plan, preset, budget = _plan(
-        attacks, dataset, channels, high - low, eps, norm, batch_size, seed, verbose
+        attacks,
+        dataset,
+        channels,
+        high - low,
+        classifier.known_classes,
+        eps,
+        norm,
+        batch_size,
+        seed,
+        verbose,
     )
+    in_a_row = preset is not None and preset.cascade
     plan = {name: attack.bind(classifier) for name, attack in plan.items()}
     checks, missing = _references(plan, classifier) if cross_check else ({}, [])
     if output is not None:
@@ -135,14 +148,19 @@ def evaluate(
     results: dict[str, AttackResult] = {}
     rows: dict[str, summary.AttackSummary] = {}
     robust = correct.copy()
+    so_far = cascade.nothing_yet(x, y, labels, confidence)
     for name, attack, checked in _order(plan, checks):
         result = store.load(attack, x) if store else None
         if result is None:
-            result = attack.run(x, targets if attack.targeted else y)
+            if in_a_row and checked is None:
+                result = cascade.next_step(so_far, attack)
+            else:
+                result = attack.run(x, targets if attack.targeted else y)
             if store:
                 store.save(attack, result)
         if budget is not None:
             result = summary.within(result, *budget, labels, confidence)
+        so_far = so_far if checked else result
         robust &= summary.survived(result, y, correct)
         results[name] = result
         rows[name] = summary.summarise(
@@ -157,7 +175,11 @@ def evaluate(
             checks=checked,
         )
 
-    findings = diagnose(rows, results) + missing
+    # Of attacks in a row the last white-box one holds what all before it broke.
+    white = [name for name, row in rows.items() if row.knowledge == "white"]
+    past = set(white[:-1]) if in_a_row else set()
+    compared = {name: row for name, row in rows.items() if name not in past}
+    findings = diagnose(compared, results) + missing
     if not given:
         findings.append(
             Finding(
@@ -248,6 +270,7 @@ def _plan(
     dataset: str | None,
     channels: int,
     value_range: float,
+    nb_classes: int | None,
     eps: float | None,
     norm: float | str | None,
     batch_size: int,
@@ -265,8 +288,14 @@ def _plan(
     wanted: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
     for item in items:
         if isinstance(item, str) and item in presets.names():
-            preset = presets.get(item, dataset, channels, value_range)
-            if preset.eps is not None:
+            order = math.inf if norm is None else check_norm(norm)
+            preset = presets.get(item, dataset, channels, value_range, eps, order, nb_classes)
+            if preset.cascade and len(items) > 1:
+                raise ValueError(
+                    f"The preset {item!r} runs its attacks in a row and takes no others beside it. "
+                    f"Received: attacks={requested!r}"
+                )
+            if preset.eps is not None and not preset.cascade:
                 if eps is not None:
                     raise ValueError(
                         f"The preset {item!r} has a budget of its own; give no other one. "

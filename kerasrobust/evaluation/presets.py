@@ -51,6 +51,17 @@ _THREATS: dict[str, tuple[float, float]] = {
 }
 
 
+# AutoAttack: which attacks in which order, and the steps and queries of its authors' program.
+_AUTOATTACK = {
+    "autoattack": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "autoattack-rand": ("apgd-ce", "apgd-dlr"),
+}
+_AUTOATTACK_STEPS = 100
+_AUTOATTACK_QUERIES = 5000
+_AUTOATTACK_TARGETS = 9
+_AUTOATTACK_DRAWS = 20  # gradients averaged against a randomised defense
+
+
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """A named set of attacks.
@@ -63,6 +74,7 @@ class Preset:
         unpublished: The hyperparameters, by attack, that the source does not state.
         eps: Budget within which adversarial samples count; `None`: at any distance.
         norm: Norm of that budget.
+        cascade: Whether each attack gets only the samples that the ones before it left.
     """
 
     name: str
@@ -71,34 +83,52 @@ class Preset:
     unpublished: dict[str, dict[str, Any]]
     eps: float | None = None
     norm: float | None = None
+    cascade: bool = False
 
 
 def names() -> list[str]:
     """Names that `get` knows."""
-    return ["areb", *_THREATS]
+    return ["areb", *_AUTOATTACK, *_THREATS]
 
 
 def get(
-    name: str, dataset: str | None = None, channels: int = 1, value_range: float = 1.0
+    name: str,
+    dataset: str | None = None,
+    channels: int = 1,
+    value_range: float = 1.0,
+    eps: float | None = None,
+    norm: float = math.inf,
+    nb_classes: int | None = None,
 ) -> Preset:
     """Looks a preset up.
 
     `"areb"` is the benchmark of the AREB paper (PGD, C&W L2, EAD, HopSkipJump) with its parameters
     for `"mnist"` and `"cifar10"`, and those of MNIST (one channel) or CIFAR-10 (more) for
-    any other data. Threat presets (`"linf-8/255"`, `"l2-0.5"`, `"mnist-linf-0.3"`) attack by
-    FGSM, PGD and HopSkipJump in their norm and count only what stays inside the budget.
+    any other data. `"autoattack"` (Croce & Hein, 2020, arXiv:2003.01690) needs `eps` and `norm`:
+    APGD on the cross-entropy, APGD on the targeted DLR loss and FAB towards the nine likeliest
+    wrong classes, Square with 5,000 queries, each on what the ones before it left;
+    `"autoattack-rand"`, for randomised models, APGD on the cross-entropy and on the DLR loss with
+    gradients averaged over 20 draws. Threat presets (`"linf-8/255"`, `"l2-0.5"`,
+    `"mnist-linf-0.3"`) attack by FGSM, PGD and HopSkipJump in their norm and count only what stays
+    inside the budget.
 
     Args:
         name: Name of the preset.
         dataset: Name of the data set, `None` for data without a name.
         channels: Number of channels of an image.
         value_range: Upper minus lower bound of the pixel values.
+        eps: Budget in the unit of the pixels, for AutoAttack.
+        norm: Norm of that budget, inf or 2.
+        nb_classes: Number of classes, where it is known: AutoAttack aims at all wrong ones if they
+            are fewer than nine.
 
     Raises:
         ValueError: If there is no such preset.
     """
     if name == "areb":
         return _areb(dataset, channels, value_range)
+    if name in _AUTOATTACK:
+        return _autoattack(name, eps, norm, nb_classes)
     if name in _THREATS:
         eps, norm = _THREATS[name]
         return _threat(name, eps * value_range, norm)
@@ -130,3 +160,46 @@ def _threat(name: str, eps: float, norm: float) -> Preset:
         ("hsja", {"norm": norm, "max_iter": 10, "max_eval": 100}),
     )
     return Preset(name, "", attacks, {}, eps, norm)
+
+
+def _autoattack(name: str, eps: float | None, norm: float, nb_classes: int | None) -> Preset:
+    if eps is None or norm not in (2.0, math.inf):
+        raise ValueError(
+            f"The preset {name!r} needs a budget `eps` in the norm 2 or inf. "
+            f"Received: eps={eps!r}, norm={norm!r}"
+        )
+    if nb_classes is not None and nb_classes < 4:
+        raise ValueError(
+            f"The preset {name!r} needs at least four classes, as the targeted DLR loss does. "
+            f"Received: a model with {nb_classes}"
+        )
+    targets = min(_AUTOATTACK_TARGETS, (nb_classes or math.inf) - 1)
+    apgd = {
+        "eps": eps,
+        "norm": norm,
+        "max_iter": _AUTOATTACK_STEPS,
+        "nb_random_init": 1,
+        "early_stop": True,  # a sample that is broken needs no more confidence
+    }
+    if name == "autoattack-rand":
+        apgd["eot_iter"] = _AUTOATTACK_DRAWS
+    dlr = {**apgd, "loss_type": "difference_logits_ratio"}
+    known: dict[str, tuple[str, dict[str, Any]]] = {
+        "apgd-ce": ("apgd", {**apgd, "loss_type": "cross_entropy"}),
+        "apgd-dlr": ("apgd", dlr),
+        "apgd-t": ("apgd", {**dlr, "nb_target_classes": targets}),
+        "fab-t": (
+            "fab",
+            {
+                "norm": norm,
+                "eps": eps,
+                "max_iter": _AUTOATTACK_STEPS,
+                "restarts": 1,
+                "nb_target_classes": targets,
+                "early_stop": True,
+            },
+        ),
+        "square": ("square", {"eps": eps, "norm": norm, "max_iter": _AUTOATTACK_QUERIES}),
+    }
+    attacks = tuple(known[step] for step in _AUTOATTACK[name])
+    return Preset(name, "", attacks, {}, eps, norm, cascade=True)
