@@ -8,6 +8,7 @@ from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
+from kerasrobust.attacks.gradient_ensemble import GradientEnsembleAttack
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
 from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
@@ -29,6 +30,7 @@ __all__ = [
     "ElasticNet",
     "FastAdaptiveBoundary",
     "FastGradientMethod",
+    "GradientEnsembleAttack",
     "HopSkipJump",
     "IterativeLeastLikelyClass",
     "MomentumIterativeMethod",

@@ -31,6 +31,8 @@ ROWS = [
     ("mifgsm", {"eps": 0.3, "eps_step": None, "max_iter": 10}),
     ("mifgsm", {"eps": 1.5, "eps_step": 0.3, "max_iter": 10, "norm": 2}),
     ("mifgsm", {"eps": 6.0, "eps_step": 1.0, "max_iter": 10, "norm": 1}),
+    ("gea", {"eps": 0.25}),
+    ("gea", {"eps": 0.3, "eps_step": 0.05, "max_iter": 10, "combine": "logits"}),
     ("vat", {"eps": 4.0, "max_iter": 5}),
     ("apgd", {"eps": 0.3, "max_iter": 10, "nb_random_init": 1}),
     ("apgd", {"eps": 1.5, "max_iter": 10, "nb_random_init": 2, "norm": 2}),
@@ -64,7 +66,16 @@ FIRST_ROWS = [row for i, row in enumerate(ROWS) if row[0] not in [name for name,
 
 def row_id(row):
     name, settings = row
-    told = ("norm", "decision_rule", "num_random_init", "minimal", "theta", "outputs", "loss_type")
+    told = (
+        "norm",
+        "decision_rule",
+        "num_random_init",
+        "minimal",
+        "theta",
+        "outputs",
+        "loss_type",
+        "combine",
+    )
     return "-".join([name, *(f"{key}={settings[key]}" for key in told if key in settings)])
 
 
