@@ -121,7 +121,12 @@ class QueryAttack(base.Attack):
         else:
             rows = tf.where(tf.reshape(needed, [-1]))[:, 0]
             sent, computed = tf.gather(flat, rows), asked
-            found = call(sent)
+            # TensorFlow's convolutions on a CPU lose the shape of a batch of no samples.
+            found = tf.cond(
+                tf.size(rows) > 0,
+                lambda: call(sent),
+                lambda: self._no_answers(model, labels=labels),
+            )
             if self.witness is not None:
                 decided = found if labels else tf.argmax(found, axis=-1, output_type=tf.int32)
                 sample = rows // tf.cast(count, tf.int64)
@@ -140,6 +145,10 @@ class QueryAttack(base.Attack):
                 "executed_queries": state["executed_queries"] + computed * votes,
             },
         )
+
+    @staticmethod
+    def _no_answers(model: Any, *, labels: bool) -> tf.Tensor:
+        return tf.zeros([0], tf.int32) if labels else tf.zeros([0, model.nb_classes])
 
     def find_start(
         self, model: Any, state: base.State, params: base.Params, seed: Any

@@ -257,6 +257,23 @@ def test_hop_skip_jump_does_not_depend_on_what_ran_before(hyperplane):
     np.testing.assert_array_equal(again.x_adv, expected)
 
 
+def test_hop_skip_jump_on_a_model_that_pools():
+    """TensorFlow fails on an empty batch there, which is sent when no sample wants a query."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(4, 7, strides=8),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+    x = RNG.random((8, 16, 16, 3))
+    result = attacks.get("hsja", max_iter=1, max_eval=50, init_eval=50, init_size=3)
+    result = result.bind(model).run(x)
+    assert (result.success | result.gave_up).all()
+
+
 @pytest.mark.parametrize("kind", ["float64", "uint8", "bool", "int64"])
 def test_samples_of_any_number_type(kind, hyperplane):
     x = (X > 0.5).astype(kind)
