@@ -363,6 +363,11 @@ class ArtProjectedGradientDescent(ArtAttack, ProjectedGradientDescent):
     original = evasion.ProjectedGradientDescent
     takes_mask = True
 
+    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
+        if self.eps_step is None:
+            sizes["eps_step"] = sizes["eps"] / self.max_iter
+        return super().make(estimator, **sizes)
+
 
 class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
     """ART's `CarliniL2Method`: a line search along the plain gradient instead of Adam.

@@ -83,7 +83,8 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
             early_stop=early_stop,
             **common,
         )
-        self.max_iter = max_iter
+        given: Any = max_iter  # None stays None in the configuration
+        self.max_iter = given
         if model is not None:
             self._attach(model)
 
@@ -170,6 +171,7 @@ class _Average(keras.Model):
 
 def _average(members: list[Classifier]) -> Classifier:
     first = members[0]
+    shape: Any = first.input_shape
     for member in members[1:]:
         for name in ("input_shape", "nb_classes", "clip_values"):
             ours, theirs = getattr(first, name), getattr(member, name)
@@ -182,6 +184,6 @@ def _average(members: list[Classifier]) -> Classifier:
         _Average(members),
         first.clip_values,
         nb_classes=first.nb_classes,
-        input_shape=first.input_shape,
+        input_shape=shape,
         from_logits=True,
     )

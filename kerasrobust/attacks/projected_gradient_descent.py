@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 from typing_extensions import Unpack
@@ -21,6 +21,11 @@ class ProjectedGradientDescent(base.Attack):
     returned. One step equals ART's for Linf and L2. For L1 the step fills the largest entries of
     the gradient up to the box and the projection is Euclidean, where ART moves one entry, which
     stalls at the edge of the box, and rescales (`norms.ascent_direction`, `norms.project`).
+
+    The loss is TensorFlow's float32 cross-entropy, as in ART and Foolbox. Where the model is very
+    confident (logits more than about 17 apart) its gradient loses the part that leads away from the
+    true class, and above about 100 it is zero: against such a model use
+    `AutoProjectedGradientDescent` with the DLR loss, which does not saturate.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018,
     arXiv:1706.06083.
@@ -46,7 +51,7 @@ class ProjectedGradientDescent(base.Attack):
     kind = "budget"
     strategy = "sensitivity"
     source = "all"
-    traced = ("max_iter",)
+    traced: ClassVar[tuple[str, ...]] = ("max_iter",)
 
     def __init__(
         self,
