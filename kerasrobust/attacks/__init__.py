@@ -3,7 +3,10 @@
 from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
+from kerasrobust.attacks.boundary import BoundaryAttack
+from kerasrobust.attacks.carlini_l0 import CarliniL0Method
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
@@ -17,7 +20,12 @@ from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
 from kerasrobust.attacks.registry import get, names
 from kerasrobust.attacks.result import AttackInterrupted, AttackResult
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
+from kerasrobust.attacks.sign_opt import SignOPTAttack
+from kerasrobust.attacks.simba import SimBA
+from kerasrobust.attacks.square import SquareAttack
+from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
+from kerasrobust.attacks.zoo import ZooAttack
 
 __all__ = [
     "Attack",
@@ -25,7 +33,10 @@ __all__ = [
     "AttackResult",
     "AutoProjectedGradientDescent",
     "BasicIterativeMethod",
+    "BoundaryAttack",
+    "CarliniL0Method",
     "CarliniL2Method",
+    "CarliniLInfMethod",
     "DeepFool",
     "ElasticNet",
     "FastAdaptiveBoundary",
@@ -37,7 +48,12 @@ __all__ = [
     "ProjectedGradientDescent",
     "RandomFastGradientMethod",
     "SaliencyMapMethod",
+    "SignOPTAttack",
+    "SimBA",
+    "SquareAttack",
+    "UniversalPerturbation",
     "VirtualAdversarialMethod",
+    "ZooAttack",
     "get",
     "names",
 ]

@@ -73,6 +73,7 @@ class Attack:
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
+        in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
 
     Args:
@@ -97,6 +98,7 @@ class Attack:
     strategy: ClassVar[str]
     source: ClassVar[str]
     can_target: ClassVar[bool] = True
+    in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False
 
     # Told of all that a callable was asked: sample, point and whether it fooled the model.
@@ -424,7 +426,7 @@ class Attack:
 
         Args:
             x: float32 samples `[batch, ...]` inside the bounds.
-            y: Integer labels or targets `[batch]`.
+            y: Labels or targets, integers `[batch]` or one-hot `[batch, classes]`.
             seed: int32 `[2]`.
 
         Returns:
@@ -432,7 +434,9 @@ class Attack:
         """
         self._bound()
         x = tf.stop_gradient(tf.cast(x, tf.float32))
-        y = tf.cast(tf.reshape(y, [-1]), tf.int32)
+        one_hot = y.shape.rank == 2 and y.shape[-1] != 1
+        y = tf.argmax(y, axis=-1) if one_hot else tf.reshape(y, [-1])
+        y = tf.cast(y, tf.int32)
         rows = tf.shape(x)[0]
         leaves = {"x": x, "y": y, "done": tf.zeros([rows], tf.bool)}
         for key in ("eps", "eps_step"):

@@ -9,11 +9,7 @@ import tensorflow as tf
 from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
-from kerasrobust.attacks import base, constant_search
-
-ADAM_MEAN, ADAM_SQUARE, ADAM_TINY = 0.9, 0.999, 1e-8
-# Keeps atanh finite at the edges of the box.
-TANH_SMOOTHER = 0.999999
+from kerasrobust.attacks import base, constant_search, tanh_space
 
 
 class CarliniL2Method(base.Attack):
@@ -25,12 +21,19 @@ class CarliniL2Method(base.Attack):
     then bisected, the last of ten or more steps repeating the smallest `c` that worked. The
     closest point that reaches the confidence is returned.
 
+    Two stronger versions for models whose gradient may mislead near the sample. `restarts` repeats
+    the whole search from random points at the L2 distance `restart_radius` of the sample; the
+    first search starts at the sample, so that restarts never lose. `gradient_samples` replaces the
+    gradient of the hinge by its mean over that many points, drawn afresh in each step from the L2
+    ball of radius `gradient_radius` around the iterate. Both draw once for a whole batch.
+
     ART's class of this name searches along lines of the plain gradient instead of using Adam, so
     that its `learning_rate` has another meaning; this one follows the paper and its authors'
     program.
 
     Reference: Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks", 2017,
-    arXiv:1608.04644, section VI-A, with objective f6.
+    arXiv:1608.04644, section VI-A, with objective f6. The stronger versions: the adaptive attacks
+    on NsLoss, a regulariser that flattens the loss around the training samples.
 
     Args:
         model: See `Attack`.
@@ -41,6 +44,10 @@ class CarliniL2Method(base.Attack):
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them.
+        restarts: Number of further searches, from random points.
+        restart_radius: Their L2 distance from the sample, in the unit of the inputs.
+        gradient_samples: Points over which the gradient is averaged; 0 takes it at the iterate.
+        gradient_radius: How far these are from the iterate at most, likewise.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
@@ -59,6 +66,8 @@ class CarliniL2Method(base.Attack):
         "binary_search_steps",
         "max_iter",
         "initial_const",
+        "restart_radius",
+        "gradient_radius",
     )
 
     def __init__(
@@ -71,6 +80,10 @@ class CarliniL2Method(base.Attack):
         max_iter: int = 100,
         initial_const: float = 0.01,
         abort_early: bool = True,
+        restarts: int = 0,
+        restart_radius: float = 1.0,
+        gradient_samples: int = 0,
+        gradient_radius: float = 0.01,
         **common: Unpack[base.Common],
     ):
         self.confidence = checks.check_float("confidence", confidence)
@@ -79,23 +92,24 @@ class CarliniL2Method(base.Attack):
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.initial_const = checks.check_float("initial_const", initial_const, above=True)
         self.abort_early = checks.check_bool("abort_early", abort_early)
+        self.restarts = checks.check_int("restarts", restarts, 0)
+        self.restart_radius = checks.check_float("restart_radius", restart_radius, above=True)
+        self.gradient_samples = checks.check_int("gradient_samples", gradient_samples, 0)
+        self.gradient_radius = checks.check_float("gradient_radius", gradient_radius, above=True)
         super().__init__(model, **common)
 
     def max_steps(self) -> int:
-        return self.binary_search_steps * self.max_iter
+        return self.binary_search_steps * self.max_iter * (self.restarts + 1)
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
-        low, high = model.clip_values
-        centred = (state["x"] - low) / (high - low) * 2 - 1
         rows = tf.shape(state["x"])[0]
-        start = tf.atanh(centred * TANH_SMOOTHER)
+        start = tanh_space.init(model, state["x"])
         return {
             **state,
-            "start": start,
-            "w": start,
-            "mean": tf.zeros_like(start),
-            "square": tf.zeros_like(start),
+            **start,
             **constant_search.init(rows, params["initial_const"]),
+            "start": start["w"],
+            "searches": tf.zeros([rows], tf.int32),
             "best": state["x"],
             "best_distance": tf.fill([rows], math.inf),
             "found": state["done"],
@@ -104,49 +118,84 @@ class CarliniL2Method(base.Attack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        low, high = model.clip_values
-        tanh = tf.tanh(state["w"])
-        x_adv = low + (high - low) * (tanh + 1) / 2
-        if "mask" in state:
-            x_adv = tf.where(state["mask"] > 0, x_adv, state["x"])
-        logits, penalty, gradient, state = self.differentiate(
-            model, state, x_adv, constant_search.hinge(self, state, params)
-        )
+        x_adv = tanh_space.point(model, state)
+        logits, penalty, gradient, state = self._gradient(model, state, x_adv, params, seed)
         delta = x_adv - state["x"]
         distance = norms.norm(delta, 2)
         fooled = constant_search.fooled(self, logits, state["y"], params["confidence"])
         closer = fooled & (distance < state["best_distance"])
-        gradient = (gradient + 2 * delta) * (1 - tf.square(tanh)) * (high - low) / 2
-        if "mask" in state:
-            gradient *= state["mask"]
-
-        # Adam with both bias corrections in the length of the step.
-        k = tf.cast(state["k"] + 1, tf.float32)
-        correction = tf.sqrt(1 - ADAM_SQUARE**k)
-        length = params["learning_rate"] * correction / (1 - ADAM_MEAN**k)
-        mean = state["mean"] + (1 - ADAM_MEAN) * (gradient - state["mean"])
-        square = state["square"] + (1 - ADAM_SQUARE) * (tf.square(gradient) - state["square"])
-        tiny = norms.expand(ADAM_TINY * correction, mean)
         state = {
-            **state,
-            "w": state["w"] - norms.expand(length, mean) * mean / (tf.sqrt(square) + tiny),
-            "mean": mean,
-            "square": square,
+            **tanh_space.adam(model, state, gradient + 2 * delta, params["learning_rate"]),
             "best": tf.where(norms.expand(closer, x_adv), x_adv, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
             "worked": state["worked"] | fooled,
-            "k": state["k"] + 1,
         }
         over, state = constant_search.ended(
             state, tf.square(distance) + penalty, params, self.abort_early
         )
-        zeros = tf.zeros_like(mean)
+        zeros = tf.zeros_like(state["w"])
         fresh = {"w": state["start"], "mean": zeros, "square": zeros}
-        return constant_search.advance(state, over, params, fresh)
+        state = constant_search.advance(state, over, params, fresh)
+        return self._restart(model, state, params, seed) if self.restarts else state
 
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
-        return constant_search.done(state, params)
+        over = constant_search.done(state, params)
+        return over & (state["searches"] >= self.restarts)
 
     def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
+
+    def _gradient(
+        self, model: Any, state: base.State, x_adv: tf.Tensor, params: base.Params, seed: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
+        """Logits and hinge at the iterate, and the gradient there or its mean around it."""
+        hinge = constant_search.hinge(self, state, params)
+        count = self.gradient_samples
+        if not count:
+            return self.differentiate(model, state, x_adv, hinge)
+        logits, state = self.score(model, state, x_adv)
+        shape = tf.shape(x_adv)
+        radii = tf.fill([count], params["gradient_radius"])
+        offsets = norms.random_in_ball(tf.concat([[count], shape[1:]], 0), radii, 2, seed)
+        around = self.clip(model, x_adv[:, None] + offsets[None])
+        around = tf.reshape(around, tf.concat([[shape[0] * count], shape[1:]], 0))
+        around = tf.ensure_shape(around, [None, *x_adv.shape[1:]])
+        counters = ("gradients", "executed_gradients")
+        keys = [key for key in ("y", "constant", "mask", *counters) if key in state]
+        rows = {key: tf.repeat(state[key], count, axis=0) for key in keys}
+        loss = constant_search.hinge(self, rows, params)
+        _, _, gradient, _ = self.differentiate(model, rows, around, loss)
+        gradient = tf.reshape(gradient, tf.concat([[shape[0], count], shape[1:]], 0))
+        counted = {key: state[key] + count for key in counters}
+        return logits, hinge(logits), tf.reduce_mean(gradient, axis=1), {**state, **counted}
+
+    def _restart(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
+        """A new search from a random point where one has ended and more are to come."""
+        again = constant_search.done(state, params) & (state["searches"] < self.restarts)
+
+        def fresh() -> base.State:
+            x = state["x"]
+            # One direction for the batch: drawing costs little and packing changes nothing.
+            noise = tf.random.stateless_normal(tf.shape(x[:1]), tf.random.fold_in(seed, 1))
+            if "mask" in state:
+                noise = noise * state["mask"]
+            point = self.clip(model, x + params["restart_radius"] * norms.normalize(noise, 2))
+            start = tanh_space.init(model, tf.ensure_shape(point, x.shape))
+            return {
+                **constant_search.init(tf.shape(x)[0], params["initial_const"]),
+                **start,
+                "start": start["w"],
+                "searches": state["searches"] + 1,
+            }
+
+        keys = [*constant_search.LEAVES, "w", "mean", "square", "start", "searches"]
+        changed = tf.cond(
+            tf.reduce_any(again),
+            lambda: {
+                key: tf.where(norms.expand(again, leaf), leaf, state[key])
+                for key, leaf in fresh().items()
+            },
+            lambda: {key: tf.identity(state[key]) for key in keys},
+        )
+        return {**state, **changed}

@@ -20,6 +20,7 @@ from kerasrobust.attacks import base
 
 # A sample that no constant up to this one has fooled is given up.
 LARGEST_CONSTANT = 1e10
+LEAVES = ("constant", "least", "most", "worked", "last_loss", "k", "round")
 
 
 def init(rows: tf.Tensor, initial: tf.Tensor) -> base.State:
@@ -102,7 +103,7 @@ def advance(
             for key, leaf in changed.items()
         }
 
-    keys = [*fresh, "constant", "least", "most", "worked", "last_loss", "k", "round"]
+    keys = [*fresh, *LEAVES]
     # In most steps no sample is over, and nothing is to be computed.
     changed = tf.cond(
         tf.reduce_any(over), following, lambda: {key: tf.identity(state[key]) for key in keys}

@@ -8,7 +8,10 @@ from kerasrobust import specs
 from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
+from kerasrobust.attacks.boundary import BoundaryAttack
+from kerasrobust.attacks.carlini_l0 import CarliniL0Method
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
@@ -20,7 +23,12 @@ from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
+from kerasrobust.attacks.sign_opt import SignOPTAttack
+from kerasrobust.attacks.simba import SimBA
+from kerasrobust.attacks.square import SquareAttack
+from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
+from kerasrobust.attacks.zoo import ZooAttack
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
@@ -31,15 +39,23 @@ ATTACKS: dict[str, type[Attack]] = {
         BasicIterativeMethod,
         IterativeLeastLikelyClass,
         MomentumIterativeMethod,
-        AutoProjectedGradientDescent,
         GradientEnsembleAttack,
         VirtualAdversarialMethod,
+        AutoProjectedGradientDescent,
         SaliencyMapMethod,
         CarliniL2Method,
         ElasticNet,
+        UniversalPerturbation,
+        CarliniL0Method,
+        CarliniLInfMethod,
         FastAdaptiveBoundary,
         DeepFool,
         HopSkipJump,
+        ZooAttack,
+        SquareAttack,
+        SimBA,
+        SignOPTAttack,
+        BoundaryAttack,
     )
 }
 
@@ -49,7 +65,7 @@ def names() -> list[str]:
     return sorted(ATTACKS)
 
 
-def get(attack: Any, **arguments: Any) -> Attack:
+def get(attack: Any, /, **arguments: Any) -> Attack:
     """An attack from its name, a specification, a configuration or itself.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ from kerasrobust.classifier import Classifier
 
 N = 24
 
+# Differences that float16 resolves.
+ZOO = {"variable_h": 0.05, "initial_const": 1.0, "binary_search_steps": 3}
 # One row per registered attack and norm, with settings that fool most digits of the small CNN.
 ROWS = [
     ("fgsm", {"eps": 0.4}),
@@ -57,8 +60,19 @@ ROWS = [
     ("fab", {"max_iter": 10}),
     ("fab", {"max_iter": 10, "norm": 2}),
     ("fab", {"max_iter": 10, "norm": 1}),
+    ("cwlinf", {"max_iter": 20, "learning_rate": 0.1, "initial_const": 0.1}),
+    ("cwl0", {"max_iter": 20, "binary_search_steps": 4, "learning_rate": 0.3}),
+    ("uap", {"eps": 0.5, "delta": 0.1, "max_iter": 3}),
     ("hsja", {"max_iter": 3, "max_eval": 40, "init_eval": 40}),
     ("hsja", {"max_iter": 3, "max_eval": 40, "init_eval": 40, "norm": math.inf}),
+    ("boundary", {"max_iter": 10, "sample_size": 10, "delta": 0.1, "epsilon": 0.1}),
+    ("signopt", {"max_iter": 2, "k": 20, "num_trial": 5}),
+    ("square", {"eps": 0.4}),
+    ("square", {"eps": 2.0, "norm": 2}),
+    ("simba", {"epsilon": 0.4, "max_iter": 100}),
+    ("simba", {"epsilon": 0.4, "max_iter": 100, "attack": "px"}),
+    ("zoo", {"max_iter": 20, "nb_parallel": 32, "learning_rate": 0.1, **ZOO}),
+    ("zoo", {"max_iter": 20, "nb_parallel": 32, "learning_rate": 0.5, "solver": "newton", **ZOO}),
 ]
 # One row of each attack, for what costs a compilation.
 FIRST_ROWS = [row for i, row in enumerate(ROWS) if row[0] not in [name for name, _ in ROWS[:i]]]
@@ -72,6 +86,8 @@ def row_id(row):
         "num_random_init",
         "minimal",
         "theta",
+        "attack",
+        "solver",
         "outputs",
         "loss_type",
         "combine",
@@ -137,10 +153,9 @@ def test_box_budget_and_bookkeeping(row, classifier, samples):
     attack = attacks.get(row[0], **row[1])
     if attack.kind == "budget":
         assert np.linalg.norm(delta, attack.norm, axis=1).max() <= attack.eps * (1 + 1e-5)
-        counted = result.gradients
     else:
-        counted = result.queries + result.gradients
         assert (delta[result.initially_adversarial] == 0).all()
+    counted = result.gradients if attack.access == "gradient" else result.queries - 2
     assert (counted[~result.initially_adversarial] > 0).all()
 
 
@@ -201,7 +216,7 @@ def test_targeted(row, classifier, samples):
         changes["eps"] = min(row[1]["eps"] * 1.5, largest)
     if "nb_target_classes" in row[1]:
         changes["nb_target_classes"] = None
-    elif row[0] == "hsja":
+    elif hasattr(attack, "init_size"):
         changes["init_size"] = 200
     result = run(row, classifier, x, targets, targeted=True, **changes)
     reached = classifier.predict(result.x_adv).argmax(axis=1) == targets
@@ -232,6 +247,10 @@ def test_in_graph_driver_equals_host_driver(row, classifier, samples):
     right = classifier.predict(x).argmax(axis=1) == y
     x, y = x[right], y[right]
     attack = attacks.get(row[0], **row[1]).bind(classifier)
+    if not attack.in_graph:
+        with pytest.raises(TypeError, match="cannot be part of a graph"):
+            attack.perturb(tf.constant(x), tf.constant(y), seed=tf.constant([0, 0]))
+        return
     host = attack.run(x, y)
 
     @tf.function
@@ -360,25 +379,67 @@ def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digi
 
 
 @every_attack
+def test_a_query_budget_is_never_exceeded(row, digits_model, samples):
+    """Counted by the service itself, for each sample: they are told apart by a mark in a corner."""
+    x, y = samples
+    attack = attacks.get(row[0], **row[1])
+    if attack.access == "gradient":
+        pytest.skip("needs gradients")
+    x, mask = x.copy(), np.ones((8, 8, 1))
+    mask[0, 0] = 0
+    x[:, 0, 0, 0] = np.linspace(0, 0.2, N)
+    counted = np.zeros(N, int)
+
+    def service(batch):
+        mark = np.round(batch[:, 0, 0, 0] / 0.2 * (N - 1)).astype(int)
+        np.add.at(counted, mark, 1)
+        return digits_model(batch, training=False).numpy()
+
+    free = run(row, service, x, y, mask=mask)
+    np.testing.assert_array_equal(free.queries, counted)
+    for budget in (2, 17, int(free.queries.max()) - 1):
+        counted[:] = 0
+        result = run(row, service, x, y, mask=mask, max_queries=budget)
+        assert counted.max() == budget
+        np.testing.assert_array_equal(result.queries, counted)
+        again = run(row, digits_model, x, y, mask=mask, max_queries=budget)
+        assert again.queries.max() <= budget
+    with pytest.raises(ValueError, match="at least 2"):
+        run(row, service, x, y, max_queries=1)
+
+
+@every_attack
 def test_a_failing_callable_loses_nothing(row, digits_model, samples):
     x, y = samples
     attack = attacks.get(row[0], **row[1], batch_size=8)
     if attack.access == "gradient":
         pytest.skip("needs gradients")
-    for failure in ("raise", "nan", "classes"):
-        sent = [0]
+    # Another run takes as many queries; this one fails in the second of three batches.
+    last = attack.bind(digits_model).run(x, y).queries.sum() // 2
+    failures = {
+        "raise": "The model raised OSError: connection lost",
+        "nan": "scores that are not finite",
+        "classes": r"scores of shape \(\d+, 10\). Received: shape \(\d+, 3\)",
+        "sleep": "The model raised TimeoutError: no answer within 1 s",
+    }
+    for failure, message in failures.items():
+        sent, over = [0], threading.Event()
 
-        def service(batch, failure=failure, sent=sent):
+        def service(batch, failure=failure, sent=sent, over=over):
             sent[0] += len(batch)
             scores = digits_model(batch, training=False).numpy()
-            if sent[0] < 1500:
+            if sent[0] < last:
                 return scores
             if failure == "raise":
                 raise OSError("connection lost")
+            if failure == "sleep":
+                over.wait(60)
             return scores * np.nan if failure == "nan" else scores[:, :3]
 
-        with pytest.raises(attacks.AttackInterrupted, match="x_adv") as caught:
-            attack.bind(Classifier(service)).run(x, y)
+        timeout = 1 if failure == "sleep" else None
+        with pytest.raises(attacks.AttackInterrupted, match=message + ".*x_adv") as caught:
+            attack.bind(Classifier(service, timeout=timeout)).run(x, y)
+        over.set()
         error = caught.value
         assert error.queries == sent[0]
         assert 0 < error.success.sum() < N
