@@ -249,6 +249,11 @@ class Classifier:
         a model goes, so do they, and the model is not kept alive.
         """
         if isinstance(model, Classifier):
+            if options or clip_values not in (None, model.clip_values):
+                raise ValueError(
+                    "A Classifier has its bounds and options already. "
+                    f"Received: clip_values={clip_values!r}, {options}"
+                )
             return model
         key = (id(model), clip_values, tuple(sorted(options.items())))
         shared = _SHARED.get(key)

@@ -254,11 +254,7 @@ class Job:
     def _drive_eager(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
         attack = self.attack
         limit = attack.max_steps()
-        at_work = rows[~self.leaves["done"][rows]]
-        bar.update(limit * (len(rows) - len(at_work)))
-        rows = at_work
-        if not len(rows):
-            return
+        # Samples that are done ask for nothing, but their rows decide what the others draw.
         self.at_work = rows
         state = attack._initialise(self._leaves(rows), self.params, seed, pool)
         try:
