@@ -263,7 +263,7 @@ def _bump(side: int) -> np.ndarray:
         for k in range(max(height // 2, width // 2) + 1):
             low, left = max(i - k, 0), max(j - k, 0)
             values[low : i + k + 1, left : j + k + 1] += 1 / (k + 1) ** 2
-        return values / max(np.linalg.norm(values), TINY)
+        return values / max(float(np.linalg.norm(values)), TINY)
 
     upper = side // 2
     bump = np.concatenate([pyramid(upper, side), -pyramid(side - upper, side)])
