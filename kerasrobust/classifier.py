@@ -225,7 +225,7 @@ class Classifier:
         self.is_keras = isinstance(model, keras.Model)
         if timeout is not None:
             timeout = check_float("timeout", timeout, above=True)
-        self.timeout = timeout
+        self.timeout: float | None = timeout
         self.has_gradient = self.is_keras
         self.queries = 0  # samples sent to a callable; a Keras model is counted by the attack
         self.traces: dict[str, int] = {}

@@ -23,6 +23,8 @@ from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
 from kerasrobust.attacks.square import SquareAttack
+from kerasrobust.attacks.taxonomy import taxonomy
+from kerasrobust.attacks.transfer import TransferAttack
 from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 from kerasrobust.attacks.zoo import ZooAttack
@@ -51,9 +53,11 @@ __all__ = [
     "SignOPTAttack",
     "SimBA",
     "SquareAttack",
+    "TransferAttack",
     "UniversalPerturbation",
     "VirtualAdversarialMethod",
     "ZooAttack",
     "get",
     "names",
+    "taxonomy",
 ]

@@ -26,6 +26,7 @@ from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
 from kerasrobust.attacks.square import SquareAttack
+from kerasrobust.attacks.transfer import TransferAttack
 from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 from kerasrobust.attacks.zoo import ZooAttack
@@ -56,6 +57,7 @@ ATTACKS: dict[str, type[Attack]] = {
         SimBA,
         SignOPTAttack,
         BoundaryAttack,
+        TransferAttack,
     )
 }
 

@@ -68,8 +68,8 @@ class TransferAttack(base.Attack):
         attack: What crafts: whatever `kerasrobust.attacks.get` takes.
         sources: The model or models to craft on: Keras models, `Classifier`s or paths of saved
             Keras models.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
-            `targeted` must be that of `attack`.
+        **common: `targeted` (by default that of `attack`), `batch_size`, `seed`, `verbose`,
+            `jit_compile`: see `Attack`.
 
     Example:
         >>> attack = TransferAttack(model, attack="pgd:eps=0.1", sources=[substitute])
@@ -92,15 +92,11 @@ class TransferAttack(base.Attack):
     ):
         from kerasrobust.attacks import registry  # which knows this class too
 
-        self.attack = registry.get(attack)
+        aim = {"targeted": common["targeted"]} if "targeted" in common else {}
+        self.attack = registry.get(attack, **aim)
         self.sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]
         self.crafters: list[base.Attack] = []
-        super().__init__(model, **{"targeted": self.attack.targeted, **common})
-        if self.targeted != self.attack.targeted:
-            raise ValueError(
-                "`targeted` must be that of the attack that crafts. "
-                f"Received: targeted={self.targeted}, attack={self.attack!r}"
-            )
+        super().__init__(model, **{**common, "targeted": self.attack.targeted})
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -126,7 +122,8 @@ class TransferAttack(base.Attack):
         self.crafters = [self.attack.bind(_classifier(source, target)) for source in self.sources]
         for crafter in self.crafters:
             source = crafter._bound()
-            if source.clip_values != target.clip_values or source.input_shape != target.input_shape:
+            shapes = {source.input_shape, target.input_shape or source.input_shape}
+            if source.clip_values != target.clip_values or len(shapes) > 1:
                 raise ValueError(
                     "Sources must take the same inputs as the model: "
                     f"{target.input_shape} in {target.clip_values}. "

@@ -312,7 +312,7 @@ class ZooAttack(QueryAttack):
         """bool `[levels, coordinates]`: the coordinates that a level has."""
         inside = np.zeros((len(self._levels(shape)), *self._space(shape)), bool)
         for level, sides in enumerate(self._levels(shape)):
-            inside[(level, *(slice(side) for side in sides))] = True
+            inside[level][tuple(slice(side) for side in sides)] = True
         return inside.reshape(len(inside), -1)
 
     def _spread(self, level: tf.Tensor, shape: Any) -> list[tf.Tensor]:

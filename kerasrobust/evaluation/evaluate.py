@@ -284,8 +284,8 @@ def _plan(
     if not items:
         raise ValueError(f"Expected at least one attack. Received: attacks={requested!r}")
     chosen: presets.Preset | None = None
-    # What to make, with which parameters, and which of these nothing may change.
-    wanted: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
+    # What to make, with which parameters, which of these nothing may change, and its own name.
+    wanted: list[tuple[Any, dict[str, Any], dict[str, Any], str | None]] = []
     for item in items:
         if isinstance(item, str) and item in presets.names():
             order = math.inf if norm is None else check_norm(norm)
@@ -303,12 +303,14 @@ def _plan(
                     )
                 eps, norm = preset.eps, preset.norm
             chosen = chosen or preset
-            wanted += [(name, parameters, {}) for name, parameters in preset.attacks]
+            labels = preset.labels or (None,) * len(preset.attacks)
+            for (name, parameters), label in zip(preset.attacks, labels, strict=True):
+                wanted.append((name, parameters, {}, label))
         elif isinstance(item, str):
             name, parameters = parse_spec(item)
-            wanted.append((name, parameters, parameters))
+            wanted.append((name, parameters, parameters, None))
         elif isinstance(item, (Attack, dict)):
-            wanted.append((item, {}, {}))
+            wanted.append((item, {}, {}, None))
         else:
             raise TypeError(
                 "Expected the name of a preset, a specification such as 'fgsm:eps=0.1', an attack, "
@@ -317,7 +319,7 @@ def _plan(
     budget = _budget(eps, norm)
     common = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
     plan: dict[str, Attack] = {}
-    for item, parameters, explicit in wanted:
+    for item, parameters, explicit, label in wanted:
         if isinstance(item, str):
             attack = registry.get(item, **{**common, **parameters})
             if budget is not None:
@@ -325,7 +327,7 @@ def _plan(
                 attack = registry.get(item, **{**common, **parameters, **changes})
         else:
             attack = registry.get(item)
-        plan[_unique(attack.name, plan)] = attack
+        plan[_unique(label or attack.name, plan)] = attack
     return plan, chosen, budget
 
 

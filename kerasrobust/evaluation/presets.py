@@ -75,6 +75,7 @@ class Preset:
         eps: Budget within which adversarial samples count; `None`: at any distance.
         norm: Norm of that budget.
         cascade: Whether each attack gets only the samples that the ones before it left.
+        labels: Names of the rows of the report, where they are not those of the attacks.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Preset:
     eps: float | None = None
     norm: float | None = None
     cascade: bool = False
+    labels: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
@@ -201,5 +203,6 @@ def _autoattack(name: str, eps: float | None, norm: float, nb_classes: int | Non
         ),
         "square": ("square", {"eps": eps, "norm": norm, "max_iter": _AUTOATTACK_QUERIES}),
     }
-    attacks = tuple(known[step] for step in _AUTOATTACK[name])
-    return Preset(name, "", attacks, {}, eps, norm, cascade=True)
+    steps = _AUTOATTACK[name]
+    attacks = tuple(known[step] for step in steps)
+    return Preset(name, "", attacks, {}, eps, norm, cascade=True, labels=steps)

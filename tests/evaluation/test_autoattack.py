@@ -1,0 +1,83 @@
+"""AutoAttack: attacks in a row, each on what the ones before it left."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kerasrobust import attacks
+from kerasrobust.evaluation import evaluate, presets
+
+EPS = 0.06
+
+
+@pytest.fixture(scope="module")
+def report(digits_model, digits):
+    x, y = digits[0][:40], digits[1][:40]
+    return evaluate(digits_model, x, y, attacks="autoattack", eps=EPS, norm="inf")
+
+
+def test_each_step_gets_what_the_ones_before_it_left(report, digits_model, digits):
+    x, y = digits[0][:40], digits[1][:40]
+    steps = list(report.attacks)
+    assert steps == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    accuracies = [row.accuracy for row in report.attacks.values()]
+    assert 0 < report.robust_accuracy < report.clean_accuracy
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert report.robust_accuracy == accuracies[-1]
+    standing = digits_model.predict(x, verbose=0).argmax(axis=1) == y
+    for step in steps:
+        result = report.samples.results[step]
+        asked = result.queries + result.gradients > 0
+        np.testing.assert_array_equal(asked, standing)
+        assert np.abs(result.x_adv - x).max() <= EPS * (1 + 1e-5)
+        standing = digits_model.predict(result.x_adv, verbose=0).argmax(axis=1) == y
+        assert report.attacks[step].accuracy == standing.mean()
+
+
+def test_no_other_attack_here_breaks_more(report, digits_model, digits):
+    x, y = digits[0][:40], digits[1][:40]
+    pgd = attacks.get("pgd", eps=EPS, eps_step=EPS / 10, max_iter=100, num_random_init=5)
+    assert report.robust_accuracy <= np.mean(~pgd.bind(digits_model).run(x, y).success)
+
+
+def test_against_a_randomised_model(digits_model, digits):
+    x, y = digits[0][:20], digits[1][:20]
+    noisy = keras.Sequential([keras.Input((8, 8, 1)), AlwaysNoisy(), *digits_model.layers])
+    report = evaluate(noisy, x, y, attacks="autoattack-rand", eps=EPS)
+    assert list(report.attacks) == ["apgd-ce", "apgd-dlr"]
+    assert report.attacks["apgd-ce"].config["eot_iter"] == 20
+    assert report.robust_accuracy <= report.clean_accuracy
+
+
+class AlwaysNoisy(keras.layers.Layer):
+    """Gaussian noise in inference too."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs), stddev=0.05, seed=self.seeds)
+
+
+def test_bad_input(digits_model, digits):
+    x, y = digits[0][:4], digits[1][:4]
+    with pytest.raises(ValueError, match="needs a budget `eps` in the norm 2 or inf"):
+        evaluate(digits_model, x, y, attacks="autoattack")
+    with pytest.raises(ValueError, match="needs a budget `eps` in the norm 2 or inf"):
+        evaluate(digits_model, x, y, attacks="autoattack", eps=1.0, norm=1)
+    with pytest.raises(ValueError, match="runs its attacks in a row"):
+        evaluate(digits_model, x, y, attacks=["autoattack", "fgsm"], eps=0.1)
+    with pytest.raises(ValueError, match="at least four classes"):
+        presets.get("autoattack", eps=0.1, nb_classes=3)
+
+
+def test_the_parameters_of_the_authors_program():
+    preset = presets.get("autoattack", eps=0.1, nb_classes=1000)
+    configs = dict(zip(preset.labels, (config for _, config in preset.attacks), strict=True))
+    assert [configs[step]["max_iter"] for step in preset.labels] == [100, 100, 100, 5000]
+    assert configs["apgd-t"]["nb_target_classes"] == configs["fab-t"]["nb_target_classes"] == 9
+    few = presets.get("autoattack", eps=0.1, nb_classes=5)
+    assert few.attacks[1][1]["nb_target_classes"] == 4
