@@ -97,15 +97,67 @@ def budget_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -
     figure = Figure(figsize=(4.0 * len(norms), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
-        for name, curve in curves.items():
-            if float(curve["norm"]) == norm:
-                axis.plot(curve["eps"], 100 * np.asarray(curve["accuracy"]), label=name)
-        axis.set_xlabel(f"L{norm:g} budget")
-        axis.set_ylabel("accuracy, %")
-        axis.set_ylim(-2, 102)
-        axis.grid(alpha=0.3)
-        axis.legend()
+        chosen = {name: c for name, c in curves.items() if float(c["norm"]) == norm}
+        _accuracy_panel(axis, chosen, "eps", f"L{norm:g} budget")
     figure.savefig(path, dpi=120, format="png")
+
+
+def adaptive_curves(
+    path: str | os.PathLike[str],
+    restarts: Mapping[str, Mapping],
+    expectation: Mapping[str, Mapping],
+) -> None:
+    """Draws how a model stands up to adaptive attacks: two panels of accuracy.
+
+    On the left against the number of random restarts, on the right against the budget with and
+    without gradients averaged over neighbours. Curves that stay level on the left and coincide on
+    the right are what a defense shows whose gradients do not mislead. It is Figure 1 of the paper
+    on NsLoss, a regulariser that flattens the loss around the training samples; the attacks are
+    `CarliniL2Method` with `restarts` and with `gradient_samples`.
+
+    Args:
+        path: PNG file to write.
+        restarts: By name of the curve, `{"restarts": counts, "accuracy": shares}`.
+        expectation: By name of the curve, `{"eps": budgets, "accuracy": shares}`; a
+            `budget_curve` of an `AttackSummary` is one.
+
+    Raises:
+        ValueError: If there is no curve at all, or the two lists of a curve differ in length.
+    """
+    if not restarts and not expectation:
+        raise ValueError("Expected at least one curve. Received: restarts={}, expectation={}")
+    panels = [
+        (curves, key, label)
+        for curves, key, label in (
+            (restarts, "restarts", "random restarts"),
+            (expectation, "eps", "L2 budget"),
+        )
+        if curves
+    ]
+    figure = Figure(figsize=(4.0 * len(panels), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (curves, key, label) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        _accuracy_panel(axis, curves, key, label)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _accuracy_panel(axis, curves: Mapping[str, Mapping], key: str, label: str) -> None:
+    for name, curve in curves.items():
+        if len(curve[key]) != len(curve["accuracy"]):
+            raise ValueError(
+                f"Expected one accuracy for each of {key!r}. Received: {len(curve[key])} and "
+                f"{len(curve['accuracy'])} values for {name!r}"
+            )
+        # A few points want marks, a dense curve does not.
+        marker = "." if len(curve[key]) < 20 else None
+        axis.plot(curve[key], 100 * np.asarray(curve["accuracy"]), marker=marker, label=name)
+    axis.set_xlabel(label)
+    axis.set_ylabel("accuracy, %")
+    axis.set_ylim(-2, 102)
+    axis.grid(alpha=0.3)
+    axis.legend()
 
 
 def _choose(y: np.ndarray, right: np.ndarray, columns: int) -> np.ndarray:

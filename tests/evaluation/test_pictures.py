@@ -69,3 +69,33 @@ def test_curves_and_bad_input(tmp_path):
         pictures.adversarial_grid(
             tmp_path / "x.png", np.zeros((2, 9)), np.zeros(2), np.zeros(2), {}
         )
+
+
+def test_adaptive_curves_show_where_the_lines_are(tmp_path):
+    """At 100 % the line is near the top of its panel, at 0 % near the bottom."""
+    blue = np.array([0x1F, 0x77, 0xB4]) / 255
+
+    def height(accuracy):
+        path = tmp_path / "curves.png"
+        curve = {"restarts": [0, 10, 400], "accuracy": [accuracy] * 3}
+        pictures.adaptive_curves(path, {"cwl2": curve}, {})
+        image = drawn(path)[:, ::2]
+        # The line itself is the longest row of that colour; the legend has some as well.
+        return (np.abs(image - blue).max(axis=-1) < 0.02).sum(axis=1).argmax() / len(image)
+
+    assert height(1.0) < 0.2 < 0.4 < height(0.5) < 0.6 < 0.7 < height(0.0)
+    restarts = {"cwl2": {"restarts": [0, 1], "accuracy": [0.9, 0.8]}}
+    expectation = {
+        "cwl2": {"eps": [0, 1, 2], "accuracy": [1, 0.5, 0]},
+        "mean of 10": {"eps": [0, 1, 2], "accuracy": [1, 0.6, 0]},
+    }
+    pictures.adaptive_curves(tmp_path / "both.png", restarts, expectation)
+    pictures.adaptive_curves(tmp_path / "right.png", {}, expectation)
+    both, right = drawn(tmp_path / "both.png"), drawn(tmp_path / "right.png")
+    assert both.shape[1] == 2 * right.shape[1]
+    assert has_colour(right, np.array([0xFF, 0x7F, 0x0E]) / 255)  # the second curve
+    with pytest.raises(ValueError, match="at least one curve"):
+        pictures.adaptive_curves(tmp_path / "none.png", {}, {})
+    expectation["cwl2"]["accuracy"] = [1.0]
+    with pytest.raises(ValueError, match="Received: 3 and 1 values for 'cwl2'"):
+        pictures.adaptive_curves(tmp_path / "none.png", {}, expectation)
