@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
+from scipy import special
 
 with warnings.catch_warnings():
     # Some of ART's modules miss PyTorch aloud, which nothing here needs.
@@ -29,12 +31,26 @@ with warnings.catch_warnings():
 
 from kerasrobust import checks
 from kerasrobust.attacks import base, drivers
+from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
+from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
+from kerasrobust.attacks.boundary import BoundaryAttack
+from kerasrobust.attacks.carlini_l0 import CarliniL0Method
 from kerasrobust.attacks.carlini_l2 import CarliniL2Method
+from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
+from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_gradient import FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
+from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.attacks.result import AttackResult
+from kerasrobust.attacks.saliency_map import SaliencyMapMethod
+from kerasrobust.attacks.sign_opt import SignOPTAttack
+from kerasrobust.attacks.simba import SimBA
+from kerasrobust.attacks.square import SquareAttack
+from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
+from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
+from kerasrobust.attacks.zoo import ZooAttack
 from kerasrobust.classifier import Classifier
 from kerasrobust.norms import check_norm
 
@@ -146,6 +162,14 @@ class ScoresEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):
             executed += len(batch[0])
             outputs.append(call(*map(tf.constant, batch)).numpy()[:rows])
         return np.concatenate(outputs), executed
+
+
+class ProbabilitiesEstimator(ScoresEstimator):
+    """A model as some of ART's black-box attacks want it: probabilities."""
+
+    def predict(self, x: np.ndarray, batch_size: int = BATCH_SIZE, **kwargs: Any) -> np.ndarray:
+        """float64 probabilities `[n, classes]`, none of them zero that are not tiny indeed."""
+        return special.softmax(super().predict(x, batch_size).astype(np.float64), axis=1)
 
 
 class GradientsEstimator(ClassGradientsMixin, LossGradientsMixin, ScoresEstimator):
@@ -262,12 +286,13 @@ class ArtJob(drivers.Job):
     """A run of an attack of ART: judged and counted as all others are."""
 
     attack: ArtAttack
+    original: Any  # ART's attack, once it has run
 
     def _drive(self, rows: np.ndarray, seed: tf.Tensor, pool: Any, bar: tqdm.tqdm) -> None:
-        estimator = _estimator(self.classifier, self.leaves["x"].shape[1:])
+        estimator = self.attack.estimator(self.classifier, self.leaves["x"].shape[1:])
         bar.update(self.attack.max_steps() * int(self.leaves["done"][rows].sum()))
         rows = rows[~self.leaves["done"][rows]]
-        # ART goes from sample to sample in HopSkipJump, and takes one size for all elsewhere.
+        # ART goes from sample to sample in decision attacks, and takes one size for all elsewhere.
         singly = self.attack.access == "labels" or any(
             np.ndim(getattr(self.attack, key, 0.0)) for key in SIZES
         )
@@ -280,13 +305,14 @@ class ArtJob(drivers.Job):
     def _attack(self, estimator: ScoresEstimator, rows: np.ndarray) -> None:
         x, y = self.leaves["x"][rows], self.leaves["y"][rows]
         sizes = {k: float(self.leaves[k][rows[0]]) for k in SIZES if k in self.leaves}
-        attack = self.attack.make(estimator, **sizes)
+        self.original = self.attack.make(estimator, **sizes)
+        labels = self.attack.labels(y.astype(np.int64), estimator.nb_classes)
         mask = {"mask": self.leaves["mask"][rows]} if "mask" in self.leaves else {}
         estimator.queries = estimator.gradients = 0
         estimator.executed_queries = estimator.executed_gradients = 0
         estimator.limit = self.attack.limit()
         try:
-            x_adv = attack.generate(x, y.astype(np.int64), **mask)
+            x_adv = self.original.generate(x, labels, **mask)
         except OutOfQueries:
             x_adv = x
         finally:
@@ -306,16 +332,23 @@ class ArtAttack(base.Attack):
 
     The arguments have ART's names, and the native attack's defaults, so that a configuration of
     either runs both. What ART's class does not know is accepted and has no effect: `jit_compile`,
-    since ART runs on the host, and `early_stop` and `abort_early`, since it takes every step.
-    Success and distances are judged like any other attack's.
+    since ART runs on the host; `early_stop` and `abort_early`, since it takes every step;
+    `max_queries`, since it counts none; and what a subclass names. What would make another attack
+    of it is refused. Success and distances are judged like any other attack's.
 
-    ART does not say which sample a pass was for, save in HopSkipJump, which goes from sample to
-    sample: `queries` and `gradients` divide the passes of a batch evenly. They include the ones in
-    which ART takes stock of its own success.
+    ART does not say which sample a pass was for, save in the decision attacks, which go from
+    sample to sample: `queries` and `gradients` divide the passes of a batch evenly. They include
+    the ones in which ART takes stock of its own success.
+
+    Class attributes:
+        original: ART's class.
+        takes_mask: Whether it knows masks.
+        probabilities: Whether it wants probabilities instead of logits.
     """
 
     original: ClassVar[Any]
     takes_mask: ClassVar[bool] = False
+    probabilities: ClassVar[bool] = False
     job = ArtJob
 
     def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
@@ -339,13 +372,54 @@ class ArtAttack(base.Attack):
         """Queries of one call after which ART's loop is taken for endless; None for no limit."""
         return None
 
-    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
-        """ART's attack with these hyperparameters, `eps` and `eps_step` as given."""
+    def estimator(self, shared: Classifier, shape: tuple[int, ...]) -> ScoresEstimator:
+        """The model as ART's class wants it."""
+        if self.probabilities:
+            return ProbabilitiesEstimator(shared, tuple(shape))
+        return _estimator(shared, shape)
+
+    def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
+        """What ART's `generate` gets for the labels or targets `y`, int64 `[n]`."""
+        return y
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        """The arguments of ART's class, `eps` and `eps_step` as given."""
         config = {name: getattr(self, name) for name in self.get_config()}
         config.update((key, size) for key, size in sizes.items() if key in config)
+        if "eps_step" in config and config["eps_step"] is None:
+            config["eps_step"] = config["eps"] / config["max_iter"]
         config["verbose"] = False  # the job shows progress
         known = inspect.signature(self.original.__init__).parameters
-        return self.original(estimator, **{k: v for k, v in config.items() if k in known})
+        return {key: value for key, value in config.items() if key in known}
+
+    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
+        """ART's attack with these hyperparameters, `eps` and `eps_step` as given."""
+        return self.original(estimator, **self.arguments(**sizes))
+
+    def _refuse(self, reason: str, received: str) -> None:
+        raise ValueError(f"ART's {self.original.__name__} {reason}. Received: {received}")
+
+    def _check_unit_box(self) -> None:
+        bounds = self._bound().clip_values
+        if bounds != (0.0, 1.0):
+            self._refuse("attacks only models with inputs in 0..1", f"clip_values={bounds}")
+
+    def _check_images(self, square: bool = False) -> None:
+        shape = self._bound().input_shape
+        if shape is None or None in shape:
+            return  # the callable's first samples will tell
+        if len(shape) != 3 or (square and shape[0] != shape[1]):
+            kind = "square images" if square else "images [height, width, channels]"
+            self._refuse(f"takes only {kind}", f"input shape {tuple(shape)}")
+
+
+class SeededStarts:
+    """Has random starts depend on NumPy's seed, as everything else in ART does."""
+
+    def _init_sample(self, *arguments: Any) -> Any:
+        # ART makes a new generator here, without a seed.
+        with mock.patch.object(np.random, "RandomState", lambda: np.random):
+            return super()._init_sample(*arguments)  # type: ignore[misc]
 
 
 class ArtFastGradientMethod(ArtAttack, FastGradientMethod):
@@ -390,12 +464,7 @@ class ArtElasticNet(ArtAttack, ElasticNet):
 
     def check(self) -> None:
         super().check()
-        bounds = self._bound().clip_values
-        if bounds != (0.0, 1.0):
-            raise ValueError(
-                "ART's ElasticNet clips to 0..1 and cannot attack a model with other bounds. "
-                f"Received: clip_values={bounds}"
-            )
+        self._check_unit_box()
 
 
 class ArtHopSkipJump(ArtAttack, HopSkipJump):
@@ -410,17 +479,303 @@ class ArtHopSkipJump(ArtAttack, HopSkipJump):
     name = "art:hsja"
     takes_mask = True
 
-    class original(evasion.HopSkipJump):
-        """With starts that depend on NumPy's seed, as everything else in ART does."""
-
-        def _init_sample(self, *arguments: Any) -> Any:
-            # ART makes a new generator here, without a seed.
-            with mock.patch.object(np.random, "RandomState", lambda: np.random):
-                return super()._init_sample(*arguments)
+    class original(SeededStarts, evasion.HopSkipJump):
+        pass
 
     def limit(self) -> int | None:
         searches = 100  # passes of a binary search and of a step size search, generously
         return 10 * (self.init_size + searches + self.max_iter * (self.max_eval + searches))
+
+
+class ArtBasicIterativeMethod(ArtAttack, BasicIterativeMethod):
+    """ART's `BasicIterativeMethod`."""
+
+    name = "art:bim"
+    original = evasion.BasicIterativeMethod
+    takes_mask = True
+
+
+class ArtMomentumIterativeMethod(ArtAttack, MomentumIterativeMethod):
+    """ART's `MomentumIterativeMethod`: the gradient is accumulated at unit length in `norm`."""
+
+    name = "art:mifgsm"
+    original = evasion.MomentumIterativeMethod
+    takes_mask = True
+
+
+class ArtAutoProjectedGradientDescent(ArtAttack, AutoProjectedGradientDescent):
+    """ART's `AutoProjectedGradientDescent` with the cross-entropy and a first step of `2 eps`.
+
+    That is the paper's first step, where ART's own default is 0.1. ART has its DLR loss only for
+    its own estimators. `rho` (it has 0.75) and `eot_iter` have no effect. Its mask leaves out the
+    random start, so that it is refused.
+    """
+
+    name = "art:apgd"
+    original = evasion.AutoProjectedGradientDescent
+
+    def check(self) -> None:
+        super().check()
+        if self.loss_type != "cross_entropy" or self.nb_target_classes is not None:
+            self._refuse(
+                "is run with the cross-entropy and no target classes of its own",
+                f"loss_type={self.loss_type!r}, nb_target_classes={self.nb_target_classes}",
+            )
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        arguments = super().arguments(**sizes)
+        # With None the loss is the estimator's, the cross-entropy.
+        return {**arguments, "loss_type": None, "eps_step": 2 * arguments["eps"]}
+
+
+class ArtVirtualAdversarialMethod(ArtAttack, VirtualAdversarialMethod):
+    """ART's `VirtualAdversarialMethod`, on probabilities.
+
+    An iteration takes one query more than a sample has pixels, and no gradient; `finite_diff` is
+    the step of the difference quotient.
+    """
+
+    name = "art:vat"
+    original = evasion.VirtualAdversarialMethod
+    probabilities = True
+
+
+class ArtSaliencyMapMethod(ArtAttack, SaliencyMapMethod):
+    """ART's `SaliencyMapMethod`: the two pixels with the largest derivative of the target's logit.
+
+    Without a target it draws a class at random and goes on until that one is reached. `outputs`
+    has no effect.
+    """
+
+    name = "art:jsma"
+    original = evasion.SaliencyMapMethod
+
+    def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
+        return y if self.targeted else None  # ART takes whatever it is given for targets
+
+
+class ArtDeepFool(ArtAttack, DeepFool):
+    """ART's `DeepFool`, for boxes of width 1 only: it scales its steps by the width.
+
+    It leaves the class that the model predicts, whatever the label. A step differentiates every
+    class of every sample in a pass of its own, until the last sample of the batch has ended.
+    """
+
+    name = "art:deepfool"
+    original = evasion.DeepFool
+
+    def check(self) -> None:
+        super().check()
+        low, high = self._bound().clip_values
+        if high - low != 1:
+            self._refuse("overshoots unless the box has width 1", f"clip_values={(low, high)}")
+
+
+class ArtUniversalJob(ArtJob):
+    """A run that gives ART all samples at once, whatever the batch size."""
+
+    attack: ArtUniversalPerturbation
+
+    def _drive(self, rows: np.ndarray, seed: tf.Tensor, pool: Any, bar: tqdm.tqdm) -> None:
+        if rows[0] > 0:
+            return
+        super()._drive(np.arange(self.n), seed, pool, bar)
+        self.attack.noise = np.asarray(self.original.noise, np.float32)[0]
+        self.attack.fooling_rate = float(self.original.fooling_rate)
+        self.attack.converged = bool(self.attack.fooling_rate >= 1 - self.attack.delta)
+
+
+class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
+    """ART's `UniversalPerturbation`, sample by sample; `group_size` has no effect.
+
+    The inner attack must be one that ART knows here and that works on logits and labels: cwl2,
+    cwlinf, deepfool, ead, fgsm, bim or pgd.
+    """
+
+    name = "art:uap"
+    original = evasion.UniversalPerturbation
+    job = ArtUniversalJob  # type: ignore[assignment]
+    inners: ClassVar[dict[str, str]] = {
+        "cwl2": "carlini",
+        "cwlinf": "carlini_inf",
+        **{name: name for name in ("deepfool", "ead", "fgsm", "bim", "pgd")},
+    }
+
+    def check(self) -> None:
+        super().check()
+        if self.inner.name not in self.inners:
+            self._refuse(
+                f"has no such inner attack; it has {', '.join(self.inners)}",
+                f"attacker={self.attacker!r}",
+            )
+        self._inner()
+
+    def _inner(self) -> ArtAttack:
+        recipe = ATTACKS["art:" + self.inner.name].from_config(self.inner.get_config())
+        bound = recipe.bind(self._bound())
+        assert isinstance(bound, ArtAttack)
+        return bound
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        arguments = super().arguments(**sizes)
+        name = self.inners[self.inner.name]
+        return {**arguments, "attacker": name, "attacker_params": self._inner().arguments()}
+
+
+class ArtCarliniL0Method(ArtAttack, CarliniL0Method):
+    """ART's `CarliniL0Method`: a whole C&W L2 attack for each value that it fixes.
+
+    It fixes one value per round and has as many rounds as the image has rows. A step
+    differentiates two logits in a pass each, and the line search adds up to ten queries.
+    """
+
+    name = "art:cwl0"
+    original = evasion.CarliniL0Method
+
+    def check(self) -> None:
+        super().check()
+        self._check_images()
+
+
+class ArtCarliniLInfMethod(ArtAttack, CarliniLInfMethod):
+    """ART's `CarliniLInfMethod`, sample by sample, untargeted, for inputs in 0..1 only.
+
+    Its bound on the entries begins at 1 and ends at 1/256, whatever the width of the box. With a
+    target it would keep the points that miss it.
+    """
+
+    name = "art:cwlinf"
+    original = evasion.CarliniLInfMethod
+    can_target = False
+
+    def check(self) -> None:
+        super().check()
+        self._check_unit_box()
+
+
+class ArtZooAttack(ArtAttack, ZooAttack):
+    """ART's `ZooAttack`, sample by sample, with Adam.
+
+    The samples of a batch would all move the first one's noise, so that its batches are of one
+    sample; but the points that it asks for are sent up to 128 at a time instead of one by one.
+    With `use_resize` it brings smaller images up to 32 by 32 as well, and fails on black ones.
+    `nb_parallel` is capped at the number of coordinates, above which ART fails.
+    """
+
+    name = "art:zoo"
+
+    class original(evasion.ZooAttack):
+        batch_size: int
+
+        def _loss(self, *arguments: Any) -> Any:
+            one, self.batch_size = self.batch_size, BATCH_SIZE
+            try:
+                return super()._loss(*arguments)
+            finally:
+                self.batch_size = one
+
+    def check(self) -> None:
+        super().check()
+        if self.solver != "adam":
+            self._refuse("has no other solver than 'adam'", f"solver={self.solver!r}")
+
+    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
+        arguments = self.arguments(**sizes)
+        shape = estimator.input_shape
+        resized = self.use_resize and len(shape) == 3
+        coordinates = 32 * 32 * shape[-1] if resized else math.prod(shape)
+        parallel = min(self.nb_parallel, coordinates)
+        return self.original(estimator, **{**arguments, "nb_parallel": parallel, "batch_size": 1})
+
+
+class ArtBoundaryAttack(ArtAttack, BoundaryAttack):
+    """ART's `BoundaryAttack`, sample by sample.
+
+    Without a target it leaves the class that the model predicts, whatever the label.
+    """
+
+    name = "art:boundary"
+
+    class original(SeededStarts, evasion.BoundaryAttack):
+        pass
+
+
+class ArtSignOPTAttack(ArtAttack, SignOPTAttack):
+    """ART's `SignOPTAttack`, sample by sample, untargeted, for inputs in 0..1 and three classes up.
+
+    It draws starts of unit variance and takes the boundary for unreachable beyond a distance of
+    20. It leaves the class that the model predicts, whatever the label. A sample that takes many
+    times the queries that its searches can need is given up: they do not end where a direction
+    is not a number.
+    """
+
+    name = "art:signopt"
+    original = evasion.SignOPTAttack
+    can_target = False
+
+    def check(self) -> None:
+        super().check()
+        self._check_unit_box()
+        if self._bound().known_classes == 2:
+            self._refuse("needs more than two classes", "a model with 2")
+
+    def limit(self) -> int | None:
+        search, steps = 2000, 30  # one per cent at a time, and lengths tried in an iteration
+        return 100 * self.num_trial + self.max_iter * (self.k + steps * search)
+
+
+class ArtSquareAttack(ArtAttack, SquareAttack):
+    """ART's `SquareAttack`, untargeted, on square images; an iteration makes three queries.
+
+    Its squares must be smaller than the image, and the grid of the L2 attack needs ten pixels on
+    a side.
+    """
+
+    name = "art:square"
+    original = evasion.SquareAttack
+    can_target = False
+
+    def check(self) -> None:
+        super().check()
+        self._check_images(square=True)
+        shape = self._bound().input_shape
+        if shape is None or shape[0] is None:
+            return
+        side = int(self._sides(shape[0], shape[0]).max())
+        if side >= shape[0]:
+            self._refuse(
+                "needs a `p_init` with squares smaller than the image", f"p_init={self.p_init!r}"
+            )
+        if self.norm == 2 and shape[0] < 10:
+            self._refuse("needs images of ten pixels or more for L2", f"input shape {shape}")
+
+
+class ArtSimBA(ArtAttack, SimBA):
+    """ART's `SimBA`, sample by sample, on probabilities and square images.
+
+    Both signs of every step are asked for. Between `freq_dim` and the side of the image must lie
+    a whole number of strides.
+    """
+
+    name = "art:simba"
+    original = evasion.SimBA
+    probabilities = True
+
+    def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
+        return np.eye(nb_classes)[y]
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        return {**super().arguments(**sizes), "batch_size": 1}  # it takes no other
+
+    def check(self) -> None:
+        super().check()
+        self._check_images(square=True)
+        shape = self._bound().input_shape
+        if shape is not None and shape[0] is not None and (shape[0] - self.freq_dim) % self.stride:
+            self._refuse(
+                "needs a whole number of strides from `freq_dim` to the side of the image",
+                f"freq_dim={self.freq_dim}, stride={self.stride}, input shape {tuple(shape)}",
+            )
 
 
 ATTACKS: dict[str, type[base.Attack]] = {
@@ -428,9 +783,23 @@ ATTACKS: dict[str, type[base.Attack]] = {
     for attack in (
         ArtFastGradientMethod,
         ArtProjectedGradientDescent,
+        ArtBasicIterativeMethod,
+        ArtMomentumIterativeMethod,
+        ArtAutoProjectedGradientDescent,
+        ArtVirtualAdversarialMethod,
+        ArtSaliencyMapMethod,
         ArtCarliniL2Method,
         ArtElasticNet,
+        ArtDeepFool,
+        ArtUniversalPerturbation,
+        ArtCarliniL0Method,
+        ArtCarliniLInfMethod,
         ArtHopSkipJump,
+        ArtZooAttack,
+        ArtBoundaryAttack,
+        ArtSignOPTAttack,
+        ArtSquareAttack,
+        ArtSimBA,
     )
 }
 
@@ -590,10 +959,15 @@ def _prepare(model: Any, x: Any) -> tuple[Any, np.ndarray]:
 
 @contextlib.contextmanager
 def _numpy_seed(seed: Any) -> Iterator[None]:
-    """NumPy's global generator, which ART draws from, seeded for a while and then put back."""
-    state = np.random.get_state()
+    """The global generators that ART draws from, seeded for a while and then put back.
+
+    They are NumPy's and, in two attacks, Python's.
+    """
+    state, pythons = np.random.get_state(), random.getstate()
     np.random.seed(seed)
+    random.seed(str(np.asarray(seed).tolist()))
     try:
         yield
     finally:
         np.random.set_state(state)
+        random.setstate(pythons)

@@ -20,8 +20,31 @@ ROWS = {
     "pgd": {"eps": 0.3, "eps_step": 0.05, "max_iter": 8, "num_random_init": 1},
     "cwl2": {"binary_search_steps": 3, "max_iter": 10, "initial_const": 1.0},
     "ead": {"binary_search_steps": 4, "max_iter": 10, "initial_const": 0.1},
+    "bim": {"eps": 0.3, "eps_step": 0.05, "max_iter": 8},
+    "mifgsm": {"eps": 0.3, "eps_step": None, "max_iter": 8},
+    "apgd": {"eps": 0.3, "max_iter": 8, "nb_random_init": 1},
+    "vat": {"eps": 3.0, "max_iter": 2},
+    "jsma": {"theta": 1.0, "gamma": 0.5},
+    "deepfool": {"max_iter": 10},
+    "uap": {"eps": 0.6, "max_iter": 2, "attacker": "fgsm", "attacker_params": {"eps": 0.3}},
+    "cwl0": {"binary_search_steps": 2, "max_iter": 10, "initial_const": 10.0},
+    "cwlinf": {"max_iter": 20, "initial_const": 5.0, "learning_rate": 0.1},
     "hsja": {"max_iter": 2, "max_eval": 30, "init_eval": 30},
+    "zoo": {
+        "max_iter": 20,
+        "learning_rate": 0.2,
+        "initial_const": 10.0,
+        "nb_parallel": 32,
+        "use_resize": False,
+    },
+    "boundary": {"max_iter": 3},
+    "signopt": {"max_iter": 1, "k": 20, "num_trial": 20},
+    "square": {"eps": 0.4, "max_iter": 50},
+    "simba": {"attack": "px", "epsilon": 0.5, "max_iter": 200},
 }
+# Draw random numbers with these settings.
+RANDOM = ("pgd", "apgd", "vat", "uap", "hsja", "zoo", "boundary", "signopt", "square", "simba")
+AIMED = [name for name in ROWS if art.ATTACKS["art:" + name].can_target]
 each = pytest.mark.parametrize("name", ROWS)
 
 W = np.array([[1.0, -0.5, 0.2], [-0.4, 0.8, 0.1], [0.3, 0.2, -0.9], [0.0, -0.6, 0.7]], np.float32)
@@ -206,7 +229,7 @@ def test_the_native_configuration_runs_art(name, digits_model, few):
     np.testing.assert_array_equal(result.success, labels != y)
     assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
     if native.kind == "budget":
-        assert result.linf[result.success].max() <= native.eps + 1e-6
+        assert result.distance(native.norm)[result.success].max() <= native.eps + 1e-5
     assert np.isinf(result.l2[~result.success]).all()
     np.testing.assert_array_equal(result.x_adv[~result.success], x[~result.success])
 
@@ -221,22 +244,22 @@ def test_same_seed_same_result_and_numpys_generator_is_put_back(name, digits_mod
     first = attack.generate(x, y)
     np.testing.assert_array_equal(np.random.uniform(size=3), expected)
     np.testing.assert_array_equal(attack.generate(x, y), first)
-    if name in ("pgd", "hsja"):
+    if name in RANDOM:
         other = attacks.get(attack, seed=1).bind(digits_model).generate(x, y)
         assert np.abs(other - first).max() > 1e-3
 
 
-@each
+@pytest.mark.parametrize("name", AIMED)
 def test_targets_are_reached(name, digits_model, few):
     x, y = few
     rows = {**ROWS[name], "targeted": True}
-    if name == "hsja":
+    if name in ("hsja", "boundary"):
         rows["init_size"] = 500  # a uniform image of a given class is rare
     target = digits_model.predict(x, verbose=0).argsort(axis=1)[:, -2]
     result = attacks.get("art:" + name, **rows).bind(digits_model).run(x, target)
     labels = digits_model.predict(result.x_adv, verbose=0).argmax(axis=1)
     np.testing.assert_array_equal(result.success, labels == target)
-    if name != "hsja":
+    if name not in ("hsja", "boundary"):
         assert result.success.sum() >= N // 3
     with pytest.raises(ValueError, match="needs the target classes"):
         attacks.get("art:" + name, **rows).bind(digits_model).run(x)
@@ -288,7 +311,7 @@ def test_eps_per_sample(digits_model, few):
     assert good.sum() > 2
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "hsja"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "bim", "mifgsm", "hsja"])
 def test_a_mask_is_kept(name, digits_model, few):
     x, y = few
     mask = np.zeros((8, 8, 1))
@@ -299,15 +322,84 @@ def test_a_mask_is_kept(name, digits_model, few):
     assert moved[:, 6:].max() <= 1e-7
 
 
-@pytest.mark.parametrize("name", ["cwl2", "ead"])
+@pytest.mark.parametrize("name", [n for n in ROWS if not art.ATTACKS["art:" + n].takes_mask])
 def test_a_mask_that_art_would_ignore_is_refused(name, digits_model, few):
     with pytest.raises(ValueError, match="takes no mask. Received: mask"):
-        attacks.get("art:" + name).bind(digits_model).run(*few, mask=np.ones((8, 8, 1)))
+        attacks.get("art:" + name, **ROWS[name]).bind(digits_model).run(
+            *few, mask=np.ones((8, 8, 1))
+        )
 
 
-def test_ead_refuses_bounds_that_art_would_break(digits_model):
+@pytest.mark.parametrize("name", ["ead", "cwlinf", "signopt", "deepfool", "uap"])
+def test_bounds_that_art_would_break_are_refused(name, digits_model):
+    attack = attacks.get("art:" + name, **({"eps": 100} if name == "uap" else {}))
+    assert name != "uap" or attack.inner.name == "deepfool"
     with pytest.raises(ValueError, match=r"Received: clip_values=\(0.0, 255.0\)"):
-        attacks.get("art:ead").bind(Classifier(digits_model, (0, 255)))
+        attack.bind(Classifier(digits_model, (0, 255)))
+
+
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("apgd", {"loss_type": "difference_logits_ratio"}, "loss_type='difference_logits_ratio'"),
+        ("apgd", {"nb_target_classes": 3}, "nb_target_classes=3"),
+        ("uap", {"attacker": "square"}, "attacker='square'"),
+        ("zoo", {"solver": "newton"}, "solver='newton'"),
+        ("square", {"p_init": 0.95}, "p_init=0.95"),
+        ("square", {"norm": 2}, "ten pixels"),
+        ("simba", {"stride": 3}, "freq_dim=4, stride=3"),
+    ],
+)
+def test_settings_that_art_lacks_are_refused(name, settings, message, digits_model):
+    with pytest.raises(ValueError, match=message):
+        attacks.get("art:" + name, **settings).bind(digits_model)
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - set(AIMED)))
+def test_targets_that_art_does_not_aim_at_are_refused(name):
+    with pytest.raises(ValueError, match="cannot aim at a class"):
+        attacks.get("art:" + name, targeted=True)
+
+
+def test_images_are_asked_for(linear):
+    for name in ("square", "simba", "cwl0"):
+        with pytest.raises(ValueError, match=r"Received: input shape \(4,\)"):
+            attacks.get("art:" + name).bind(linear)
+    two = Classifier(lambda z: np.eye(2)[np.zeros(len(z), int)], nb_classes=2)
+    with pytest.raises(ValueError, match="more than two classes"):
+        attacks.get("art:signopt").bind(two)
+
+
+def test_a_universal_perturbation_is_one_whatever_the_batch(digits_model, few):
+    x, y = few
+    attack = attacks.get("art:uap", **ROWS["uap"], batch_size=5).bind(digits_model)
+    result = attack.run(x, y)
+    expected = np.clip(x + attack.noise, 0, 1)
+    np.testing.assert_allclose(result.x_adv[result.success], expected[result.success], atol=1e-6)
+    labels = digits_model.predict(expected, verbose=0).argmax(axis=1)
+    assert attack.fooling_rate == pytest.approx(np.mean(labels != y))
+    assert attack.converged == (attack.fooling_rate >= 0.8)
+
+
+@pytest.mark.parametrize("name", ["zoo", "boundary", "signopt", "square", "simba"])
+def test_black_box_attacks_of_art_count_what_a_callable_is_asked(name, digits_model, few):
+    x, y = few[0][:3], few[1][:3]
+    asked = []
+
+    def model(batch):
+        asked.append(len(batch))
+        return digits_model(batch, training=False).numpy()
+
+    remote = Classifier(model, nb_classes=10, input_shape=(8, 8, 1))
+    result = attacks.get("art:" + name, **ROWS[name]).bind(remote).run(x, y)
+    assert result.queries.sum() == result.executed_queries == sum(asked)
+    assert result.success.any() and not result.gradients.any()
+
+
+def test_scores_that_art_wants_as_probabilities(digits_model, few):
+    estimator = attacks.get("art:simba").estimator(Classifier.of(digits_model), (8, 8, 1))
+    expected = digits_model.predict(few[0], verbose=0)
+    np.testing.assert_allclose(estimator.predict(few[0]), expected, atol=1e-5)
 
 
 def test_gradient_attacks_refuse_a_callable():
