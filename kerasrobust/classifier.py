@@ -192,7 +192,7 @@ class Classifier:
         clip_values: tuple[float, float] | None = None,
         *,
         nb_classes: int | None = None,
-        input_shape: tuple[int, ...] | None = None,
+        input_shape: tuple[int | None, ...] | None = None,
         from_logits: bool | None = None,
         votes: int = 1,
         jit_compile: bool | str = "auto",
@@ -202,7 +202,7 @@ class Classifier:
             timeout = model.timeout if timeout is None else timeout
             clip_values = model.clip_values if clip_values is None else clip_values
             nb_classes = model.known_classes if nb_classes is None else nb_classes
-            input_shape = model._input_shape if input_shape is None else input_shape
+            input_shape = model.input_shape if input_shape is None else input_shape
             from_logits = model._from_logits if from_logits is None else from_logits
             model = model.model
         if _is_art_estimator(model):
@@ -279,8 +279,9 @@ class Classifier:
         shape = getattr(self.model, "output_shape", None)
         if isinstance(shape, tuple) and len(shape) == 2 and shape[1] is not None:
             self._nb_classes = max(shape[1], 2)
-        if self._input_shape is not None and None not in self._input_shape:
-            self.prepare(self._input_shape)
+        known = tuple(size for size in self._input_shape or () if size is not None)
+        if known and known == self._input_shape:
+            self.prepare(known)
 
     def prepare(self, sample_shape: tuple[int, ...]) -> None:
         """Settles what only a sample's shape tells of an opaque model: classes and output kind."""

@@ -29,8 +29,10 @@ class TransferJob(drivers.Job):
             return
         nearest = np.full(len(rows), math.inf)
         for crafter in attack.crafters:
-            leaves = {key: self.leaves[key][rows] for key in ("x", "mask") if key in self.leaves}
-            leaves.update(crafter.leaves(len(rows)))
+            leaves: dict[str, np.ndarray] = crafter.leaves(len(rows))
+            leaves.update(
+                (key, self.leaves[key][rows]) for key in ("x", "mask") if key in self.leaves
+            )
             job = crafter.job(crafter, crafter._bound(), leaves)
             job.craft(self.leaves["y"][rows].astype(np.int64))
             self.gradients[rows] += job.gradients
@@ -96,7 +98,8 @@ class TransferAttack(base.Attack):
         self.attack = registry.get(attack, **aim)
         self.sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]
         self.crafters: list[base.Attack] = []
-        super().__init__(model, **{**common, "targeted": self.attack.targeted})
+        common["targeted"] = self.attack.targeted
+        super().__init__(model, **common)
 
     @property
     def kind(self) -> str:  # type: ignore[override]

@@ -109,7 +109,8 @@ def test_configuration_and_paths(digits_model, sources, digits, tmp_path):
 def test_bad_input(digits_model, sources):
     with pytest.raises(ValueError, match="at least one model to craft on"):
         attacks.get("transfer").bind(digits_model)
-    other = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    other = keras.Sequential(layers)
     with pytest.raises(ValueError, match="must take the same inputs"):
         attacks.get("transfer", sources=[other]).bind(digits_model)
     with pytest.raises(ValueError, match="cannot aim at a class"):

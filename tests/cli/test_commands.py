@@ -107,8 +107,11 @@ def test_bounds_of_the_command_line_scale_the_data(tmp_path, model):
 
 def test_list_attacks():
     result = run(evaluate, "--list-attacks")
-    names = [*kerasrobust.evaluation.presets.names(), *kerasrobust.attacks.names()]
-    assert result.stdout.split() == names and "areb" in names
+    rows = [line.split("│")[1:-1] for line in result.stdout.splitlines() if "│" in line]
+    cells = [tuple(cell.strip() for cell in row) for row in rows]
+    expected = [tuple(vars(entry).values()) for entry in kerasrobust.attacks.taxonomy()]
+    assert cells == expected and len(cells) == 24
+    assert all(name in result.stdout for name in kerasrobust.evaluation.presets.names())
 
 
 USAGE = [
