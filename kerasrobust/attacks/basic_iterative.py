@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-from typing_extensions import Unpack
+from typing import Any, Unpack
 
 from kerasrobust.attacks import base
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent

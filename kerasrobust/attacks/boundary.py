@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks.base import Params, State

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base, tanh_space

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search, tanh_space

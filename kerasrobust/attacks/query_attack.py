@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import tensorflow as tf
 from scipy import fft
-from typing_extensions import Unpack
 
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks.base import Params, State

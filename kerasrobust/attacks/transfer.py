@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import losses, norms
 from kerasrobust.attacks import base, drivers

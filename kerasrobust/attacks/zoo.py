@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import tensorflow as tf
-from typing_extensions import Unpack
 
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import constant_search

@@ -13,15 +13,9 @@ from scipy import optimize
 
 from kerasrobust import art, attacks, losses, norms
 from kerasrobust.attacks import AutoProjectedGradientDescent
-from kerasrobust.classifier import Classifier
 
 N = 40
 INF = np.inf
-
-
-@pytest.fixture(scope="module")
-def classifier(digits_model):
-    return Classifier.of(digits_model)
 
 
 @pytest.fixture(scope="module")

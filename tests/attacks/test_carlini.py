@@ -11,15 +11,9 @@ import tensorflow as tf
 
 from kerasrobust import art, attacks
 from kerasrobust.attacks import tanh_space
-from kerasrobust.classifier import Classifier
 
 N = 24
 INF = np.inf
-
-
-@pytest.fixture(scope="module")
-def classifier(digits_model):
-    return Classifier.of(digits_model)
 
 
 @pytest.fixture(scope="module")

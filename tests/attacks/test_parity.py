@@ -15,16 +15,10 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust import art, attacks
-from kerasrobust.classifier import Classifier
 
 N = 24
 SEEDS = (0, 1, 2)
 INF = np.inf
-
-
-@pytest.fixture(scope="module")
-def classifier(digits_model):
-    return Classifier.of(digits_model)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from art.estimators.classification import TensorFlowV2Classifier
 
 from kerasrobust import art, attacks
 from kerasrobust.attacks.saliency_map import most_salient_pair
-from kerasrobust.classifier import Classifier
 
 N = 24
 
@@ -54,11 +53,6 @@ def test_no_pair_among_fewer_than_two_pixels():
     free = tf.constant([[True] + [False] * 5, [False] * 6])
     pair, found = most_salient_pair(ones, ones, free)
     assert not found.numpy().any() and not pair.numpy().any()
-
-
-@pytest.fixture(scope="module")
-def classifier(digits_model):
-    return Classifier.of(digits_model)
 
 
 @pytest.mark.parametrize("outputs", ["probabilities", "logits"])

@@ -19,11 +19,6 @@ FEATURES = 20
 
 
 @pytest.fixture(scope="module")
-def classifier(digits_model):
-    return Classifier.of(digits_model)
-
-
-@pytest.fixture(scope="module")
 def samples(digits):
     return digits[0][:N], digits[1][:N]
 
