@@ -27,20 +27,28 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+# The attack as published, without what was added to it against particular defenses.
+_PLAIN_CWL2 = {
+    "restarts": 0,
+    "restart_radius": 1.0,
+    "gradient_samples": 0,
+    "gradient_radius": 0.01,
+}
+
 # What it does not publish, and the value used here: ART's default of the time where that works.
 # C&W: ten steps of 0.01 (ART's defaults) leave tanh space's flat ends on CIFAR-10 but not on the
 # black and white of MNIST, where the median L2 falls to 1.1 with these. EAD: L1 is its own norm.
 _AREB_UNPUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
         "pgd": {"norm": math.inf, "num_random_init": 0, "early_stop": False},
-        "cwl2": {"max_iter": 50, "learning_rate": 0.2, "abort_early": True},
+        "cwl2": {"max_iter": 50, "learning_rate": 0.2, "abort_early": True, **_PLAIN_CWL2},
         "ead": {"learning_rate": 0.01, "beta": 0.01, "initial_const": 0.001, "decision_rule": "L1"},
         "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},
     },
 }
 _AREB_UNPUBLISHED["cifar10"] = {
     **_AREB_UNPUBLISHED["mnist"],
-    "cwl2": {"max_iter": 10, "learning_rate": 0.01, "abort_early": True},
+    "cwl2": {"max_iter": 10, "learning_rate": 0.01, "abort_early": True, **_PLAIN_CWL2},
 }
 
 # The threat models most results are published for: eps and norm.
