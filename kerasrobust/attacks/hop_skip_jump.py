@@ -58,6 +58,7 @@ class HopSkipJump(QueryAttack):
     strategy = "optimization"
     source = "AREB, NSLOSS"
     access = "labels"
+    norms = (2.0, math.inf)
     traced = ("max_iter", "max_eval", "init_eval", "init_size")
     needs_starts = True
     chunk = 1
