@@ -15,7 +15,7 @@ and HopSkipJump, which sees nothing of the model but its decisions. It then trai
 on adversarial samples and measures again.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded. The script takes about ten minutes on two CPU
+folder that holds it prepared, nothing is downloaded. The script takes about five minutes on two CPU
 cores.
 """
 
