@@ -17,7 +17,7 @@ from kerasrobust import metrics
 from kerasrobust._version import __version__
 from kerasrobust.attacks import AttackResult
 from kerasrobust.attacks.base import Attack
-from kerasrobust.checks import check_labels, check_samples
+from kerasrobust.checks import check_labels, check_samples, unpack
 from kerasrobust.classifier import Classifier
 from kerasrobust.evaluation import cascade, presets, summary
 from kerasrobust.evaluation.diagnosis import Finding, diagnose
@@ -258,11 +258,7 @@ def _arrays(x: Any, y: Any, classifier: Classifier, batch_size: int) -> tuple[An
     shape = classifier.input_shape
     if shape is not None and spec[0].shape.rank == len(shape):
         x = x.batch(batch_size)
-    parts = list(x.as_numpy_iterator())
-    if not parts:
-        raise ValueError("Expected at least one sample. Received: an empty tf.data.Dataset")
-    samples, labels = zip(*parts, strict=True)
-    return np.concatenate(samples), np.concatenate(labels)
+    return unpack(x, None)
 
 
 def _plan(
