@@ -110,6 +110,8 @@ class RobustModel(keras.Model):
                 trainable=False,
                 aggregation="only_first_replica",
             )
+            for defense in chain:
+                defense.build(self)
         self._views = _Views(self)
         self._point_loss: PointLoss | None = None
         self._measured_origin = "clean"

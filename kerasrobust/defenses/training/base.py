@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kerasrobust.classifier import Classifier
 
 MODES = ("training", "inference", "stateless")
+# The rank of what crafts adversaries: one link at most.
+CRAFTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Context:
     Attributes:
         model: The `RobustModel` in training.
         clip_values: Smallest and largest valid input value.
+        step: Training steps made before this one, int32 scalar.
         inner: The rest of the chain of the defense that is preparing, for those that need its
             gradient (weight perturbation). Passes made here are not seen by the metrics; their
             batch-norm mode is the batch's own.
@@ -116,7 +119,7 @@ class Context:
         self.model = model
         self.clip_values: tuple[float, float] = model.clip_values
         self.inner: Inner | None = None
-        self._step = tf.cast(step, tf.int32)
+        self.step = tf.cast(step, tf.int32)
         self._size = size
         self._sample_shape = tuple(x.shape[1:])
         self._restores: list[Callable[[], None]] = []
@@ -143,7 +146,7 @@ class Context:
     def seed(self, name: str) -> tf.Tensor:
         """The seed of this step for the draws called `name`: int32 `[2]`."""
         base = tf.constant([self.model.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF], tf.int32)
-        return tf.random.experimental.stateless_fold_in(base, self._step)
+        return tf.random.experimental.stateless_fold_in(base, self.step)
 
     def local_seed(self, name: str) -> tf.Tensor:
         """Like `seed`, but another one on each replica after the first."""
@@ -191,15 +194,26 @@ class TrainingDefense(abc.ABC):
     Attributes:
         name: Registry name; also the prefix of what the defense draws and keeps in `extras`.
         rank: Where in the chain the link belongs, whatever the order it was named in. Low ranks
-            sit next to the loss: 0 changes labels or the loss itself, 10 draws variants of the
-            inputs, 20 crafts adversaries, 30 changes weights. The link with the highest rank is
-            the outermost one, its objective is called first.
+            sit next to the loss: 0 changes labels or the loss itself, 10 to 19 draw variants of
+            the inputs and add penalties, 20 crafts adversaries, 30 changes weights. The link with
+            the highest rank is the outermost one, its objective is called first.
+        ends: Whether it has a loss of its own and never calls the chain's (MART, say): it is
+            refused beside anything that would come after it.
         views: The modes of the classifiers it asks its context for; they are made before tracing.
     """
 
     name: str = ""
     rank: int = 0
+    ends: bool = False
     views: tuple[str, ...] = ()
+
+    def build(self, model: Any) -> None:
+        """Creates state that is saved with `model`, a `RobustModel`, with `model.add_weight`.
+
+        Called once for each model that holds the defense, in the scope of its strategy. What it
+        makes belongs to that model, not to the defense, which other models may share.
+        """
+        del model
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         """Outside the gradient tape: crafts, draws, perturbs. Links next to the loss come first.
@@ -218,6 +232,12 @@ class TrainingDefense(abc.ABC):
         """Why this defense cannot share a chain with `other`, or None if it can."""
         if type(other) is type(self):
             return f"the chain already holds {self.name!r}"
+        if self.ends and other.ends:
+            return "each is an end of the chain, with a loss of its own"
+        if self.ends and other.rank <= self.rank:
+            return f"{self.name!r} has a loss of its own and would never call {other.name!r}"
+        if self.rank == other.rank == CRAFTS:
+            return "both craft adversaries; `ensemble_adversarial_training` takes several attacks"
         return None
 
     @abc.abstractmethod
