@@ -22,6 +22,9 @@ class PointLoss:
     Where the model ends in a softmax and the loss is a categorical cross-entropy, it is computed
     from the logits, which stays exact for confident predictions.
 
+    Labels may be distributions `[batch, classes]` with any cross-entropy: a sparse one then is the
+    categorical one, and a single output unit is given the probability of the second of two classes.
+
     Args:
         loss: As given to `compile`: a name, a `keras.losses.Loss` or a function of
             `(y_true, y_pred)` that returns one value per sample.
@@ -73,20 +76,28 @@ class PointLoss:
         """Loss per sample, float32 `[batch]`.
 
         Args:
-            y: Labels, in the form the loss takes.
+            y: Labels in the form the loss takes, or distributions.
             outputs: What the model returned, `[batch, units]`.
             logits: The same before the softmax, for a model that ends in one.
         """
         if self._loss is None:
-            self._resolve(_by_shape(y, outputs))
+            self._resolve(_by_outputs(outputs))
         predictions = tf.cast(logits if self.takes_logits else outputs, tf.float32)
         targets = tf.cast(y, tf.float32)
-        if predictions.shape[-1] == 1 and targets.shape.rank == predictions.shape.rank - 1:
+        single = predictions.shape[-1] == 1
+        if single and targets.shape.rank == predictions.shape.rank - 1:
             targets = targets[..., None]
-        if isinstance(self._loss, keras.losses.Loss):
-            values = self._loss.call(targets, predictions)
+        elif single and targets.shape[-1] == 2:
+            targets = targets[..., 1:]
+        loss = self._loss
+        if type(loss) is keras.losses.SparseCategoricalCrossentropy and (
+            targets.shape.rank == 2 and targets.shape[-1] == predictions.shape[-1]
+        ):
+            loss = _categorical_twin(loss)
+        if isinstance(loss, keras.losses.Loss):
+            values = loss.call(targets, predictions)
         else:
-            values = self._loss(targets, predictions)
+            values = loss(targets, predictions)
         if values.shape.rank == 0:
             raise ValueError(
                 "The loss must return one value per sample, [batch]. "
@@ -98,12 +109,22 @@ class PointLoss:
         return values if self._weight is None else values * self._weight
 
 
-def _by_shape(y: tf.Tensor, outputs: tf.Tensor) -> Any:
+def _by_outputs(outputs: tf.Tensor) -> keras.losses.Loss:
     if outputs.shape[-1] == 1:
         return keras.losses.BinaryCrossentropy()
-    if y.shape.rank == outputs.shape.rank and y.shape[-1] == outputs.shape[-1]:
-        return keras.losses.CategoricalCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()
+
+
+def _categorical_twin(
+    loss: keras.losses.SparseCategoricalCrossentropy,
+) -> keras.losses.CategoricalCrossentropy:
+    """The same loss for class distributions."""
+    if loss.ignore_class is not None:
+        raise ValueError(
+            "A loss with `ignore_class` cannot take one-hot or soft labels, in which that class is "
+            f"no longer to be seen. Received: ignore_class={loss.ignore_class!r}"
+        )
+    return keras.losses.CategoricalCrossentropy(from_logits=loss.from_logits)
 
 
 def _single(value: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasrobust import attacks
 from kerasrobust.checks import check_float
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense, check_mode
+from kerasrobust.defenses.training.labels import integer_labels
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -99,10 +100,3 @@ class AdversarialTraining(TrainingDefense):
             "crafting": self.crafting,
             "batch_norm": self.batch_norm,
         }
-
-
-def integer_labels(y: tf.Tensor, nb_classes: int) -> tf.Tensor:
-    """int32 labels `[batch]` of integers `[batch]`, `[batch, 1]` or one-hot `[batch, classes]`."""
-    if y.shape.rank == 2 and y.shape[-1] == nb_classes:
-        return tf.argmax(y, axis=-1, output_type=tf.int32)
-    return tf.cast(tf.reshape(y, [-1]), tf.int32)
