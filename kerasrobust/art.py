@@ -349,6 +349,7 @@ class ArtAttack(base.Attack):
     original: ClassVar[Any]
     takes_mask: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
+    in_graph = False
     job = ArtJob
 
     def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
@@ -360,7 +361,7 @@ class ArtAttack(base.Attack):
             )
         return super().run(x, y, mask=mask)
 
-    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    def perturb(self, x: tf.Tensor, y: tf.Tensor, **options: Any) -> tf.Tensor:
         """Not offered: ART runs on the host."""
         native = self.name.removeprefix("art:")
         raise TypeError(
@@ -423,7 +424,7 @@ class SeededStarts:
 
 
 class ArtFastGradientMethod(ArtAttack, FastGradientMethod):
-    """ART's `FastGradientMethod`."""
+    """ART's `FastGradientMethod`; `binary_search_steps` has no effect."""
 
     name = "art:fgsm"
     original = evasion.FastGradientMethod
@@ -446,11 +447,23 @@ class ArtProjectedGradientDescent(ArtAttack, ProjectedGradientDescent):
 class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
     """ART's `CarliniL2Method`: a line search along the plain gradient instead of Adam.
 
-    A step differentiates two logits in a pass each, and the line search adds up to ten queries.
+    A step differentiates two logits in a pass each, and the line search adds up to ten queries. It
+    has no restarts and no mean gradients.
     """
 
     name = "art:cwl2"
     original = evasion.CarliniL2Method
+
+    def check(self) -> None:
+        super().check()
+        known = inspect.signature(CarliniL2Method.__init__).parameters
+        names = ("restarts", "restart_radius", "gradient_samples", "gradient_radius")
+        given = {name: getattr(self, name) for name in names}
+        if any(value != known[name].default for name, value in given.items()):
+            self._refuse(
+                "has no restarts and no mean gradients",
+                ", ".join(f"{name}={value!r}" for name, value in given.items()),
+            )
 
 
 class ArtElasticNet(ArtAttack, ElasticNet):

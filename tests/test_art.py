@@ -343,7 +343,12 @@ def test_bounds_that_art_would_break_are_refused(name, digits_model):
     [
         ("apgd", {"loss_type": "difference_logits_ratio"}, "loss_type='difference_logits_ratio'"),
         ("apgd", {"nb_target_classes": 3}, "nb_target_classes=3"),
+        ("cwl2", {"restarts": 2}, "no restarts and no mean gradients. Received: restarts=2, "),
+        ("cwl2", {"restart_radius": 2.0}, "Received: .*restart_radius=2.0"),
+        ("cwl2", {"gradient_samples": 10}, "Received: .*gradient_samples=10"),
+        ("cwl2", {"gradient_radius": 0.1}, "Received: .*gradient_radius=0.1"),
         ("uap", {"attacker": "square"}, "attacker='square'"),
+        ("uap", {"attacker": "cwl2", "attacker_params": {"restarts": 1}}, "restarts=1"),
         ("zoo", {"solver": "newton"}, "solver='newton'"),
         ("square", {"p_init": 0.95}, "p_init=0.95"),
         ("square", {"norm": 2}, "ten pixels"),
