@@ -9,6 +9,7 @@ from kerasrobust.defenses.training import (
     Context,
     GaussianDataAugmentation,
     Inner,
+    LabelSmoothing,
     TrainingDefense,
 )
 from kerasrobust.defenses.wrap import unwrap, wrap
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "GaussianDataAugmentation",
     "Inner",
+    "LabelSmoothing",
     "LayerDefense",
     "RobustModel",
     "TrainingDefense",

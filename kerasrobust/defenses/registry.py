@@ -8,6 +8,7 @@ from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
 from kerasrobust.defenses.training import (
     AdversarialTraining,
     GaussianDataAugmentation,
+    LabelSmoothing,
     TrainingDefense,
 )
 from kerasrobust.specs import near_match, parse_spec
@@ -18,6 +19,7 @@ DEFENSES: dict[str, type[Any]] = {
     "adversarial_training": AdversarialTraining,
     "brelu": BoundedReLU,
     "gda": GaussianDataAugmentation,
+    "label_smoothing": LabelSmoothing,
 }
 
 

@@ -15,6 +15,7 @@ CASES = [
     "gda:N=2,sigma=0.1,keep_original=True",
     "adversarial_training:attack=fgsm",
     ["gda:N=2", {"name": "adversarial_training", "config": {"attack": PGD, "alpha": 0.0}}],
+    "label_smoothing",
 ]
 
 

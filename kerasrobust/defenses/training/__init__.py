@@ -3,6 +3,7 @@
 from kerasrobust.defenses.training.adversarial_training import AdversarialTraining
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.gaussian_data_augmentation import GaussianDataAugmentation
+from kerasrobust.defenses.training.label_smoothing import LabelSmoothing
 
 __all__ = [
     "AdversarialTraining",
@@ -10,5 +11,6 @@ __all__ = [
     "Context",
     "GaussianDataAugmentation",
     "Inner",
+    "LabelSmoothing",
     "TrainingDefense",
 ]
