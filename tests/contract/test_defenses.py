@@ -15,6 +15,8 @@ from kerasrobust.defenses import RobustModel, TrainingDefense, unwrap, wrap
 
 N = 22  # in batches of 6 the last one is smaller, and there are two executions of two steps
 PGD = {"name": "pgd", "config": {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}}
+HSJA = {"name": "hsja", "config": {"max_iter": 1, "init_eval": 4, "max_eval": 8, "init_size": 4}}
+ASCENT = {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +29,35 @@ class Row:
             ``"adversarial"`` or ``"noisy"``, say; it is the beginning of their names.
         random: Whether another seed makes other steps, from the second one on say.
         coupled: Whether a sample's own loss depends on the other samples of the batch.
+        teacher: Whether it is given a teacher.
     """
 
     settings: dict[str, Any]
     measured: str = ""
     random: bool = False
     coupled: bool = False
+    teacher: bool = False
 
 
 # One row for each registered training defense.
 TABLE: dict[str, Row] = {
     "adversarial_training": Row({"attack": PGD, "alpha": 0.3}),
+    "awp": Row({"gamma": 0.05}),
+    "distillation": Row({"temperature": 2.0}, teacher=True),
+    "e2sad": Row({"eps1": 0.1, "eps2": 0.05}),
+    "ensemble_adversarial_training": Row(
+        {"attacks": [PGD, HSJA]}, measured="adversarial", random=True, coupled=True
+    ),
+    "fast": Row({"eps": 0.1, "guard_every": 3}, measured="adversarial", random=True),
     "gda": Row({"sigma": 0.1, "N": 2}, measured="noisy", random=True),
+    "jacobian": Row({"weight": 0.1}),
+    "label_smoothing": Row({"k": 0.8}),
+    "mart": Row(ASCENT, random=True),
+    "minimax": Row({"eps": 0.1}),
+    "nsloss": Row({"eps": 0.5, "N": 2}, random=True),
+    "superimpose": Row({"p": 2, "q": 4}, random=True, coupled=True),
+    "trades": Row(ASCENT, random=True),
+    "vat": Row({"eps": 0.5, "max_iter": 1}, random=True),
 }
 
 every_row = pytest.mark.parametrize("name", TABLE)
@@ -52,26 +71,33 @@ def samples():
     return x, rng.integers(0, 3, N), rng.uniform(0.5, 2.0, N).astype("float32")
 
 
-def make(full: bool = False, policy: str | None = None) -> keras.Model:
-    """6 x 6 inputs, three classes, the same weights each time; with batch norm if `full`.
+def make(full: bool = False, policy: str | None = None, seed: int = 0) -> keras.Model:
+    """6 x 6 inputs, three classes, the same weights for a seed; with batch norm if `full`.
 
     Without it no sample has a part in another one's prediction. No dropout: Keras does not save
     the state of its seed.
     """
     start = keras.initializers.GlorotUniform
     inputs = keras.Input((6, 6, 1), dtype="float32")
-    x = keras.layers.Conv2D(4, 3, kernel_initializer=start(0), dtype=policy)(inputs)
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=start(seed), dtype=policy)(inputs)
     if full:
         x = keras.layers.BatchNormalization(momentum=0.5, dtype=policy)(x)
-    x = keras.layers.Activation("elu", dtype=policy)(x)
+    x = keras.layers.Activation("relu", dtype=policy)(x)
     x = keras.layers.Flatten(dtype=policy)(x)
-    dense = keras.layers.Dense(3, activation="softmax", kernel_initializer=start(1), dtype=policy)
+    dense = keras.layers.Dense(
+        3, activation="softmax", kernel_initializer=start(seed + 1), dtype=policy
+    )
     return keras.Model(inputs, dense(x))
+
+
+def settings(name: str) -> dict[str, Any]:
+    teacher = {"teacher": make(seed=8)} if TABLE[name].teacher else {}
+    return {**TABLE[name].settings, **teacher}
 
 
 def defended(name: str, base: keras.Model | None = None, seed: int = 3, **options: Any):
     """A wrapped and compiled model."""
-    model = wrap(make() if base is None else base, name, seed=seed, **TABLE[name].settings)
+    model = wrap(make() if base is None else base, name, seed=seed, **settings(name))
     options = {"optimizer": keras.optimizers.SGD(0.1), **options}
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], **options)
     return model
@@ -106,7 +132,7 @@ def test_wrapping_changes_nothing_and_can_be_undone(name, samples):
     base.compile("sgd", "ce")
     config, weights, optimizer = base.get_config(), base.get_weights(), base.optimizer
     predictions = base.predict(samples[0], verbose=0)
-    model = wrap(base, name, **TABLE[name].settings)
+    model = wrap(base, name, **settings(name))
     assert [link.name for link in model.defenses] == [name]
     assert unwrap(model) is base
     assert base.get_config() == config and base.optimizer is optimizer
@@ -114,12 +140,12 @@ def test_wrapping_changes_nothing_and_can_be_undone(name, samples):
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.predict(samples[0], verbose=0), predictions)
     with pytest.raises(ValueError, match="cannot be combined: the chain already holds"):
-        wrap(model, name, **TABLE[name].settings)
+        wrap(model, name, **settings(name))
 
 
 @every_row
 def test_config_round_trip(name):
-    defense = defenses.get(name, **TABLE[name].settings)
+    defense = defenses.get(name, **settings(name))
     text = json.dumps(keras.saving.serialize_keras_object(defense))
     again = keras.saving.deserialize_keras_object(json.loads(text))
     assert type(again) is type(defense) and again.get_config() == defense.get_config()
