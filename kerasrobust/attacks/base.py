@@ -418,7 +418,14 @@ class Attack:
 
     # ---- driver 1: in graph -----------------------------------------------------------------
 
-    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    def perturb(
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        scale: float | tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """The attack as part of a graph: the strongest point found for each sample.
 
         Unlike `generate` it does not return a sample clean because the attack failed, and it
@@ -428,6 +435,8 @@ class Attack:
             x: float32 samples `[batch, ...]` inside the bounds.
             y: Labels or targets, integers `[batch]` or one-hot `[batch, classes]`.
             seed: int32 `[2]`.
+            scale: Factor of `eps` and `eps_step`, for a budget that changes while a model trains:
+                a scalar, or one per sample `[batch]`.
 
         Returns:
             float32 tensor of the shape of `x`.
@@ -448,6 +457,8 @@ class Attack:
                         f"Received: an array of shape {np.shape(value)}"
                     )
                 leaves[key] = tf.fill([rows], tf.constant(value, tf.float32))
+                if scale is not None:
+                    leaves[key] *= tf.cast(scale, tf.float32)
         limit = self._query_limit()
         if limit is not None:
             leaves["limit"] = tf.fill([rows], limit)

@@ -141,14 +141,21 @@ class TransferAttack(base.Attack):
         inner = {"name": self.attack.name, "config": self.attack.get_config()}
         return {**super().get_config(), "attack": inner, "sources": [str(name) for name in names]}
 
-    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    def perturb(
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        scale: float | tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """See `Attack.perturb`; of several sources' points the one of the model's largest loss."""
         target = self._bound()
         sign = -1.0 if self.targeted else 1.0
         labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
-        best = self.crafters[0].perturb(x, y, seed=seed)
+        best = self.crafters[0].perturb(x, y, seed=seed, scale=scale)
         for crafter in self.crafters[1:]:
-            point = crafter.perturb(x, y, seed=seed)
+            point = crafter.perturb(x, y, seed=seed, scale=scale)
             loss, highest = (
                 sign * losses.cross_entropy(target.logits(p), labels) for p in (point, best)
             )

@@ -165,7 +165,7 @@ class UniversalPerturbation(base.Attack):
     def max_steps(self) -> int:
         return self.max_iter
 
-    def perturb(self, x: tf.Tensor, y: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    def perturb(self, x: tf.Tensor, y: tf.Tensor, **options: Any) -> tf.Tensor:
         """Not to be had: the perturbation belongs to a data set, not to a batch in a graph.
 
         Raises:

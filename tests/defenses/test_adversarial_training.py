@@ -112,6 +112,75 @@ def test_crafting_mode_is_what_the_attack_sees(cnn, images):
     assert np.mean(crafted["inference"] != crafted["training"]) > 0.05
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("batch_norm", ["training", "inference", "stateless"])
+def test_batch_norm_modes(cnn, images, shift, batch_norm, alpha):
+    """What the adversarial pass normalises by, and which passes move the statistics."""
+    x, y = images
+    base = cnn(batch_norm=True)
+    norm = base.get_layer("norm")
+    norm.moving_mean.assign([0.2, -0.1, 0.3, 0.0])
+    model = RobustModel(base, [AdversarialTraining(shift(0.3), alpha, batch_norm=batch_norm)])
+    model.compile(keras.optimizers.SGD(0.0), CE)
+    x_adv = np.clip(x + 0.3, 0, 1)  # of one channel, where cos(0) is 1
+    features = keras.Model(base.inputs, norm.input)
+    mean, mean_adv = (features.predict(z, verbose=0).mean(axis=(0, 1, 2)) for z in (x, x_adv))
+    expected = norm.moving_mean.numpy()
+    losses = []
+    with keras.StatelessScope():  # in which the clean pass, if there is one, moves the statistics
+        for z, training in [(x, True)] * bool(alpha) + [(x_adv, batch_norm != "inference")]:
+            p = np.asarray(base(z, training=training))
+            losses.append(-np.log(p[np.arange(20), y]).mean())
+    logged = model.fit(x, y, batch_size=20, shuffle=False, verbose=0).history["loss"]
+    if alpha:
+        expected = 0.5 * expected + 0.5 * mean
+    if batch_norm == "training":
+        expected = 0.5 * expected + 0.5 * mean_adv
+    np.testing.assert_allclose(norm.moving_mean.numpy(), expected, atol=1e-6)
+    wanted = alpha * losses[0] + (1 - alpha) * losses[-1]
+    np.testing.assert_allclose(logged, [wanted], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
+@pytest.mark.parametrize("attack", ["fgsm:eps=0.2", "pgd:eps=0.2,eps_step=0.1,max_iter=2"])
+def test_the_attack_grows_over_the_first_steps(linear, points, weights, attack, mode, tmp_path):
+    """The corner of the ball, for a linear model, at 1, 2, 3 and 4 quarters of eps; saved between."""
+    x, y = points
+    model = wrap(linear(), f"adversarial_training:attack=({attack}),alpha=0,warmup_steps=4")
+    model.compile(keras.optimizers.SGD(0.0), CE, **mode)
+    z = x @ weights[0] + weights[1]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    # PGD looks twice; at these points the signs of the second look are those of the first.
+    sign = np.sign((p - np.eye(3)[y]) @ weights[0].T)
+    losses = []
+    for step in range(6):
+        if step == 2:
+            model.save(tmp_path / "model.keras")
+            model = keras.saving.load_model(tmp_path / "model.keras")
+            model.run_eagerly = "run_eagerly" in mode
+        eps = 0.2 * min((step + 1) / 4, 1)
+        z = np.clip(x + eps * sign, 0, 1) @ weights[0] + weights[1]
+        losses.append(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(9), y]))
+        logged = model.fit(x, y, batch_size=9, shuffle=False, verbose=0).history["loss"]
+        np.testing.assert_allclose(logged, losses[-1:], rtol=1e-5)
+    assert losses[0] < losses[1] < losses[2] < losses[3] == losses[5]
+
+
+def test_a_recipe_leaves_the_model_it_has(cnn, images):
+    """The attack sees the model in training, and XLA or not as that model says."""
+    recipe = attacks.get("pgd:eps=0.1,max_iter=1").bind(cnn(seed=5))
+    classifier = recipe.classifier
+    link = AdversarialTraining(recipe)
+    model = RobustModel(cnn(), [link])
+    model.compile("sgd", CE)
+    x, y = (tf.constant(part) for part in images)
+    context = Context(model, tf.constant(0), x)
+    crafted = link.prepare(Batch(x, y, y, (0.0, 1.0)), context).extras[link.name]
+    own = attacks.get("pgd:eps=0.1,max_iter=1").bind(model.base)
+    np.testing.assert_array_equal(crafted, own.perturb(x, y, seed=tf.constant([0, 0])))
+    assert recipe.classifier is classifier
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_loss_scale_does_not_change_the_update(points, policy, weights, shift):
     x, y = points
@@ -188,6 +257,10 @@ def test_config_restores_the_attack():
         ({"attack": "fgsm:targeted=true"}, "must be untargeted.*Received: attack="),
         ({"crafting": "stateless"}, "must be one of.*crafting='stateless'"),
         ({"batch_norm": "off"}, "must be one of.*batch_norm='off'"),
+        ({"warmup_steps": -1}, "Received: warmup_steps=-1"),
+        ({"warmup_steps": 5, "attack": "hsja"}, "'hsja' has not. Received: warmup_steps=5"),
+        ({"attack": "uap"}, "part of a training step.*'uap'"),
+        ({"attack": {"name": "pgd", "config": {"eps": [0.1, 0.2]}}}, "`eps` of `attack` must be"),
     ],
 )
 def test_bad_arguments(arguments, message):
