@@ -7,6 +7,8 @@ from typing import Any
 from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
 from kerasrobust.defenses.training import (
     AdversarialTraining,
+    Distillation,
+    E2sad,
     GaussianDataAugmentation,
     LabelSmoothing,
     TrainingDefense,
@@ -18,6 +20,8 @@ Defense = TrainingDefense | LayerDefense
 DEFENSES: dict[str, type[Any]] = {
     "adversarial_training": AdversarialTraining,
     "brelu": BoundedReLU,
+    "distillation": Distillation,
+    "e2sad": E2sad,
     "gda": GaussianDataAugmentation,
     "label_smoothing": LabelSmoothing,
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -81,6 +82,7 @@ class RobustModel(keras.Model):
                 "The model must be built: give it an Input layer or call it on a batch once. "
                 f"Received: base={base.name!r}, not built"
             )
+        previous = base if isinstance(base, RobustModel) else None
         if isinstance(base, RobustModel):
             defenses = [*base.defenses, *defenses]
             clip_values = base.clip_values if clip_values is None else clip_values
@@ -112,6 +114,8 @@ class RobustModel(keras.Model):
             )
             for defense in chain:
                 defense.build(self)
+        if previous is not None:
+            self.inherit(previous)
         self._views = _Views(self)
         self._point_loss: PointLoss | None = None
         self._measured_origin = "clean"
@@ -161,7 +165,42 @@ class RobustModel(keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         if isinstance(x, np.ndarray) and x.size:
             self._check_inputs(x)
-        return super().fit(x, *args, **kwargs)
+        arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        callbacks = arguments.pop("callbacks", None)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            self._before_fit(arguments)
+        else:
+            # After the callbacks given, one of which may restore what is then not made again.
+            begin = keras.callbacks.LambdaCallback(
+                on_train_begin=lambda logs: self._before_fit(arguments)
+            )
+            callbacks = [*keras.tree.flatten(callbacks or []), begin]
+        return super().fit(callbacks=callbacks, **arguments)
+
+    def _before_fit(self, arguments: Mapping[str, Any]) -> None:
+        for defense in self.defenses:
+            defense.before_fit(self, arguments)
+
+    def inherit(self, previous: RobustModel) -> None:
+        """Takes over what the defenses of a model on the same base have made so far."""
+        for defense in previous.defenses:
+            defense.load(self, defense.saved(previous))
+
+    def save_own_variables(self, store: Any) -> None:  # noqa: D102
+        super().save_own_variables(store)
+        for defense in self.defenses:
+            for key, value in defense.saved(self).items():
+                store[f"{defense.name}.{key}"] = value
+
+    def load_own_variables(self, store: Any) -> None:  # noqa: D102
+        own: dict[str, Any] = {}
+        of_links: dict[str, dict[str, Any]] = {}
+        for key in store.keys():
+            name, dot, rest = key.partition(".")
+            (of_links.setdefault(name, {}) if dot else own)[rest or name] = store[key]
+        super().load_own_variables(own)
+        for defense in self.defenses:
+            defense.load(self, of_links.get(defense.name, {}))
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step through the chain; see the class."""

@@ -76,7 +76,10 @@ def wrap(
                 base = one.rebuild(base)
         else:
             links.append(one)
-    return RobustModel(base, links, clip_values=clip_values, seed=seed)
+    wrapped = RobustModel(base, links, clip_values=clip_values, seed=seed)
+    if isinstance(model, RobustModel) and base is model.base:
+        wrapped.inherit(model)
+    return wrapped
 
 
 def unwrap(model: keras.Model) -> keras.Model:

@@ -16,6 +16,10 @@ CASES = [
     "adversarial_training:attack=fgsm",
     ["gda:N=2", {"name": "adversarial_training", "config": {"attack": PGD, "alpha": 0.0}}],
     "label_smoothing",
+    "e2sad:eps1=0.1,eps2=0.05",
+    "e2sad:eps1=0.1,eps2=0.05,second_step=random_start",
+    "distillation:temperature=2",
+    ["gda:N=2,sigma=0.1", "distillation:temperature=2"],
 ]
 
 

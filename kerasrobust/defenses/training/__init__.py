@@ -2,6 +2,8 @@
 
 from kerasrobust.defenses.training.adversarial_training import AdversarialTraining
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
+from kerasrobust.defenses.training.distillation import Distillation
+from kerasrobust.defenses.training.e2sad import E2sad
 from kerasrobust.defenses.training.gaussian_data_augmentation import GaussianDataAugmentation
 from kerasrobust.defenses.training.label_smoothing import LabelSmoothing
 
@@ -9,6 +11,8 @@ __all__ = [
     "AdversarialTraining",
     "Batch",
     "Context",
+    "Distillation",
+    "E2sad",
     "GaussianDataAugmentation",
     "Inner",
     "LabelSmoothing",

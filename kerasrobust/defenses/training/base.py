@@ -215,6 +215,24 @@ class TrainingDefense(abc.ABC):
         """
         del model
 
+    def before_fit(self, model: Any, arguments: Mapping[str, Any]) -> None:
+        """Work that comes before the first epoch, once callbacks have restored what they restore.
+
+        Args:
+            model: The `RobustModel`.
+            arguments: Of its `fit`, by name, without `callbacks`: those are the model's own.
+        """
+        del model, arguments
+
+    def saved(self, model: Any) -> dict[str, Any]:
+        """Arrays by name that are saved with the weights of `model`, beside its variables."""
+        del model
+        return {}
+
+    def load(self, model: Any, values: Mapping[str, Any]) -> None:
+        """Takes back what `saved` gave; empty for a file in which there is nothing of this link."""
+        del model, values
+
     def prepare(self, batch: Batch, context: Context) -> Batch:
         """Outside the gradient tape: crafts, draws, perturbs. Links next to the loss come first.
 
