@@ -226,6 +226,21 @@ def test_the_teachers_weights_come_from_the_seed():
     assert random.getstate() == before
 
 
+def test_what_is_not_trained_is_taken_over(points):
+    x, y = points
+    scale = keras.layers.Normalization(mean=None)
+    scale.adapt(x)
+    frozen = keras.layers.Dense(4, trainable=False)
+    layers = [keras.Input((4,)), scale, frozen, keras.layers.Dense(3, "softmax")]
+    base = keras.Sequential(layers)
+    model = wrap(base, "distillation")
+    model.compile("sgd", CE)
+    model.fit(x, y, verbose=0)
+    ours, theirs = base.get_weights(), model.teacher.network.get_weights()
+    assert_weights(theirs[:-2], ours[:-2], atol=0)
+    assert np.abs(theirs[-2] - ours[-2]).max() > 0.1
+
+
 def test_mixed_float16(points):
     base = regression(activation=None, dtype="mixed_float16")
     base = keras.Sequential([base, keras.layers.Softmax(dtype="float32")])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +13,7 @@ from kerasrobust.checks import check_float
 from kerasrobust.classifier import Classifier
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.labels import class_distribution
-from kerasrobust.models.loading import load
+from kerasrobust.defenses.training.teacher import Teacher, architecture, check_fits, read, twin
 
 # What a teacher's `fit` does not take over: how the student is watched and where it goes on.
 _STUDENTS_OWN = ("validation_data", "validation_steps", "validation_batch_size", "initial_epoch")
@@ -41,7 +37,7 @@ class Distillation(TrainingDefense):
     variants of it. Afterwards the model is used as it is, at `T = 1`: its logits have grown by
     about `T`, and its predictions are that much more confident.
 
-    Without a teacher, `fit` first trains one: the same network, its weights drawn anew
+    Without a teacher, `fit` first trains one: the same network, its trainable weights drawn anew
     (initialisers with a seed of their own draw what they drew before), on the same data at the same
     temperature with the cross-entropy of the labels, the compiled optimizer's settings and as many
     epochs. Links around this one and callbacks are for the model alone. The teacher is
@@ -83,14 +79,14 @@ class Distillation(TrainingDefense):
         self.temperature = check_float("temperature", temperature, above=True)
         # A configuration has no weights; they come from the file it was saved in.
         self._weightless = isinstance(teacher, dict)
-        self.teacher = None if teacher is None else _model(teacher)
+        self.teacher = None if teacher is None else read(teacher)
 
     def build(self, model: Any) -> None:
         source = model.base if self.teacher is None else self.teacher
-        network = _twin(source, model.seed)
+        network = twin(source, model.seed)
         model.teacher = Teacher(network, model.clip_values)
         if self.teacher is not None:
-            _check_fits(model.teacher.classifier, Classifier(model.base, model.clip_values))
+            check_fits(model.teacher.classifier, Classifier(model.base, model.clip_values))
             if not self._weightless:
                 model.teacher.take(self.teacher.get_weights())
 
@@ -155,37 +151,12 @@ class Distillation(TrainingDefense):
         return softened_cross_entropy(target, inner.logits(batch), self.temperature)
 
     def get_config(self) -> dict[str, Any]:
-        teacher = None if self.teacher is None else _architecture(self.teacher)
+        teacher = None if self.teacher is None else architecture(self.teacher)
         return {"temperature": self.temperature, "teacher": teacher}
 
     def __repr__(self) -> str:
         teacher = None if self.teacher is None else self.teacher.name
         return f"Distillation(temperature={self.temperature!r}, teacher={teacher!r})"
-
-
-class Teacher:
-    """A network that predicts and is not trained; being held here, Keras does not track it.
-
-    Attributes:
-        network: The `keras.Model`.
-        classifier: Its logits.
-        trained: Whether its weights are those of a trained model.
-    """
-
-    def __init__(self, network: keras.Model, clip_values: tuple[float, float]):
-        self.network = network
-        self.classifier = Classifier(network, clip_values)
-        self.trained = False
-
-    def take(self, weights: list[np.ndarray]) -> None:
-        """Sets its weights to those of a trained model."""
-        self.network.set_weights(weights)
-        self.freeze()
-
-    def freeze(self) -> None:
-        """Says that it is trained, and shall be no longer."""
-        self.network.trainable = False
-        self.trained = True
 
 
 class _AtTemperature(TrainingDefense):
@@ -204,70 +175,3 @@ class _AtTemperature(TrainingDefense):
 
     def get_config(self) -> dict[str, Any]:
         return {"temperature": self.temperature}
-
-
-def _model(teacher: Any) -> keras.Model:
-    """The teacher from a model, a path or a configuration."""
-    if isinstance(teacher, (str, os.PathLike)):
-        teacher = load(teacher)
-    elif isinstance(teacher, dict):
-        # Keras takes a configuration apart while it reads it.
-        teacher = keras.saving.deserialize_keras_object(copy.deepcopy(teacher))
-    if not isinstance(teacher, keras.Model):
-        raise TypeError(
-            "`teacher` must be a keras.Model or the path of a saved one. "
-            f"Received: teacher={teacher!r}"
-        )
-    # A wrapped model: its links are for training, and its own teacher is not asked again.
-    teacher = teacher.base if hasattr(teacher, "defenses") else teacher
-    if not teacher.built:
-        raise ValueError(
-            f"The teacher must be built. Received: teacher={teacher.name!r}, not built"
-        )
-    return teacher
-
-
-def _architecture(model: keras.Model) -> dict[str, Any]:
-    """The configuration of a model, without that of its optimizer and loss."""
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
-    # As it comes back from a file, where tuples are lists.
-    return json.loads(json.dumps(config))
-
-
-def _twin(model: keras.Model, seed: int) -> keras.Model:
-    """A model of the same architecture, its weights drawn anew from the seed."""
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
-    # Keras draws the seeds of initialisers and of dropout that have none from Python's generator.
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        return keras.saving.deserialize_keras_object(
-            _architecture(model), custom_objects=classes, safe_mode=False
-        )
-    except Exception as error:  # layers raise their own kinds
-        raise ValueError(
-            "distillation needs a second network of the same kind, and this one cannot be rebuilt "
-            f"from its configuration ({type(error).__name__}). Received: model={model.name!r}"
-        ) from error
-    finally:
-        random.setstate(state)
-
-
-def _check_fits(teacher: Classifier, model: Classifier) -> None:
-    theirs, ours = teacher.input_shape, model.input_shape
-    if theirs is not None and ours is not None:
-        fits = len(theirs) == len(ours) and all(
-            None in pair or pair[0] == pair[1] for pair in zip(theirs, ours, strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"The teacher must take the model's inputs, {ours}. Received: a teacher of {theirs}"
-            )
-    if None not in (teacher.known_classes, model.known_classes) and (
-        teacher.known_classes != model.known_classes
-    ):
-        raise ValueError(
-            f"The teacher must know the model's {model.known_classes} classes. "
-            f"Received: a teacher of {teacher.known_classes}"
-        )
