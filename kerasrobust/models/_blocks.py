@@ -42,16 +42,61 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
         layer += 1
 
 
-def conv_bn(x, filters: int, padding: str, seeds: Iterator[int | None], momentum: float = 0.99):
-    """A 3x3 convolution with ReLU, then batch normalization."""
-    x = layers.Conv2D(
+def conv_relu(
+    x,
+    filters: int,
+    kernel_size: int,
+    seeds: Iterator[int | None],
+    *,
+    strides: int = 1,
+    padding: str = "valid",
+):
+    """A convolution with ReLU."""
+    return layers.Conv2D(
         filters,
-        3,
+        kernel_size,
+        strides=strides,
         padding=padding,
         activation="relu",
         kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
     )(x)
+
+
+def conv_bn(x, filters: int, padding: str, seeds: Iterator[int | None], momentum: float = 0.99):
+    """A 3x3 convolution with ReLU, then batch normalization."""
+    x = conv_relu(x, filters, 3, seeds, padding=padding)
     return layers.BatchNormalization(momentum=momentum)(x)
+
+
+def conv_bn_relu(
+    x,
+    filters: int,
+    kernel_size: int,
+    seeds: Iterator[int | None],
+    *,
+    strides: int = 1,
+    relu: bool = True,
+):
+    """A padded convolution, batch normalization, then ReLU: the order of deep networks.
+
+    Ioffe & Szegedy, 2015, arXiv:1502.03167, section 3.2. The convolution has no bias, which the
+    normalization would take out again. Initial weights of He et al., 2015, arXiv:1502.01852.
+    """
+    padding = "same"
+    if strides > 1 and kernel_size > 1:
+        # "same" would pad an even side on the right alone and shift the map by half a stride
+        # against the shortcut beside it.
+        x, padding = layers.ZeroPadding2D(kernel_size // 2)(x), "valid"
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
+    )(x)
+    x = layers.BatchNormalization()(x)
+    return layers.ReLU()(x) if relu else x
 
 
 def dense_relu(x, units: int, seeds: Iterator[int | None]):

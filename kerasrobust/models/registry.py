@@ -7,13 +7,40 @@ from collections.abc import Callable
 
 import keras
 
-from kerasrobust.models.areb import areb_cnn, areb_cnn_cifar10, areb_cnn_mnist
+from kerasrobust.models.areb import (
+    areb_cnn,
+    areb_cnn_cifar10,
+    areb_cnn_mnist,
+    areb_cnn_robust,
+    areb_resnet,
+)
+from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_resnet
 from kerasrobust.models.digits import digits_cnn
+from kerasrobust.models.e2sad import e2sad_cnn_mnist, e2sad_cnn_svhn
+from kerasrobust.models.nsloss import nsloss_cnn
+from kerasrobust.models.resnet import resnet32, resnet50
+from kerasrobust.models.vgg import vgg13, vgg19
 from kerasrobust.specs import near_match
 
 _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     builder.__name__: builder
-    for builder in (areb_cnn, areb_cnn_mnist, areb_cnn_cifar10, digits_cnn)
+    for builder in (
+        areb_cnn,
+        areb_cnn_cifar10,
+        areb_cnn_mnist,
+        areb_cnn_robust,
+        areb_resnet,
+        brelu_gda_cnn,
+        brelu_gda_resnet,
+        digits_cnn,
+        e2sad_cnn_mnist,
+        e2sad_cnn_svhn,
+        nsloss_cnn,
+        resnet32,
+        resnet50,
+        vgg13,
+        vgg19,
+    )
 }
 
 
@@ -29,7 +56,7 @@ def get(name: str, input_shape=None, nb_classes: int = 10, **options) -> keras.M
         name: One of `names()`.
         input_shape: (height, width, channels). Default: the shape the network was made for.
         nb_classes: Number of classes. Default 10.
-        **options: What the builder takes besides: `logits`, `seed`.
+        **options: What the builder takes besides: `logits`, `seed`, and `depth` say.
 
     Returns:
         A new, uncompiled `keras.Model` with freshly drawn weights.

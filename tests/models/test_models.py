@@ -5,63 +5,6 @@ import pytest
 from kerasrobust import models
 from kerasrobust.datasets import Dataset
 
-SHAPES = {
-    "areb_cnn": (28, 28, 1),
-    "areb_cnn_cifar10": (32, 32, 3),
-    "areb_cnn_mnist": (28, 28, 1),
-    "digits_cnn": (8, 8, 1),
-}
-
-
-def test_names():
-    assert models.names() == sorted(SHAPES)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_softmax_of_the_logits_with_the_same_weights(name):
-    model = models.get(name, SHAPES[name], 7, seed=1)
-    linear = models.get(name, SHAPES[name], 7, logits=True)
-    linear.set_weights(model.get_weights())
-    x = np.random.default_rng(0).random((3, *SHAPES[name]), np.float32)
-    scores = np.exp(linear.predict(x, verbose=0).astype(np.float64))
-    expected = scores / scores.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
-    assert model.output_shape == (None, 7)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_seed_fixes_the_weights(name):
-    first, again, other = (models.get(name, seed=seed).get_weights() for seed in (0, 0, 1))
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-
-
-def test_areb_layers_and_parameters():
-    """Counted by hand from the paper's text with 3x3 kernels."""
-    mnist = (9 + 1) * 32 + 4 * 32 + (9 * 32 + 1) * 64 + 4 * 64 + (5 * 5 * 64 + 1) * 256 + 257 * 10
-    assert models.areb_cnn_mnist().count_params() == mnist
-    cifar, channels = 0, 3
-    for filters in (32, 32, 64, 64, 128, 128):
-        cifar += (9 * channels + 1) * filters + 4 * filters
-        channels = filters
-    assert models.areb_cnn_cifar10().count_params() == cifar + 129 * 512 + 513 * 10
-
-
-def test_areb_cnn_picks_by_shape():
-    assert models.areb_cnn((32, 32, 3), 10).name == "areb_cnn_cifar10"
-    assert models.areb_cnn((28, 28, 1), 10).name == "areb_cnn_mnist"
-    assert models.areb_cnn((16, 20, 3), 5).name == "areb_cnn_mnist"
-
-
-def test_output_is_float32_under_mixed_precision():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = models.digits_cnn()
-    finally:
-        keras.config.set_dtype_policy(policy)
-    assert model.output.dtype == "float32" and model.get_layer("logits").dtype == "float32"
-
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
