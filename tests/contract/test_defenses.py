@@ -124,6 +124,8 @@ def assert_close(first: Any, second: Any, atol: float) -> None:
 def test_the_table_names_every_registered_training_defense():
     training = {k for k, v in defenses.registry.DEFENSES.items() if issubclass(v, TrainingDefense)}
     assert set(TABLE) == training
+    exported = {getattr(defenses, name) for name in defenses.__all__}
+    assert {defenses.registry.DEFENSES[name] for name in TABLE} <= exported
 
 
 @every_row
