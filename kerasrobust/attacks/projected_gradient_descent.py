@@ -52,6 +52,9 @@ class ProjectedGradientDescent(base.Attack):
     source = "all"
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
 
+    # Where `perturb` begins, shape of its `x`, for a caller that draws the start by itself.
+    start: tf.Tensor | None = None
+
     def __init__(
         self,
         model: Any = None,
@@ -80,7 +83,12 @@ class ProjectedGradientDescent(base.Attack):
         if self.eps_step is None:
             step = state["eps"] / tf.cast(params["max_iter"], tf.float32)
             state = {**state, "eps_step": step}
-        iterate = self._random_start(model, state, seed) if self.num_random_init else state["x"]
+        if self.start is not None:
+            iterate = self.start
+        elif self.num_random_init:
+            iterate = self._random_start(model, state, seed)
+        else:
+            iterate = state["x"]
         return {
             **state,
             "iterate": iterate,
@@ -133,6 +141,7 @@ class ProjectedGradientDescent(base.Attack):
         )
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
+        """The loss to climb, `[batch]`: for a subclass with a loss of its own to replace."""
         loss = losses.cross_entropy(logits, state["y"])
         return -loss if self.targeted else loss
 

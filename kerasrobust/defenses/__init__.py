@@ -5,6 +5,7 @@ from kerasrobust.defenses.registry import get, names
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training import (
     AdversarialTraining,
+    AdversarialWeightPerturbation,
     Batch,
     Context,
     Distillation,
@@ -12,12 +13,15 @@ from kerasrobust.defenses.training import (
     GaussianDataAugmentation,
     Inner,
     LabelSmoothing,
+    Mart,
+    Trades,
     TrainingDefense,
 )
 from kerasrobust.defenses.wrap import unwrap, wrap
 
 __all__ = [
     "AdversarialTraining",
+    "AdversarialWeightPerturbation",
     "Batch",
     "BoundedReLU",
     "Context",
@@ -27,7 +31,9 @@ __all__ = [
     "Inner",
     "LabelSmoothing",
     "LayerDefense",
+    "Mart",
     "RobustModel",
+    "Trades",
     "TrainingDefense",
     "get",
     "names",

@@ -7,10 +7,13 @@ from typing import Any
 from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
 from kerasrobust.defenses.training import (
     AdversarialTraining,
+    AdversarialWeightPerturbation,
     Distillation,
     E2sad,
     GaussianDataAugmentation,
     LabelSmoothing,
+    Mart,
+    Trades,
     TrainingDefense,
 )
 from kerasrobust.specs import near_match, parse_spec
@@ -19,11 +22,14 @@ Defense = TrainingDefense | LayerDefense
 
 DEFENSES: dict[str, type[Any]] = {
     "adversarial_training": AdversarialTraining,
+    "awp": AdversarialWeightPerturbation,
     "brelu": BoundedReLU,
     "distillation": Distillation,
     "e2sad": E2sad,
     "gda": GaussianDataAugmentation,
     "label_smoothing": LabelSmoothing,
+    "mart": Mart,
+    "trades": Trades,
 }
 
 

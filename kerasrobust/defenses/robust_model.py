@@ -419,10 +419,15 @@ class _TrainingView(Classifier):
 
 
 class _ChainEnd:
-    """The end of the chain: the compiled loss per sample. Remembers the passes that were made."""
+    """The end of the chain: the compiled loss per sample. Remembers the passes that were made.
 
-    def __init__(self, model: RobustModel):
+    Losses that layers add are not collected where nobody asks: Keras cannot list them in a
+    `StatelessScope`, in which a link may prepare.
+    """
+
+    def __init__(self, model: RobustModel, collects: bool = True):
         self._model = model
+        self._collects = collects
         self._passes: dict[tuple[int, str], _Pass] = {}
         self._activity: list[tf.Tensor] = []
 
@@ -437,6 +442,8 @@ class _ChainEnd:
                 "This defense needs the model's logits: the model must end in a softmax or return "
                 f"logits, and its graph must be readable. Received: model={self._model.base.name!r}"
             )
+        if logits.shape[-1] == 1:  # two classes, as `Classifier` has it
+            return tf.concat([tf.zeros_like(logits), logits], axis=-1)
         return logits
 
     def _run(self, batch: Batch) -> _Pass:
@@ -444,7 +451,7 @@ class _ChainEnd:
         key = (id(batch.x), batch.mode)
         if key not in self._passes:
             self._passes[key] = _Pass(batch, *self._model.forward(batch.x, batch.mode))
-            if batch.mode == "training":
+            if self._collects and batch.mode == "training":
                 self._activity.append(_total(_activity_losses(self._model.base)))
         return self._passes[key]
 
@@ -486,11 +493,14 @@ class _Preparing:
         self._model = model
         self._rest = rest
 
+    def _end(self) -> _ChainEnd:
+        return _ChainEnd(self._model, collects=False)
+
     def __call__(self, batch: Batch) -> tf.Tensor:
-        return _chain(self._rest, _ChainEnd(self._model))(batch)
+        return _chain(self._rest, self._end())(batch)
 
     def logits(self, batch: Batch) -> tf.Tensor:
-        return _ChainEnd(self._model).logits(batch)
+        return self._end().logits(batch)
 
 
 def _chain(defenses: Sequence[TrainingDefense], end: _ChainEnd) -> Inner:

@@ -20,6 +20,9 @@ CASES = [
     "e2sad:eps1=0.1,eps2=0.05,second_step=random_start",
     "distillation:temperature=2",
     ["gda:N=2,sigma=0.1", "distillation:temperature=2"],
+    "awp:gamma=0.1,steps=2",
+    "mart:eps=0.1,eps_step=0.03,max_iter=3",
+    ["awp:gamma=0.1,warmup=2", "trades:eps=0.1,eps_step=0.03,max_iter=3"],
 ]
 
 

@@ -1,14 +1,20 @@
 """Training defenses: one link of the chain, one file; their contract in `base.py`."""
 
 from kerasrobust.defenses.training.adversarial_training import AdversarialTraining
+from kerasrobust.defenses.training.adversarial_weight_perturbation import (
+    AdversarialWeightPerturbation,
+)
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.distillation import Distillation
 from kerasrobust.defenses.training.e2sad import E2sad
 from kerasrobust.defenses.training.gaussian_data_augmentation import GaussianDataAugmentation
 from kerasrobust.defenses.training.label_smoothing import LabelSmoothing
+from kerasrobust.defenses.training.mart import Mart
+from kerasrobust.defenses.training.trades import Trades
 
 __all__ = [
     "AdversarialTraining",
+    "AdversarialWeightPerturbation",
     "Batch",
     "Context",
     "Distillation",
@@ -16,5 +22,7 @@ __all__ = [
     "GaussianDataAugmentation",
     "Inner",
     "LabelSmoothing",
+    "Mart",
+    "Trades",
     "TrainingDefense",
 ]

@@ -93,7 +93,10 @@ class Inner(Protocol):
         """Loss per sample `[batch]` of the rest of the chain."""
 
     def logits(self, batch: Batch) -> tf.Tensor:
-        """float32 logits of the model at `batch.x`, sharing the pass with `inner(batch)`."""
+        """float32 logits of the model at `batch.x`, sharing the pass with `inner(batch)`.
+
+        A single output unit `z` counts as two classes with the logits `(0, z)`.
+        """
 
 
 class Context:
