@@ -14,8 +14,11 @@ from kerasrobust.defenses.training import (
     Inner,
     LabelSmoothing,
     Mart,
+    Minimax,
+    Superimpose,
     Trades,
     TrainingDefense,
+    VirtualAdversarialTraining,
 )
 from kerasrobust.defenses.wrap import unwrap, wrap
 
@@ -32,9 +35,12 @@ __all__ = [
     "LabelSmoothing",
     "LayerDefense",
     "Mart",
+    "Minimax",
     "RobustModel",
+    "Superimpose",
     "Trades",
     "TrainingDefense",
+    "VirtualAdversarialTraining",
     "get",
     "names",
     "unwrap",

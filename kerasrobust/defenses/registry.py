@@ -13,8 +13,11 @@ from kerasrobust.defenses.training import (
     GaussianDataAugmentation,
     LabelSmoothing,
     Mart,
+    Minimax,
+    Superimpose,
     Trades,
     TrainingDefense,
+    VirtualAdversarialTraining,
 )
 from kerasrobust.specs import near_match, parse_spec
 
@@ -29,7 +32,10 @@ DEFENSES: dict[str, type[Any]] = {
     "gda": GaussianDataAugmentation,
     "label_smoothing": LabelSmoothing,
     "mart": Mart,
+    "minimax": Minimax,
+    "superimpose": Superimpose,
     "trades": Trades,
+    "vat": VirtualAdversarialTraining,
 }
 
 

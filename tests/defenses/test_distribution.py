@@ -23,6 +23,11 @@ CASES = [
     "awp:gamma=0.1,steps=2",
     "mart:eps=0.1,eps_step=0.03,max_iter=3",
     ["awp:gamma=0.1,warmup=2", "trades:eps=0.1,eps_step=0.03,max_iter=3"],
+    "vat:eps=0.5,max_iter=2",
+    "superimpose:alpha=0.4",
+    "superimpose:p=2,q=4",
+    "superimpose:p=2,q=4,draw_per=batch",
+    "minimax:eps=0.1",
 ]
 
 

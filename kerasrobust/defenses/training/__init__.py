@@ -10,7 +10,10 @@ from kerasrobust.defenses.training.e2sad import E2sad
 from kerasrobust.defenses.training.gaussian_data_augmentation import GaussianDataAugmentation
 from kerasrobust.defenses.training.label_smoothing import LabelSmoothing
 from kerasrobust.defenses.training.mart import Mart
+from kerasrobust.defenses.training.minimax import Minimax
+from kerasrobust.defenses.training.superimpose import Superimpose
 from kerasrobust.defenses.training.trades import Trades
+from kerasrobust.defenses.training.vat import VirtualAdversarialTraining
 
 __all__ = [
     "AdversarialTraining",
@@ -23,6 +26,9 @@ __all__ = [
     "Inner",
     "LabelSmoothing",
     "Mart",
+    "Minimax",
+    "Superimpose",
     "Trades",
     "TrainingDefense",
+    "VirtualAdversarialTraining",
 ]

@@ -174,6 +174,16 @@ class Context:
             return sampler(self._size)
         return sampler(self.global_size)[self._start : self._start + self._size]
 
+    def gather(self, x: tf.Tensor) -> tf.Tensor:
+        """The rows `[batch, ...]` of all replicas, on each of them, in the order of `draw`.
+
+        Replicas may hold unequal numbers of rows, or none.
+        """
+        if self.replicas == 1:
+            return x
+        rows = tf.distribute.get_replica_context().all_gather(x, axis=0)
+        return tf.ensure_shape(rows, [None, *x.shape[1:]])
+
     def defer(self, restore: Callable[[], None]) -> None:
         """Has `restore` called once the gradients are taken, before they are applied.
 
