@@ -41,13 +41,20 @@ class LogitsHead:
     activation: str | None
 
 
-def logits_head(model: keras.Model) -> LogitsHead | None:
+def logits_head(
+    model: keras.Model, view: Callable[[keras.Model], Callable[..., Any]] | None = None
+) -> LogitsHead | None:
     """Finds the logits of a Keras model without touching the model.
 
     Functional and sequential models, nested ones too, are followed back from their output: a
     closing softmax or sigmoid, as a layer, an operation or the activation of the last layer, is
     left out. A model that has an attribute `logits_model` (a model or callable that returns
     logits) is taken at its word.
+
+    Args:
+        model: The model.
+        view: Given a functional part of the model, what is called in its place: a twin that
+            computes the same and looks on, say. Default: the part itself.
 
     Returns:
         The head, or None for a model whose graph cannot be read (a subclassed model).
@@ -73,18 +80,24 @@ def logits_head(model: keras.Model) -> LogitsHead | None:
     operation, node_index, _ = model.outputs[0]._keras_history
     sources = operation._inbound_nodes[node_index].input_tensors
     activation = _closing_activation(operation)
+    if view is None:
+        view = _itself
     if activation is None and isinstance(operation, keras.Model) and len(sources) == 1:
-        inner = logits_head(operation)
+        inner = logits_head(operation, view)
         if inner is None:
             return None
-        features = keras.Model(model.inputs, sources[0])
+        features = view(keras.Model(model.inputs, sources[0]))
         return LogitsHead(_compose(features, inner.call), inner.activation)
     if activation in (None, "linear") or len(sources) != 1:
-        return LogitsHead(_as_float32(model), activation)
-    features = keras.Model(model.inputs, sources[0])
+        return LogitsHead(_as_float32(view(model)), activation)
+    features = view(keras.Model(model.inputs, sources[0]))
     if _is_pure_activation(operation):
         return LogitsHead(_as_float32(features), activation)
     return LogitsHead(_compose(features, _linear_twin(operation)), activation)
+
+
+def _itself(model: keras.Model) -> Callable[..., Any]:
+    return model
 
 
 def _closing_activation(operation: Any) -> str | None:

@@ -3,6 +3,8 @@
 from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
 from kerasrobust.defenses.registry import get, names
 from kerasrobust.defenses.robust_model import RobustModel
+from kerasrobust.defenses.search_lambda import LambdaSearch, LambdaTrial, search_lambda
+from kerasrobust.defenses.taxonomy import taxonomy
 from kerasrobust.defenses.training import (
     AdversarialTraining,
     AdversarialWeightPerturbation,
@@ -10,11 +12,16 @@ from kerasrobust.defenses.training import (
     Context,
     Distillation,
     E2sad,
+    EnsembleAdversarialTraining,
+    Fast,
     GaussianDataAugmentation,
     Inner,
+    Jacobian,
     LabelSmoothing,
     Mart,
     Minimax,
+    NsLoss,
+    Penalty,
     Superimpose,
     Trades,
     TrainingDefense,
@@ -30,12 +37,19 @@ __all__ = [
     "Context",
     "Distillation",
     "E2sad",
+    "EnsembleAdversarialTraining",
+    "Fast",
     "GaussianDataAugmentation",
     "Inner",
+    "Jacobian",
     "LabelSmoothing",
+    "LambdaSearch",
+    "LambdaTrial",
     "LayerDefense",
     "Mart",
     "Minimax",
+    "NsLoss",
+    "Penalty",
     "RobustModel",
     "Superimpose",
     "Trades",
@@ -43,6 +57,8 @@ __all__ = [
     "VirtualAdversarialTraining",
     "get",
     "names",
+    "search_lambda",
+    "taxonomy",
     "unwrap",
     "wrap",
 ]

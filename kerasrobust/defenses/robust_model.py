@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kerasrobust.checks import check_bounds, check_int
 from kerasrobust.classifier import Classifier, LogitsHead, logits_head
+from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 
@@ -53,7 +54,8 @@ class RobustModel(keras.Model):
     Raises:
         TypeError: If `base` is no Keras model or a defense no training defense.
         ValueError: If `base` is not built, bounds or seed are out of range, two defenses do not go
-            together, or `base` belongs to another distribution strategy than the current one.
+            together, a defense needs activations that `base` does not show, or `base` belongs to
+            another distribution strategy than the current one.
 
     Example:
         >>> model = RobustModel(base, [GaussianDataAugmentation(sigma=0.1)])
@@ -121,6 +123,8 @@ class RobustModel(keras.Model):
         self._measured_origin = "clean"
         self.built = True
         self._views.head  # noqa: B018  a base with several inputs or outputs is refused here
+        if self.sees_activations:
+            self._views.tap  # noqa: B018  and here one that does not show them
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.base(inputs, training=training)
@@ -137,6 +141,11 @@ class RobustModel(keras.Model):
     def output_shape(self) -> Any:
         """Output shape of the base, batch included."""
         return self.base.output_shape
+
+    @property
+    def sees_activations(self) -> bool:
+        """Whether a defense of the chain looks at activations."""
+        return any(defense.sees_activations for defense in self.defenses)
 
     @property
     def logits_model(self) -> Callable[..., tf.Tensor] | None:
@@ -295,17 +304,33 @@ class RobustModel(keras.Model):
             self._point_loss = PointLoss(self.loss, weight, self._views.ending)
         return self._point_loss
 
-    def forward(self, x: tf.Tensor, mode: str) -> tuple[tf.Tensor, tf.Tensor | None]:
+    @property
+    def ending(self) -> str | None:
+        """What the base does to its logits: ``"softmax"``, ``"linear"``, or what hides them."""
+        return self._views.ending
+
+    def end(self) -> Inner:
+        """An end of the chain of its own, to measure a link's term outside of a training step."""
+        return _ChainEnd(self)
+
+    def forward(
+        self, x: tf.Tensor, mode: str, seen: list[tf.Tensor] | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """One pass of the base: what it returns, and its float32 logits where they can be had.
 
         Args:
             x: Inputs `[batch, ...]`.
             mode: As `Batch.mode`.
+            seen: A list that receives the ReLU outputs of the pass.
         """
         if mode == "stateless":
             with keras.StatelessScope():
-                return self.forward(x, "training")
+                return self.forward(x, "training", seen)
         training = mode == "training"
+        if seen is not None:
+            logits, activations = self._views.tap(x, training)
+            seen.extend(activations)
+            return (tf.nn.softmax(logits) if self._views.ending == "softmax" else logits), logits
         head, ending = self._views.head, self._views.ending
         if head is not None and ending == "softmax":
             logits = head.call(x, training=training)
@@ -370,6 +395,7 @@ class _Pass:
     batch: Batch
     outputs: tf.Tensor
     logits: tf.Tensor | None
+    activations: list[tf.Tensor] | None
 
 
 class _Views:
@@ -383,6 +409,7 @@ class _Views:
         self._classifiers: dict[str, Classifier] = {}
         self._head: LogitsHead | None = None
         self._searched = False
+        self._tap: ActivationTap | None = None
 
     @property
     def head(self) -> LogitsHead | None:
@@ -401,6 +428,15 @@ class _Views:
         # A penalty on the probabilities has to see the probabilities.
         penalty = getattr(base.layers[-1], "activity_regularizer", None)
         return head.activation if penalty is None else None
+
+    @property
+    def tap(self) -> ActivationTap:
+        """The base with its ReLU outputs."""
+        if self._tap is None:
+            if self.head is not None and self.ending not in ("softmax", "linear"):
+                raise _no_logits(self._model)
+            self._tap = ActivationTap(self._model.base)
+        return self._tap
 
     def classifier(self, mode: str) -> Classifier:
         if mode not in self._classifiers:
@@ -438,19 +474,27 @@ class _ChainEnd:
     def logits(self, batch: Batch) -> tf.Tensor:
         logits = self._run(batch).logits
         if logits is None:
-            raise ValueError(
-                "This defense needs the model's logits: the model must end in a softmax or return "
-                f"logits, and its graph must be readable. Received: model={self._model.base.name!r}"
-            )
+            raise _no_logits(self._model)
         if logits.shape[-1] == 1:  # two classes, as `Classifier` has it
             return tf.concat([tf.zeros_like(logits), logits], axis=-1)
         return logits
+
+    def activations(self, batch: Batch) -> list[tf.Tensor]:
+        made = self._run(batch)
+        if made.activations is None or made.logits is None:
+            raise ValueError(
+                "A defense that calls `inner.activations` must have the class attribute "
+                f"`sees_activations = True`. Received: defenses={list(self._model.defenses)}"
+            )
+        return [*made.activations, made.logits]
 
     def _run(self, batch: Batch) -> _Pass:
         # The inputs are kept with the pass, so that their id stays theirs.
         key = (id(batch.x), batch.mode)
         if key not in self._passes:
-            self._passes[key] = _Pass(batch, *self._model.forward(batch.x, batch.mode))
+            seen: list[tf.Tensor] | None = [] if self._model.sees_activations else None
+            outputs, logits = self._model.forward(batch.x, batch.mode, seen)
+            self._passes[key] = _Pass(batch, outputs, logits, seen)
             if self._collects and batch.mode == "training":
                 self._activity.append(_total(_activity_losses(self._model.base)))
         return self._passes[key]
@@ -481,6 +525,9 @@ class _Link:
     def logits(self, batch: Batch) -> tf.Tensor:
         return self._inner.logits(batch)
 
+    def activations(self, batch: Batch) -> list[tf.Tensor]:
+        return self._inner.activations(batch)
+
 
 class _Preparing:
     """The rest of the chain for a link that prepares.
@@ -501,6 +548,16 @@ class _Preparing:
 
     def logits(self, batch: Batch) -> tf.Tensor:
         return self._end().logits(batch)
+
+    def activations(self, batch: Batch) -> list[tf.Tensor]:
+        return self._end().activations(batch)
+
+
+def _no_logits(model: RobustModel) -> ValueError:
+    return ValueError(
+        "This defense needs the model's logits: the model must end in a softmax or return logits, "
+        f"and its graph must be readable. Received: model={model.base.name!r}"
+    )
 
 
 def _chain(defenses: Sequence[TrainingDefense], end: _ChainEnd) -> Inner:

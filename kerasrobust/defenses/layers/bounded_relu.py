@@ -107,10 +107,10 @@ class _Exchange:
             return self.clone(operation)
         if isinstance(operation, keras.layers.Layer):
             config = operation.get_config()
-            if type(operation) is keras.layers.ReLU and _is_plain(config):
+            if type(operation) is keras.layers.ReLU and is_plain(config):
                 return keras.saving.deserialize_keras_object(self._bounded(config))
             return type(operation).from_config(self._rewrite(config, config.get("dtype")))
-        if type(operation).__name__ in ("Relu", "ReLU") and _is_plain(vars(operation)):
+        if type(operation).__name__ in ("Relu", "ReLU") and is_plain(vars(operation)):
             self.replaced += 1
             return BoundedReLU(self.t)
         # An operation of `keras.ops` has no state but its place in the graph.
@@ -124,12 +124,12 @@ class _Exchange:
             return type(config)(self._rewrite(value, dtype) for value in config)
         if not isinstance(config, dict):
             return config
-        if config.get("class_name") == "ReLU" and _is_plain(config.get("config")):
+        if config.get("class_name") == "ReLU" and is_plain(config.get("config")):
             return {**config, **self._bounded(config["config"])}
         dtype = config.get("dtype", dtype)
         return {
             key: self._bounded({"dtype": dtype})
-            if key.endswith("activation") and _is_relu_name(value)
+            if key.endswith("activation") and is_relu_name(value)
             else self._rewrite(value, dtype)
             for key, value in config.items()
         }
@@ -141,7 +141,8 @@ class _Exchange:
         return keras.saving.serialize_keras_object(BoundedReLU(self.t, **kept))
 
 
-def _is_relu_name(value: Any) -> bool:
+def is_relu_name(value: Any) -> bool:
+    """Whether a value from a layer's config is the ReLU function."""
     return value == "relu" or (
         isinstance(value, dict)
         and value.get("class_name") == "function"
@@ -149,7 +150,8 @@ def _is_relu_name(value: Any) -> bool:
     )
 
 
-def _is_plain(config: Any) -> bool:
+def is_plain(config: Any) -> bool:
+    """Whether a ReLU with these attributes has no slope, threshold or bound."""
     return (
         isinstance(config, Mapping)
         and config.get("max_value") is None

@@ -50,14 +50,14 @@ class Batch:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def derive(self, x: tf.Tensor, origin: str, mode: str) -> Batch:
-        """The same samples with other inputs, clipped to the bounds.
+    def derive(self, x: tf.Tensor, origin: str, mode: str, *, clip: bool = True) -> Batch:
+        """The same samples with other inputs, clipped to the bounds unless `clip` is False.
 
         `origin` is added to the one they had. A mode other than ``"training"`` that an outer link
         asked for stays.
         """
         return self.replace(
-            x=tf.clip_by_value(x, *self.clip_values),
+            x=tf.clip_by_value(x, *self.clip_values) if clip else x,
             origin=origin if self.origin == "clean" else f"{self.origin}_{origin}",
             mode=mode if self.mode == "training" else self.mode,
         )
@@ -96,6 +96,13 @@ class Inner(Protocol):
         """float32 logits of the model at `batch.x`, sharing the pass with `inner(batch)`.
 
         A single output unit `z` counts as two classes with the logits `(0, z)`.
+        """
+
+    def activations(self, batch: Batch) -> list[tf.Tensor]:
+        """float32 outputs of all ReLUs at `batch.x`, `[batch, ...]` each, and last the logits.
+
+        They share the pass with `inner(batch)`. Only for a chain in which a defense declares
+        `sees_activations`; the logits are those that the model has, one or more.
         """
 
 
@@ -213,12 +220,15 @@ class TrainingDefense(abc.ABC):
         ends: Whether it has a loss of its own and never calls the chain's (MART, say): it is
             refused beside anything that would come after it.
         views: The modes of the classifiers it asks its context for; they are made before tracing.
+        sees_activations: Whether it calls `inner.activations`: only then passes are built with the
+            ReLU outputs, and a model whose graph cannot be read is refused.
     """
 
     name: str = ""
     rank: int = 0
     ends: bool = False
     views: tuple[str, ...] = ()
+    sees_activations: bool = False
 
     def build(self, model: Any) -> None:
         """Creates state that is saved with `model`, a `RobustModel`, with `model.add_weight`.
