@@ -16,7 +16,8 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
     Values are Python literals (``8/255`` style fractions, lists and tuples included), the words
     ``true``, ``false``, ``none`` and ``inf``, or plain strings. A specification inside another one
-    stands in parentheses: ``"adversarial_training:attack=(pgd:eps=0.3,max_iter=7),alpha=0"``.
+    stands in parentheses: ``"adversarial_training:attack=(pgd:eps=0.3,max_iter=7),alpha=0"``; a
+    list of them in brackets: ``"...:attacks=[(pgd:eps=0.3,max_iter=7),hsja]"``.
 
     Args:
         text: The specification. Names may themselves hold one prefix, as in ``"art:pgd:eps=0.1"``.
@@ -85,4 +86,6 @@ def _parse_value(text: str) -> Any:
             return float(numerator) / float(denominator)
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, ZeroDivisionError):
+        if text.startswith("[") and text.endswith("]"):
+            return [_parse_value(part) for part in _split_commas(text[1:-1])]
         return text[1:-1] if text.startswith("(") and text.endswith(")") else text

@@ -23,6 +23,12 @@ from kerasrobust import specs
         ("art:pgd:eps=0.1", ("art:pgd", {"eps": 0.1})),
         ("a:eps=-1e-3", ("a", {"eps": -0.001})),
         ("a:b=(pgd:eps=0.3,max_iter=7),c=0", ("a", {"b": "pgd:eps=0.3,max_iter=7", "c": 0})),
+        (
+            "a:b=[(pgd:eps=0.3,max_iter=7), hsja,(fgsm:eps=8/255)],c=0",
+            ("a", {"b": ["pgd:eps=0.3,max_iter=7", "hsja", "fgsm:eps=8/255"], "c": 0}),
+        ),
+        ("a:b=[fgsm]", ("a", {"b": ["fgsm"]})),
+        ("a:b=[8/255,inf]", ("a", {"b": [8 / 255, math.inf]})),
         ("pgd :eps=1", ("pgd", {"eps": 1})),
         ("    a:path=x:y", ("a", {"path": "x:y"})),
         ("a:b=1/0", ("a", {"b": "1/0"})),

@@ -26,7 +26,8 @@ def check_recipe(name: str, value: Any) -> Attack:
             f"`{name}` must be untargeted: labels are true labels here. Received: {name}={value!r}"
         )
     for length in ("eps", "eps_step"):
-        if np.ndim(getattr(attack, length, None)):
+        size: Any = getattr(attack, length, None)
+        if np.ndim(size):
             raise ValueError(
                 f"`{length}` of `{name}` must be one number: batches hold other samples each time. "
                 f"Received: {name}={value!r}"
