@@ -20,10 +20,10 @@ are in batches of the batch size, so that ten noisy copies of a batch are ten pa
   `passes` is larger, a pass was made for something else; where it is smaller, adversaries were
   found before the last step.
 
-Regularisers that differentiate the input gradient or the neurons once more make passes that are no
-multiple of these three; their cost is measured as the cost of exactly this: a training pass through
-an input gradient (`second`, counted as two passes) or through a Jacobian (`jacobian`, counted as
-one pass forward and one backward for each class, twice).
+Two penalties differentiate an input gradient once more. Such a pass has a cost of its own, which is
+measured as that of the others: "second", a training pass through the gradient of the loss, counts
+two passes; "jacobian", one through the gradient of each logit, one and one for each class. Both
+stand in the column of the training passes as one.
 
 The cost of each kind of pass is measured in the same process, compiled on its own, at every batch
 size that was counted. Predicted is the plain ratio of a step made of those passes, and of what a
@@ -61,8 +61,8 @@ from kerasrobust.losses import cross_entropy
 
 PASS_REPEATS = 5
 PASS_SECONDS = 0.3
-# A kind of pass and its rows, and how often it was made.
-Counts = collections.Counter[tuple[str, int]]
+# How often a kind of pass was made over so many rows.
+Counts = collections.defaultdict[tuple[str, int], float]
 
 
 def crafts(name: str, **config: Any) -> dict[str, Any]:
@@ -82,19 +82,25 @@ class Row:
 
     Attributes:
         defense: As `wrap` takes it; None for the network itself.
-        passes: Passes of the method, as the module counts them; NaN where data decide.
+        passes: Passes of the method, counted as said above; NaN where the data decide.
         how: What they are.
         gea: Ratio in GEA's table 1.
-        kind: What its training passes are, where they are more than that.
+        deeper: What one of its training passes of the batch size is, where it is more than that.
     """
 
     defense: Any
     passes: float
     how: str
     gea: float | None = None
-    kind: str = "training"
+    deeper: str = ""
 
 
+# AREB's three at a budget that a benchmark can afford.
+REDUCED = [
+    {"name": "pgd", "config": {"eps": 0.3, "eps_step": 0.075, "max_iter": 10}},
+    {"name": "ead", "config": {"max_iter": 5, "binary_search_steps": 2, "learning_rate": 0.1}},
+    {"name": "hsja", "config": {"max_iter": 2, "init_eval": 20, "max_eval": 40}},
+]
 ROWS: dict[str, Row] = {
     "chain": Row([], 1, "1 training: the chain without a defense"),
     "gda-10": Row("gda:sigma=0.3,N=10", 10, "10 training"),
@@ -103,12 +109,31 @@ ROWS: dict[str, Row] = {
     "pgd-7": Row(pgd(7), 8, "7 gradient, 1 training", 3.37),
     "pgd-7-mixed": Row(pgd(7, alpha=0.5), 9, "7 gradient, 2 training"),
     "pgd-40": Row(pgd(40), 41, "40 gradient, 1 training"),
+    "fast": Row("fast:eps=0.3", 2, "1 gradient, 1 training; without the guard, every 100 steps"),
     "trades-7": Row(
         "trades:eps=0.3,eps_step=0.1,max_iter=7", 9.5, "1 forward, 7 gradient, 2 training"
     ),
     "mart-7": Row("mart:eps=0.3,eps_step=0.1,max_iter=7", 9, "7 gradient, 2 training"),
     "awp": Row("awp", 2, "2 training"),
     "awp-pgd-7": Row(["awp", pgd(7)], 9, "7 gradient, 2 training"),
+    "vat": Row("vat:max_iter=3", 5.5, "1 forward, 3 gradient, 2 training", 2.20),
+    "superimpose-1": Row("superimpose:alpha=0.4", 1, "1 training", 1.03),
+    "superimpose-2": Row("superimpose:alpha=0.4,kl_weight=10", 2, "2 training"),
+    "superimpose-3": Row("superimpose:p=2,q=4,kl_weight=10", 2, "2 training", 1.02),
+    "e2sad": Row("e2sad", 5, "2 gradient, 3 training"),
+    "minimax": Row("minimax", 4, "1 gradient, 1 training, 1 second", deeper="second"),
+    "nsloss": Row("nsloss:N=5", 6, "6 training"),
+    "jacobian": Row("jacobian", 11, "1 jacobian", deeper="jacobian"),
+    "nsloss-jacobian": Row(
+        ["nsloss:N=5", "jacobian"], 16, "5 training, 1 jacobian", deeper="jacobian"
+    ),
+    "label-smoothing": Row("label_smoothing", 1, "1 training"),
+    "distillation": Row("distillation", 1.5, "1 forward, 1 training; without the teacher's own"),
+    "ensemble": Row(
+        {"name": "ensemble_adversarial_training", "config": {"attacks": REDUCED}},
+        math.nan,
+        "3 training, and what PGD (10 steps), EAD (2 x 5) and HopSkipJump (2 steps) made",
+    ),
 }
 
 
@@ -135,8 +160,10 @@ class Bench:
         return copy
 
     def defended(self, row: Row, **options: Any) -> RobustModel:
-        base = self.copy()
-        model = wrap(base, row.defense) if row.defense else RobustModel(base)
+        base, defense = self.copy(), row.defense
+        if defense == "distillation":  # its teacher would be trained before the first step
+            defense = {"name": "distillation", "config": {"teacher": self.model}}
+        model = wrap(base, defense) if defense else RobustModel(base)
         self._compile(model, 0.0, **options)
         return model
 
@@ -163,13 +190,17 @@ class Bench:
     def count(self, row: Row, steps: int) -> Counts:
         """Passes of a step, the mean over some."""
         model = self.defended(row, run_eagerly=True)
+        model.step.assign(1)  # what a defense does once in many steps is left out
         with counting() as counts:
             for x, y in self.data.take(steps):
                 model.train_on_batch(x, y)
-        mean: Counts = collections.Counter()
+        mean: Counts = collections.defaultdict(float)
         for (kind, rows), times in counts.items():
-            mean[row.kind if kind == "training" else kind, rows] += times / steps  # type: ignore
-        return mean
+            mean[kind, rows] += times / steps
+        if row.deeper:
+            mean["training", self.batch_size] -= 1
+            mean[row.deeper, self.batch_size] += 1
+        return collections.defaultdict(float, {key: n for key, n in mean.items() if n})
 
     def predict(self, counts: Counts, plain: float) -> float:
         """Seconds of a step that makes these passes."""
@@ -220,6 +251,17 @@ class Bench:
             loss = tf.reduce_mean(values) + tf.reduce_mean(slope**2)
         return tape.gradient(loss, self.wrapped.trainable_weights)
 
+    def _jacobian(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as through:
+                through.watch(x)
+                logits = self._logits(x)
+                columns = tf.unstack(logits, axis=1)
+            slopes = [through.gradient(column, x) for column in columns]
+            penalty = tf.add_n([tf.reduce_mean(slope**2) for slope in slopes])
+            loss = tf.reduce_mean(cross_entropy(logits, y)) + penalty
+        return tape.gradient(loss, self.wrapped.trainable_weights)
+
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
         logits = self.wrapped.forward(x, "training")[1]
         assert logits is not None
@@ -241,7 +283,7 @@ class Clock(keras.callbacks.Callback):
 @contextlib.contextmanager
 def counting() -> Iterator[Counts]:
     """Counts the passes that models make in eager mode, by kind and rows."""
-    counts: Counts = collections.Counter()
+    counts: Counts = collections.defaultdict(float)
     inside: list[str] = []
 
     def told(kind: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -271,8 +313,8 @@ def counting() -> Iterator[Counts]:
             setattr(owner, name, original)
 
 
-# A pass forward alone counts a half; one through an input gradient goes both ways twice.
-WEIGHTS = {"forward": 0.5, "gradient": 1.0, "training": 1.0, "second": 2.0}
+# A pass forward or backward alone counts a half; what is differentiated again is passed twice.
+WEIGHTS = {"forward": 0.5, "gradient": 1.0, "training": 1.0, "second": 2.0, "jacobian": 11.0}
 
 
 def run(bench: Bench, row: Row, count_steps: int) -> dict[str, Any]:
@@ -288,7 +330,7 @@ def run(bench: Bench, row: Row, count_steps: int) -> dict[str, Any]:
     return {
         **batches,
         "passes": sum(WEIGHTS[kind] * number for kind, number in batches.items()),
-        "method": row.passes,
+        "method": None if math.isnan(row.passes) else row.passes,
         "seconds": seconds,
         "ratio": seconds / plain,
         "predicted": predicted / plain,
@@ -306,9 +348,9 @@ def show(console: Console, bench: Bench, reports: dict[str, dict[str, Any]]) -> 
     for title in (*columns, *measured):
         table.add_column(title, justify="right")
     for name, report in reports.items():
-        training = report["training"] + report["second"]
+        training = sum(report[kind] for kind in ("training", "second", "jacobian"))
         gea = "" if report["gea"] is None else f"{report['gea']:.2f}"
-        method = "" if math.isnan(report["method"]) else f"{report['method']:g}"
+        method = "" if report["method"] is None else f"{report['method']:g}"
         table.add_row(
             name,
             *(f"{value:.3g}" for value in (report["forward"], report["gradient"], training)),
@@ -382,10 +424,10 @@ def main(
     for name in chosen:
         console.print(f"{name} ...", style="dim")
         reports[name] = run(bench, ROWS[name], count_steps)
+        if output:  # each time, so that an interrupted run has not been in vain
+            figures = {"plain": bench.plain, "defenses": reports}
+            Path(output).write_text(json.dumps(figures, indent=2), encoding="utf-8")
     show(console, bench, reports)
-    if output:
-        figures = {"plain": bench.plain, "defenses": reports}
-        Path(output).write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ costliest ones, and is then attacked:
 The settings of a defense are those of its paper for MNIST where it has some. "further" in the table
 means that the natural network was trained further, at a tenth of the learning rate, as the paper of
 NsLoss does with both of its penalties. Distillation trains its teacher for as many epochs first;
-its seconds are part of the row's.
+its seconds are part of the row's. The rows of 6,000 samples are AREB's, adversarial samples and
+smoothed labels alone; the ensemble has about a quarter of that paper's budget.
 
 Each row is stored in the output folder as soon as it is there: the model, and the figures with the
 settings they belong to. The same call goes on with what is missing, so that several processes may
@@ -74,6 +75,26 @@ class Row:
 
 
 COSTLY = 6000
+# PGD, EAD and HopSkipJump with about a quarter of the paper's budget.
+ENSEMBLE = {
+    "name": "ensemble_adversarial_training",
+    "config": {
+        "attacks": [
+            {"name": "pgd", "config": {"eps": EPS, "eps_step": 0.05, "max_iter": 10}},
+            {
+                "name": "ead",
+                "config": {
+                    "confidence": 0.5,
+                    "binary_search_steps": 5,
+                    "max_iter": 10,
+                    "beta": 0.01,
+                    "decision_rule": "L1",
+                },
+            },
+            {"name": "hsja", "config": {"max_iter": 3, "max_eval": 50, "init_eval": 50}},
+        ]
+    },
+}
 ROWS: dict[str, Row] = {
     "natural": Row(None),
     "fgsm": Row([against("fgsm", 0.5, eps=EPS)]),
@@ -93,8 +114,11 @@ ROWS: dict[str, Row] = {
     "jacobian": Row(["jacobian:weight=0.01"], further=True),
     "nsloss-jacobian": Row(["nsloss:weight=2.0,eps=1.0,N=5", "jacobian:weight=0.01"], further=True),
     "distillation": Row(["distillation:temperature=20"]),
+    "label_smoothing": Row(["label_smoothing:k=0.9"]),
     "trades": Row(["trades:eps=0.3,eps_step=0.01,max_iter=40,beta=1.0"]),
-    "pgd-6000": Row([against("pgd", 0.0, **PGD)], samples=COSTLY),
+    # AREB trains on adversarial samples alone, with label smoothing.
+    "pgd-6000": Row([against("pgd", 0.0, **PGD), "label_smoothing:k=0.9"], samples=COSTLY),
+    "ensemble-6000": Row([ENSEMBLE, "label_smoothing:k=0.9"], samples=COSTLY),
 }
 
 # A figure, the row that is better by it, the row that is worse, and where it is said.

@@ -166,7 +166,7 @@ def test_nonsense_is_refused_with_a_reason(cnn, names, reason):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "second"), PAIRS, ids="-".join)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_every_pair_is_refused_or_trains(cnn, images, first, second):
     x, y = images
     names = [named(first), named(second)]
