@@ -11,7 +11,16 @@ require_tensorflow()
 
 # Everything is imported here, not on first use: a saved model loads by `keras.saving.load_model`
 # only when the classes it holds are registered.
-from kerasrobust import attacks, datasets, defenses, evaluation, metrics, models  # noqa: E402
+from kerasrobust import (  # noqa: E402
+    attacks,
+    callbacks,
+    datasets,
+    defenses,
+    distribution,
+    evaluation,
+    metrics,
+    models,
+)
 from kerasrobust._version import __version__  # noqa: E402
 from kerasrobust.classifier import Classifier  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
@@ -22,8 +31,10 @@ __all__ = [
     "__version__",
     "art",
     "attacks",
+    "callbacks",
     "datasets",
     "defenses",
+    "distribution",
     "evaluate",
     "evaluation",
     "metrics",

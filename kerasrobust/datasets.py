@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from kerasrobust.checks import check_bounds, check_int
 SPLITS = ("train", "test")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Images and labels of one split.
 
@@ -116,6 +116,36 @@ def load(
     if text == "digits":
         return _load_digits(split, samples, seed, bounds)
     return _load_tfds(text, split, data_dir, samples, seed, bounds, download)
+
+
+def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split samples off at random, to choose by what is neither trained on nor tested on.
+
+    Args:
+        data: Samples, a training split say.
+        samples: How many to split off, at least 1 and fewer than all. Both parts keep the order.
+        seed: Seed of the draw, 0 or more. Default 0.
+
+    Returns:
+        What is left of `data`, and the part that was split off, its `split` being `"validation"`.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> train, validation = hold_out(load("digits", "train"), 200)
+    """
+    samples, seed = check_int("samples", samples, 1), check_int("seed", seed, 0)
+    if samples >= len(data):
+        raise ValueError(
+            f"Expected to hold out fewer samples than the {len(data)} there are. "
+            f"Received: samples={samples}"
+        )
+    held = np.zeros(len(data), bool)
+    held[_draw(len(data), samples, seed, data.name)] = True
+    rest = dataclasses.replace(data, x=data.x[~held], y=data.y[~held])
+    part = dataclasses.replace(data, x=data.x[held], y=data.y[held], split="validation")
+    return rest, part
 
 
 def _draw(available: int, samples: int | None, seed: int, name: str) -> np.ndarray | None:

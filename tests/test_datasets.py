@@ -144,6 +144,24 @@ def test_bad_arguments(arguments, error, message):
         datasets.load(**arguments)
 
 
+def test_hold_out_splits_once_and_keeps_the_order():
+    data = datasets.load("digits", "train")
+    rest, held = datasets.hold_out(data, 200, seed=3)
+    assert (len(rest), len(held)) == (len(data) - 200, 200)
+    assert (rest.split, held.split) == ("train", "validation")
+    rows = {image.tobytes(): i for i, image in enumerate(data.x)}
+    parts = [[rows[image.tobytes()] for image in part.x] for part in (rest, held)]
+    assert all(part == sorted(part) for part in parts)
+    assert sorted(parts[0] + parts[1]) == list(range(len(data)))
+    for part, index in zip((rest, held), parts, strict=True):
+        np.testing.assert_array_equal(part.y, data.y[index])
+    np.testing.assert_array_equal(datasets.hold_out(data, 200, seed=3)[1].x, held.x)
+    assert not np.array_equal(datasets.hold_out(data, 200, seed=4)[1].x, held.x)
+    for samples in (0, len(data)):
+        with pytest.raises(ValueError, match=f"samples={samples}"):
+            datasets.hold_out(data, samples)
+
+
 def test_tfds_not_prepared(tmp_path):
     with pytest.raises(FileNotFoundError, match="not prepared.*download=True"):
         datasets.load("mnist", data_dir=tmp_path)

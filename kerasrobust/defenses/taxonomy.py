@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.layers import LayerDefense
 from kerasrobust.defenses.training.base import CRAFTS
 
-# The documents that a defense is taken from; of others the docstring names the paper.
+# The documents that a defense is taken from; for the others the docstring gives the paper's number.
 _DOCUMENTS = {
     "adversarial_training": "all",
     "brelu": "BRELU-GDA",
@@ -20,6 +21,8 @@ _DOCUMENTS = {
     "gda": "BRELU-GDA",
     "jacobian": "NSLOSS",
     "label_smoothing": "all",
+    # The paper is on no preprint server.
+    "mart": "Wang et al., ICLR 2020",
     "minimax": "E2SAD",
     "nsloss": "NSLOSS",
     "superimpose": "GEA",
@@ -71,7 +74,7 @@ def _entry(name: str) -> Entry:
     )
 
 
-def _place(defense: type) -> str:
+def _place(defense: type[Any]) -> str:
     if issubclass(defense, LayerDefense):
         return "layer"
     if defense.rank < 10:

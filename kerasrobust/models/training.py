@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.checks import check_float, check_int
 from kerasrobust.models import registry
+from kerasrobust.models.checkpoint import Checkpoint, describe_data, describe_model
 
 if TYPE_CHECKING:
     from kerasrobust.datasets import Dataset
@@ -25,12 +27,18 @@ def fit(
     from_logits: bool = False,
     validation: Dataset | None = None,
     callbacks=(),
+    checkpoint: str | os.PathLike[str] | None = None,
     verbose: int | str = "auto",
 ) -> keras.callbacks.History:
     """Compile and train a classifier: cross-entropy, Adam, cosine learning-rate decay to zero.
 
     A model wrapped by `kerasrobust.wrap` trains with its defenses. Batches are drawn in an order
     fixed by `seed`, without touching the global random state.
+
+    With `checkpoint` an interrupted run goes on after the last epoch it had finished, when the same
+    call is made on the same network again, and ends with the same weights, bit for bit, as if it
+    had not been interrupted. Of the callbacks `kerasrobust.callbacks.RobustAccuracy` goes on as
+    well; Keras' own start anew. A run that had finished is not trained any further.
 
     Args:
         model: A `keras.Model`; it is compiled anew.
@@ -42,13 +50,15 @@ def fit(
         from_logits: The model's output is logits, not probabilities. Default False.
         validation: Samples to measure after each epoch. Default: none.
         callbacks: Keras callbacks.
+        checkpoint: Folder for the state of the run after each epoch. Default: none is kept.
         verbose: As in `keras.Model.fit`.
 
     Returns:
-        Keras' `History` of loss and accuracy.
+        Keras' `History` of loss and accuracy, of all epochs.
 
     Raises:
-        ValueError: For a number out of range, or samples that do not fit the model.
+        ValueError: For a number out of range, samples that do not fit the model, or a checkpoint
+            that belongs to a run with other samples or settings.
 
     Example:
         >>> train = kerasrobust.datasets.load("digits", "train")
@@ -63,6 +73,25 @@ def fit(
     for part in (train, validation):
         if part is not None:
             _check_fits(model, part)
+    callbacks = list(callbacks)
+    saved = None
+    if checkpoint is not None:
+        run = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "from_logits": from_logits,
+            "train": describe_data(train),
+            "validation": describe_data(validation),
+            "network": describe_model(model),
+            "defenses": [repr(defense) for defense in getattr(model, "defenses", ())],
+            "defense_seed": getattr(model, "seed", None),
+            **{type(c).__name__: c.get_config() for c in callbacks if hasattr(c, "get_config")},
+        }
+        saved = Checkpoint(checkpoint, run, list(callbacks), verbose=bool(verbose))
+        callbacks.append(saved)
+    first = 0 if saved is None else epochs if saved.stopped else saved.epoch
     model.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
@@ -70,15 +99,20 @@ def fit(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    return model.fit(
-        _batches(train, batch_size, epochs=epochs, seed=seed),
+    history = model.fit(
+        _batches(train, batch_size, epochs=range(first, epochs), seed=seed),
+        initial_epoch=first,
         epochs=epochs,
         steps_per_epoch=steps,
         validation_data=None if validation is None else _batches(validation, 256),
-        callbacks=list(callbacks),
+        callbacks=callbacks,
         verbose=verbose,
         shuffle=False,  # the pipeline shuffles, with its own seed
     )
+    if saved is not None:
+        history.history = saved.history
+        history.epoch = list(range(first)) + history.epoch
+    return history
 
 
 def _check_fits(model: keras.Model, data: Dataset) -> None:
@@ -107,9 +141,9 @@ def _check_fits(model: keras.Model, data: Dataset) -> None:
 
 
 def _batches(
-    data: Dataset, batch_size: int, *, epochs: int = 1, seed: int | None = None
+    data: Dataset, batch_size: int, *, epochs: range = range(1), seed: int | None = None
 ) -> tf.data.Dataset:
-    """The batches (x, y) of all epochs, each epoch in an order of its own when a seed is given.
+    """The batches (x, y) of these epochs, each in an order of its own when a seed is given.
 
     Whole batches are gathered from the one array, so that nothing is copied sample by sample.
     The orders are stateless: `Dataset.shuffle` would mix the global seed into its own.
@@ -125,10 +159,11 @@ def _batches(
             indices = tf.random.experimental.stateless_shuffle(indices, key)
         return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
 
-    batches = tf.data.Dataset.range(epochs).flat_map(epoch_of_indices)
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_of_indices)
     batches = batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
     # Of an unknown number of batches Keras warns that the data ran out.
-    return batches.apply(tf.data.experimental.assert_cardinality(epochs * -(-count // batch_size)))
+    total = len(epochs) * -(-count // batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(total))
 
 
 def default_name(input_shape) -> str:
