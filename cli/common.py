@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +76,20 @@ def _check_writable(path: Path, value: str, ctx, param) -> None:
         existing = existing.parent
     if not os.access(existing, os.W_OK) or not (existing.is_dir() or existing == path.absolute()):
         raise click.BadParameter(f"{value!r} cannot be written", ctx, param)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *notes: str) -> None:
+    """A table as wide as the terminal, or wide enough for a pipe, and a line below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(table)
+    if notes:
+        console.print(*notes)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kerasrobust_cli.common import Norm, Number, library, output_folder
+from kerasrobust_cli.common import Norm, Number, library, output_folder, print_table
 
 
 @click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,20 +136,6 @@ def main(
 
 def _print_attacks(presets, entries) -> None:
     """The taxonomy as a table, and the names of the benchmarks."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "class", "norms", "T/U", "knowledge", "strategy", "from")
-    for entry in entries:
-        table.add_row(
-            entry.name,
-            entry.attack,
-            entry.norms,
-            entry.targets,
-            entry.knowledge,
-            entry.strategy,
-            entry.source,
-        )
-    console = Console(width=None if sys.stdout.isatty() else 130)
-    console.print(table)
-    console.print("T targeted, U untargeted. ART's own under art:NAME. Benchmarks:", *presets)
+    columns = ("name", "class", "norms", "T/U", "knowledge", "strategy", "from")
+    note = "T targeted, U untargeted. ART's own under art:NAME. Benchmarks:"
+    print_table(columns, (vars(entry).values() for entry in entries), note, *presets)

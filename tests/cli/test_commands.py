@@ -1,5 +1,8 @@
 """The commands, run in this process as click runs them."""
 
+import re
+
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -114,6 +117,112 @@ def test_list_attacks():
     assert all(name in result.stdout for name in kerasrobust.evaluation.presets.names())
 
 
+def rows_of(table):
+    rows = [line.split("│")[1:-1] for line in table.splitlines() if "│" in line]
+    cells = [tuple(cell.strip() for cell in row) for row in rows]
+    return [row for row in cells if row[0]]  # no continued lines
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [
+        ("--list-models", kerasrobust.models.names()),
+        ("--list-defenses", kerasrobust.defenses.names()),
+    ],
+)
+def test_list_models_and_defenses(option, names):
+    result = run(train, option)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(result.stdout)
+    assert [row[0] for row in rows] == names
+    # Of a network without a paper of its own the description says whose it is.
+    assert all(all(row[:3]) and (row[3] or "cnn" in row[0]) for row in rows), rows
+
+
+def test_the_best_robust_epoch_is_kept(data, tmp_path):
+    """Chosen on training samples that were held out; the test accuracy is the kept model's."""
+    path, logs = tmp_path / "model.keras", tmp_path / "logs"
+    attacks = ("fgsm:eps=0.1", "pgd:eps=0.1,max_iter=3")
+    arguments = ("--dataset", data, "--output", path, "--epochs", 4, "--learning-rate", 0.05)
+    arguments += ("--validation-samples", 40, "--keep-best", "--log-dir", logs)
+    arguments += tuple(part for spec in attacks for part in ("--robust-attack", spec))
+    result = run(train, *arguments)
+    assert result.exit_code == 0, result.output
+    epochs = re.findall(r"val_robust_accuracy: ([\d.]+)", result.stdout)
+    assert len(epochs) == 4
+    best = int(np.argmax([float(value) for value in epochs]))
+    kept = re.search(r"Epoch (\d) of 4 kept: ([\d.]+) %", result.stderr)
+    assert int(kept[1]) == best + 1
+    assert float(kept[2]) == pytest.approx(100 * float(epochs[best]), abs=0.006)
+
+    network, test = kerasrobust.models.load(path), kerasrobust.datasets.load(data)
+    accuracy = np.mean(network.predict(test.x, verbose=0).argmax(axis=1) == test.y)
+    assert f"Test accuracy {100 * accuracy:.2f} %" in result.stdout
+    rest, held = kerasrobust.datasets.hold_out(kerasrobust.datasets.load(data, "train"), 40)
+    report = kerasrobust.evaluate(network, held.x, held.y, attacks=list(attacks))
+    assert report.robust_accuracy == pytest.approx(float(kept[2]) / 100, abs=1e-4)
+    assert f"{-(-len(rest) // 64)}/4" in result.stdout  # 216 samples make four steps
+
+    import tensorflow as tf
+
+    written = []
+    for file in logs.glob("validation/events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag == "epoch_robust_accuracy":
+                    written.append(float(tf.make_ndarray(value.tensor)))
+    assert written == pytest.approx([float(value) for value in epochs], abs=1e-4)
+
+
+def test_interrupted_training_goes_on(data, tmp_path, monkeypatch):
+    """Ctrl-C in the second epoch, the same command again: the file of a run in one go."""
+    arguments = ("--dataset", data, "--epochs", 3, "--defense", "gda:N=2,sigma=0.2")
+    arguments += ("--robust-attack", "fgsm:eps=0.1", "--keep-best", "--quiet")
+    assert run(train, *arguments, "--output", tmp_path / "whole.keras").exit_code == 0
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations.numpy() == 6:  # four steps make an epoch
+                raise KeyboardInterrupt
+
+    def interrupted(*args, callbacks, **options):
+        return fit(*args, callbacks=[*callbacks, Interrupt()], **options)
+
+    fit = kerasrobust.models.fit
+    arguments += ("--checkpoint", tmp_path / "state")
+    with monkeypatch.context() as patch:
+        patch.setattr(kerasrobust.models, "fit", interrupted)
+        result = run(train, *arguments, "--output", tmp_path / "parts.keras")
+    assert result.exit_code == 1 and "Aborted" in result.stderr
+    assert not (tmp_path / "parts.keras").exists()
+    for changed in (("--seed", 1), ("--defense", "brelu"), ("--robust-attack", "pgd:eps=0.1")):
+        result = run(train, *arguments, *changed, "--output", tmp_path / "parts.keras")
+        assert result.exit_code == 1
+        assert "run with other settings" in result.stderr.strip().splitlines()[-1]
+    result = run(train, *arguments, "--output", tmp_path / "parts.keras")
+    assert result.exit_code == 0, result.output
+    whole, parts = (
+        keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("whole", "parts")
+    )
+    for a, b in (
+        *zip(whole.weights, parts.weights, strict=True),
+        *zip(whole.optimizer.variables, parts.optimizer.variables, strict=True),
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_bounds_of_the_data_are_saved_with_a_defended_model(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{s}": rng.integers(0, 256, (32, 6, 6), dtype=np.uint8) for s in ("train", "test")}
+    np.savez(tmp_path / "bytes.npz", **arrays, y_train=np.arange(32) % 2, y_test=np.arange(32) % 2)
+    path = tmp_path / "model.keras"
+    arguments = ("--dataset", tmp_path / "bytes.npz", "--output", path, "--epochs", 1)
+    arguments += ("--clip-min", 0, "--clip-max", 255, "--robust-attack", "fgsm:eps=8")
+    result = run(train, *arguments, "--defense", "gda:sigma=5,N=2")
+    assert result.exit_code == 0, result.output
+    assert tuple(kerasrobust.models.load(path).clip_values) == (0, 255)
+
+
 USAGE = [
     (evaluate, ["--eps", "-1"], "'-1' is not above zero"),
     (evaluate, ["--eps", "8/0"], "not a number such as 0.1 or 8/255"),
@@ -129,6 +238,10 @@ USAGE = [
     (train, ["--output", "{folder}/model.h5"], "does not end in .keras"),
     (train, ["--output", "{folder}/nowhere/model.keras"], "the folder of"),
     (train, ["--output", "{folder}/m.keras", "--learning-rate", "0"], "not above zero"),
+    (train, ["--output", "{folder}/m.keras", "--keep-best"], "--keep-best needs --robust-attack"),
+    (train, ["--output", "{folder}/m.keras", "--clip-max", "1"], "go together"),
+    (train, ["--output", "{folder}/m.keras", "--checkpoint", "{file}"], "is a file, not a folder"),
+    (train, ["--output", "{folder}/m.keras", "--log-dir", "{file}/logs"], "cannot be written"),
 ]
 
 ERRORS = [
@@ -145,6 +258,8 @@ ERRORS = [
     (train, ["--output", "{folder}/m.keras", "--model", "areb_cnn"], "at least 10x10"),
     (train, ["--output", "{folder}/m.keras", "--defense", "gdaa"], "Did you mean 'gda'"),
     (train, ["--output", "{folder}/m.keras", "--defense", "gda:sigma=-1"], "sigma=-1"),
+    (train, ["--output", "{folder}/m.keras", "--robust-attack", "pgdd"], "Did you mean 'pgd'"),
+    (train, ["--output", "{folder}/m.keras", "--validation-samples", "1437"], "samples=1437"),
 ]
 
 
@@ -157,6 +272,16 @@ def check_failure(command, arguments, message, tmp_path, code):
     assert isinstance(result.exception, SystemExit)
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ") and message in last
+
+
+def test_typing_errors_come_before_large_data(monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise AssertionError("the error must come before the data are read")
+
+    monkeypatch.setattr(kerasrobust.datasets, "load", fail)
+    for arguments in (["--defense", "gdaa"], ["--robust-attack", "pgdd"]):
+        arguments = ["--output", "{folder}/m.keras", *arguments]
+        check_failure(train, arguments, "Did you mean", tmp_path, 1)
 
 
 @pytest.fixture
