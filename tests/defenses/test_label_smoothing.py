@@ -29,7 +29,9 @@ def test_equals_numpy(linear, points, weights, k, form, mode):
     given["soft"] = (0.8 * eye[y] + 0.2 * eye[(y + 1) % 3]).astype("float32")
     base = linear()
     model = RobustModel(base, [LabelSmoothing(k)])
-    model.compile(keras.optimizers.SGD(0.1), "ce" if form != "sparse" else CE, metrics=["accuracy"], **mode)
+    model.compile(
+        keras.optimizers.SGD(0.1), "ce" if form != "sparse" else CE, metrics=["accuracy"], **mode
+    )
     history = model.fit(x, given[form], batch_size=9, shuffle=False, verbose=0).history
 
     rest = (1 - k) / 2  # of three classes
