@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from typing import Any
 
@@ -151,6 +152,7 @@ def test_config_round_trip(name):
     text = json.dumps(keras.saving.serialize_keras_object(defense))
     again = keras.saving.deserialize_keras_object(json.loads(text))
     assert type(again) is type(defense) and again.get_config() == defense.get_config()
+    assert set(defense.get_config()) == set(inspect.signature(type(defense)).parameters)
     by_name = defenses.get({"name": name, "config": defense.get_config()})
     assert by_name.get_config() == defense.get_config() and by_name.name == name
 
