@@ -591,6 +591,8 @@ def show(console: Console, reports: list[dict[str, Any]], n: int) -> None:
 
 def _plain(value: Any) -> Any:
     """JSON knows no infinity: a string stands for it."""
+    if isinstance(value, Outcome):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -658,12 +660,9 @@ def main(
         console.print(f"{name} ...", style="dim")
         outcome = run(bench, name, ROWS[name], override, repeats, list(range(seeds)), plain)
         reports.append(outcome)
+        if output:  # after each attack: some of ART's take long, and a run may be cut short
+            Path(output).write_text(json.dumps(_plain(reports), indent=2), encoding="utf-8")
     show(console, reports, len(data.x))
-    if output:
-        for report in reports:
-            tools = {tool: dataclasses.asdict(found) for tool, found in report["tools"].items()}
-            report["tools"] = tools
-        Path(output).write_text(json.dumps(_plain(reports), indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":
