@@ -109,6 +109,31 @@ def test_three_links(linear, points, weights, variant):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+class Passes(keras.layers.Layer):
+    """Counts its calls; eager mode only."""
+
+    seen = 0
+
+    def call(self, inputs):
+        Passes.seen += 1
+        return inputs
+
+
+@pytest.mark.parametrize("name", ["adversarial_training", "e2sad", "minimax", "trades", "vat"])
+def test_the_jacobian_penalty_makes_no_pass_of_its_own(images, name):
+    x, y = images
+    counts = []
+    for names in ([named(name)], [named(name), "jacobian"]):
+        layers = [keras.layers.Flatten(), Passes(), keras.layers.Dense(3, activation="softmax")]
+        model = wrap(keras.Sequential([keras.Input((6, 6, 1)), *layers]), names)
+        model.compile("sgd", CE, run_eagerly=True)
+        model.train_on_batch(x, y)
+        Passes.seen = 0
+        model.train_on_batch(x, y)
+        counts.append(Passes.seen)
+    assert counts[0] == counts[1] > 1
+
+
 @pytest.mark.parametrize(
     "names",
     [

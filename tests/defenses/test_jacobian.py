@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrobust.defenses import Batch, Context, Jacobian, RobustModel
+from kerasrobust.defenses import Batch, Context, Jacobian, RobustModel, TrainingDefense
 
 CE = "sparse_categorical_crossentropy"
 SGD = keras.optimizers.SGD
@@ -212,6 +212,36 @@ def test_statistics_and_dropout_are_drawn_once(cnn, images):
         )
     for plain, regularised in zip(*outcomes, strict=True):
         np.testing.assert_allclose(plain, regularised, atol=1e-6)
+
+
+def test_a_pass_made_before_is_made_again(points):
+    """An outer link may ask for the logits first, where the penalty does not see it."""
+
+    class First(TrainingDefense):
+        name, rank = "first", 20
+
+        def objective(self, batch, inner):
+            return inner(batch) + 0.0 * tf.reduce_sum(inner.logits(batch), axis=1)
+
+        def get_config(self):
+            return {}
+
+    class Before(First):
+        def objective(self, batch, inner):
+            logits = inner.logits(batch)
+            return inner(batch) + 0.0 * tf.reduce_sum(logits, axis=1)
+
+    x, y = points
+    outcomes = []
+    for links in ([], [First()], [Before()]):
+        base = curved()
+        model = RobustModel(base, [*links, Jacobian(weight=0.7)])
+        model.compile(SGD(0.1), CE)
+        model.fit(x, y, batch_size=9, shuffle=False, verbose=0)
+        outcomes.append(base.get_weights())
+    for other in outcomes[1:]:
+        for got, wanted in zip(other, outcomes[0], strict=True):
+            np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 def test_refusals(linear, points):

@@ -16,7 +16,7 @@ from kerasrobust.defenses.training.penalty import Penalty
 
 def projected_jacobian(
     tape: tf.GradientTape, logits: tf.Tensor, x: tf.Tensor, directions: tf.Tensor
-) -> tf.Tensor:
+) -> tf.Tensor | None:
     """`sum_i ||d (v_i . z) / d x||_2^2` for each sample, one backward pass for each `i`.
 
     Args:
@@ -26,7 +26,8 @@ def projected_jacobian(
         directions: `v`, `[batch, k, classes]`, k a fixed number.
 
     Returns:
-        float32 `[batch]`. It can be differentiated once more.
+        float32 `[batch]`, which can be differentiated once more; None where no gradient leads from
+        `logits` to `x`.
     """
     total = tf.zeros_like(logits[:, 0])
     for direction in tf.unstack(directions, axis=1):
@@ -34,10 +35,7 @@ def projected_jacobian(
         # nothing in float32.
         gradient = tape.gradient(logits, x, output_gradients=direction * UPSTREAM_SCALE)
         if gradient is None:
-            raise ValueError(
-                "The Jacobian penalty needs a gradient path from the model's outputs to its "
-                "inputs. Received: a model without one"
-            )
+            return None
         row = norms.flatten(tf.convert_to_tensor(gradient)) / UPSTREAM_SCALE
         total += tf.reduce_sum(tf.square(row), axis=1)
     return total
@@ -75,7 +73,8 @@ class Jacobian(Penalty):
 
     Args:
         weight: Factor of the penalty (lambda_2), at least 0. Default 0.01, the value of the NsLoss
-            paper for MNIST (0.1 for CIFAR-10, 0.01 beside NsLoss).
+            paper for MNIST (0.1 for CIFAR-10, 0.01 beside NsLoss) in 0..1; for inputs in 0..255 the
+            same penalty has 255^2 times the weight.
         projections: Random directions per sample, at least 1; None (default) for the exact norm.
 
     Raises:
@@ -109,19 +108,25 @@ class Jacobian(Penalty):
         directions = None
         if self.projections is not None:
             directions, batch = batch.pop_extra(self.name)
-        # Under a name of its own the pass is made here, where the tape sees it, and all that comes
-        # after shares it.
-        x = tf.identity(batch.x)
-        batch = batch.replace(x=x)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            logits = inner.logits(batch)
-        if directions is None:
-            rows = tf.eye(logits.shape[-1])[None]
-            every = tf.tile(rows, [tf.shape(logits)[0], 1, 1])
-            return projected_jacobian(tape, logits, x, every), batch
-        factor = logits.shape[-1] / self.projections
-        return factor * projected_jacobian(tape, logits, x, directions), batch
+        # A pass that an outer link made before was out of the tape's sight: it is made again, under
+        # a name of its own. Any other is shared with all that comes after.
+        for x in (batch.x, tf.identity(batch.x)):
+            batch = batch.replace(x=x)
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                logits = inner.logits(batch)
+            factor, v = 1.0, directions
+            if v is None:
+                v = tf.tile(tf.eye(logits.shape[-1])[None], [tf.shape(logits)[0], 1, 1])
+            else:
+                factor = logits.shape[-1] / self.projections
+            term = projected_jacobian(tape, logits, x, v)
+            if term is not None:
+                return factor * term, batch
+        raise ValueError(
+            "The Jacobian penalty needs a gradient path from the model's outputs to its inputs. "
+            "Received: a model without one"
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {"weight": self.weight, "projections": self.projections}
