@@ -42,6 +42,29 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
     return low, high
 
 
+def check_unit(name: str, value: Any, clip_values: tuple[float, float]) -> None:
+    """Refuses a length per input value, or several, that is in another unit than the inputs."""
+    largest, span = float(np.max(value)), clip_values[1] - clip_values[0]
+    if largest > span or (span > 2 and 0 < largest < span / 500):
+        raise ValueError(
+            f"`{name}` does not fit inputs in {clip_values}: it is in the unit of the inputs. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_scale(x: np.ndarray, clip_values: tuple[float, float]) -> None:
+    """Refuses values in 0..1 where the bounds are those of grey levels."""
+    low, high = clip_values
+    if high - low <= 100:
+        return
+    least, most = float(x.min()), float(x.max())
+    if least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
+        raise ValueError(
+            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
+            f"Received: values from {least:g} to {most:g}"
+        )
+
+
 def check_size(name: str, value: Any) -> float | np.ndarray:
     """A non-negative number, or an array of one per sample."""
     if np.ndim(value) == 0:
@@ -129,11 +152,7 @@ def check_samples(x: np.ndarray, classifier: Classifier) -> np.ndarray:
             f"`x` must lie within the bounds clip_values=({low:g}, {high:g}). "
             f"Received: values from {least:g} to {most:g}"
         )
-    if high - low > 100 and least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
-        raise ValueError(
-            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
-            f"Received: values from {least:g} to {most:g}"
-        )
+    check_scale(x, (low, high))
     classifier.prepare(x.shape[1:])
     return np.clip(x, low, high)
 

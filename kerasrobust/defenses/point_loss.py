@@ -13,6 +13,12 @@ _FROM_LOGITS = {
     keras.losses.categorical_crossentropy: keras.losses.CategoricalCrossentropy,
     keras.losses.categorical_focal_crossentropy: keras.losses.CategoricalFocalCrossentropy,
 }
+# Those of single units.
+_BINARY = {
+    keras.losses.binary_crossentropy: keras.losses.BinaryCrossentropy,
+    keras.losses.binary_focal_crossentropy: keras.losses.BinaryFocalCrossentropy,
+}
+_CLASSES = {**_FROM_LOGITS, **_BINARY}
 _SHORT_NAMES = ("crossentropy", "ce")
 
 
@@ -50,15 +56,15 @@ class PointLoss:
 
     def _resolve(self, loss: Any) -> None:
         if not isinstance(loss, keras.losses.Loss):
-            loss = _FROM_LOGITS[loss]() if loss in _FROM_LOGITS else loss
+            loss = _CLASSES[loss]() if loss in _CLASSES else loss
         elif loss.reduction not in (None, "none"):
             # A loss that leaves the reduction to others gets the usual one.
             self.reduction = loss.reduction
-        if type(loss) in _FROM_LOGITS.values():
+        if type(loss) in _CLASSES.values():
             config = loss.get_config()
-            if self._ending == "softmax" and config["from_logits"]:
+            if self._ending in ("softmax", "sigmoid") and config["from_logits"]:
                 raise ValueError(
-                    "The loss expects logits, but the model ends in a softmax: leave "
+                    f"The loss expects logits, but the model ends in a {self._ending}: leave "
                     "`from_logits` out. Received: from_logits=True"
                 )
             if self._ending == "linear" and not config["from_logits"]:
@@ -67,7 +73,7 @@ class PointLoss:
                     f"keras.losses.{type(loss).__name__}(from_logits=True). "
                     "Received: from_logits=False"
                 )
-            if self._ending == "softmax":
+            if self._ending == "softmax" and type(loss) in _FROM_LOGITS.values():
                 loss = type(loss).from_config({**config, "from_logits": True})
                 self.takes_logits = True
         self._loss = loss

@@ -80,7 +80,7 @@ def get(defense: Any, **config: Any) -> Defense:
         return defense
     if isinstance(defense, str):
         name, arguments = parse_spec(defense)
-    elif isinstance(defense, dict) and "name" in defense and set(defense) <= {"name", "config"}:
+    elif _is_description(defense):
         name, arguments = defense["name"], dict(defense.get("config") or {})
     else:
         raise TypeError(
@@ -101,6 +101,16 @@ def get(defense: Any, **config: Any) -> Defense:
         raise TypeError(
             f"{name!r} takes no such argument: {error}. Received: {_listed(arguments)}"
         ) from None
+
+
+def _is_description(value: Any) -> bool:
+    """Whether it is `{"name": ..., "config": {...}}`, its config left out or empty maybe."""
+    return (
+        isinstance(value, dict)
+        and set(value) <= {"name", "config"}
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("config"), (dict, type(None)))
+    )
 
 
 def _listed(config: dict[str, Any]) -> str:

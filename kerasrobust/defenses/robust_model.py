@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import check_bounds, check_int
+from kerasrobust.checks import check_bounds, check_int, check_scale
 from kerasrobust.classifier import Classifier, LogitsHead, logits_head
 from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
@@ -346,6 +346,7 @@ class RobustModel(keras.Model):
                 f"Inputs must lie within the bounds clip_values={self.clip_values}. "
                 f"Received: x in [{least:g}, {most:g}]"
             )
+        check_scale(x, self.clip_values)
 
     def _assert_inputs(self, x: tf.Tensor) -> list[tf.Operation]:
         # XLA drops assertions; arrays have been checked by `fit` whatever runs them.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrobust.defenses import GaussianDataAugmentation, RobustModel, TrainingDefense
+from kerasrobust.defenses import GaussianDataAugmentation, RobustModel, TrainingDefense, wrap
 
 SGD = keras.optimizers.SGD
 CE = keras.losses.SparseCategoricalCrossentropy
@@ -277,7 +277,7 @@ def test_clean_metric_is_of_the_clean_pass(linear, points):
     x, y = points
     base = linear()
     before = np.mean(base.predict(x, verbose=0).argmax(1) == y)
-    model = RobustModel(base, [GaussianDataAugmentation(5.0, N=2, keep_original=True)])
+    model = RobustModel(base, [GaussianDataAugmentation(1.0, N=2, keep_original=True)])
     model.compile(SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
     np.testing.assert_allclose(one_step(model, x, y)["accuracy"], [before], rtol=1e-6)
 
@@ -466,6 +466,21 @@ def test_refusals_of_fit(linear, points):
         logits.compile("sgd", loss)
         with pytest.raises(ValueError, match="the model returns logits.*from_logits=False"):
             one_step(logits, x, y)
+    BCE = keras.losses.BinaryCrossentropy
+    for activation, losses, message in [
+        (None, ["ce", "binary_crossentropy", BCE()], "the model returns logits.*BinaryCross"),
+        ("sigmoid", [BCE(from_logits=True)], "the model ends in a sigmoid.*from_logits=True"),
+    ]:
+        unit = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation)])
+        single = RobustModel(unit, [])
+        for loss in losses:
+            single.compile("sgd", loss)
+            with pytest.raises(ValueError, match=message):
+                one_step(single, x, y > 0)
+    grey = RobustModel(linear(), [], clip_values=(0, 255))
+    grey.compile("sgd", CE())
+    with pytest.raises(ValueError, match=r"values in 0..1, the bounds are clip_values=\(0, 255\)"):
+        one_step(grey, x, y)
     model.compile("sgd", CE())
     with pytest.raises(ValueError, match="needs batches"):
         model.fit(x, verbose=0)
@@ -486,6 +501,17 @@ def test_bounds_in_the_units_of_the_data(linear, points):
     model.compile("sgd", "sparse_categorical_crossentropy")
     data = tf.data.Dataset.from_tensor_slices((tf.cast(255 * x, tf.uint8), y)).batch(3)
     assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize("name", ["gda", "e2sad", "e2sad:eps1=16", "fast", "minimax", "trades"])
+def test_lengths_in_another_unit_than_the_inputs_are_refused(linear, points, name):
+    """The defaults are for inputs in 0..1."""
+    x, y = points
+    model = wrap(linear(), name, clip_values=(0, 255))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    length = "eps2" if name == "e2sad:eps1=16" else "(sigma|eps1?)"
+    with pytest.raises(ValueError, match=f"`{length}` does not fit inputs in .0.0, 255.0."):
+        model.fit(255 * x, y, verbose=0)
 
 
 def test_logits_are_refused_where_they_cannot_be_had(linear, points):

@@ -219,6 +219,8 @@ def test_refusals(linear):
         ((base, "gdaa"), {}, ValueError, "Did you mean 'gda'.*Received: defense='gdaa'"),
         ((base, 3), {}, TypeError, "Received: defense=3"),
         ((base, {"nam": "gda"}), {}, TypeError, "Received: defense={'nam'"),
+        ((base, {"name": ["gda"]}), {}, TypeError, "A defense is a name.*: defense={'name'"),
+        ((base, {"name": "gda", "config": "N=3"}), {}, TypeError, "A defense is a name"),
         ((base, []), {}, ValueError, "At least one defense"),
         ((base, ["gda"]), {"N": 2}, TypeError, "belong to none of them.*Received: N"),
         ((base, "gda:Q=2"), {}, TypeError, "'gda' takes no such argument.*Received: Q=2"),

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.checks import check_float
+from kerasrobust.checks import check_float, check_unit
 from kerasrobust.classifier import Classifier
 from kerasrobust.defenses.training.base import (
     CRAFTS,
@@ -75,7 +75,8 @@ class E2sad(TrainingDefense):
             statistics, the default), ``"inference"`` or ``"stateless"``.
 
     Raises:
-        ValueError: If an argument is out of range; in training, if `soft` is too low.
+        ValueError: If an argument is out of range; in training, if `soft` is too low or a step does
+            not fit the bounds.
 
     Example:
         >>> model = kerasrobust.wrap(model, "e2sad", eps1=0.3, eps2=0.1, second_step="entropy")
@@ -113,6 +114,8 @@ class E2sad(TrainingDefense):
         self.views = (crafting,)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
+        for length in ("eps1", "eps2"):
+            check_unit(length, getattr(self, length), context.clip_values)
         classifier = context.classifier(self.crafting)
         labels = class_distribution(batch.y, classifier.nb_classes)
         if self.soft < 1:

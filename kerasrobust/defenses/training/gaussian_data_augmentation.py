@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.checks import check_bool, check_float, check_int
+from kerasrobust.checks import check_bool, check_float, check_int, check_unit
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense, check_mode
 
 
@@ -39,7 +39,7 @@ class GaussianDataAugmentation(TrainingDefense):
             default), ``"inference"`` or ``"stateless"``.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range; in training, if `sigma` does not fit the bounds.
 
     Example:
         >>> model = kerasrobust.wrap(model, defense="gda", sigma=0.1, N=5)
@@ -61,6 +61,7 @@ class GaussianDataAugmentation(TrainingDefense):
         self.batch_norm = check_mode("batch_norm", batch_norm)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
+        check_unit("sigma", self.sigma, context.clip_values)
         seed, shape = context.seed(self.name), batch.x.shape[1:]
 
         def sample(n: tf.Tensor) -> tf.Tensor:

@@ -69,7 +69,7 @@ class NsLoss(Penalty):
         weight: Factor of the penalty (lambda_1), at least 0. Default 2.0, the paper's value for
             MNIST (10.0 for CIFAR-10).
         eps: L2 distance of the points (NsEps), in the units of the inputs, above 0. Default 1.0,
-            the paper's value for MNIST (3.0 for CIFAR-10).
+            the paper's value for MNIST in 0..1 (3.0 for CIFAR-10).
         N: Points per sample, at least 1. Default 5, the paper's value for MNIST (its table has 10
             for CIFAR-10).
         batch_norm: Mode of the noisy pass: ``"training"`` (updates batch-norm statistics, the

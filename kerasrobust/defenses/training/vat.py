@@ -55,7 +55,8 @@ class VirtualAdversarialTraining(TrainingDefense):
     backward passes and one more forward pass.
 
     Args:
-        eps: Length of `r`, L2, in the units of the inputs, above 0. Default 1.5.
+        eps: Length of `r`, L2, in the units of the inputs, above 0. Default 1.5, for
+            inputs in 0..1.
         xi: Length of the step at which the divergence is differentiated (ART's `finite_diff`),
             likewise. Default 0.1. The 1e-6 often seen leaves little but rounding in float32, and
             nothing in float16.
