@@ -191,7 +191,10 @@ class RobustModel(keras.Model):
             defense.before_fit(self, arguments)
 
     def inherit(self, previous: RobustModel) -> None:
-        """Takes over what the defenses of a model on the same base have made so far."""
+        """Takes over what defenses of a model on the same base have made (a teacher).
+
+        The step counter, and state that belongs to it, start anew: the model is compiled again.
+        """
         for defense in previous.defenses:
             defense.load(self, defense.saved(previous))
 
