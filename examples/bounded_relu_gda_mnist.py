@@ -58,7 +58,3 @@ attacks += ["pgd:eps=0.2,eps_step=0.02,max_iter=20", "square:eps=0.2,max_iter=30
 for name, model in models.items():
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
-
-"""
-## What was measured
-"""

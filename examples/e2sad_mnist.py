@@ -63,7 +63,3 @@ attacks = [
 for name, model in models.items():
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
-
-"""
-## What was measured
-"""

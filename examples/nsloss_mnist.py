@@ -75,7 +75,3 @@ attacks = [
 for name, model in (("plain", plain), ("defended", defended)):
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
-
-"""
-## What was measured
-"""

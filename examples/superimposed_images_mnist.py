@@ -85,7 +85,3 @@ for name, model in victims.items():
         model, test.x[:200], test.y[:200], attacks=[f"pgd:eps={EPS},eps_step=0.02,max_iter=20"]
     )
     print(f"{name}: {report.attacks['pgd'].accuracy:.2f} under PGD")
-
-"""
-## What was measured
-"""
