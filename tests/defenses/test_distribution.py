@@ -45,7 +45,7 @@ def differences():
         [sys.executable, str(here / "distribution_check.py"), json.dumps(CASES)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": path},
     )
     assert run.returncode == 0, run.stderr[-3000:]
