@@ -114,6 +114,7 @@ ROWS: dict[str, Row] = {
     "jacobian": Row(["jacobian:weight=0.01"], further=True),
     "nsloss-jacobian": Row(["nsloss:weight=2.0,eps=1.0,N=5", "jacobian:weight=0.01"], further=True),
     "distillation": Row(["distillation:temperature=20"]),
+    "label_smoothing": Row(["label_smoothing:k=0.9"]),
     "trades": Row(["trades:eps=0.3,eps_step=0.01,max_iter=40,beta=1.0"]),
     # AREB trains on adversarial samples alone, with label smoothing.
     "pgd-6000": Row([against("pgd", 0.0, **PGD), "label_smoothing:k=0.9"], samples=COSTLY),
