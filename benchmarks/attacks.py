@@ -17,14 +17,13 @@ The first table holds what each of them found and how long it took. A tool is ma
 falls short of it: more than two samples fewer, or, where the nearest point is sought, a median more
 than 3 % larger. The second table says what our time is made of:
 
-* overhead: our seconds over the summed cost of the passes that were executed, padding included.
-  The cost of a pass is measured in the same run, by calling it compiled on its own, at every batch
-  size that the attack really made: as samples leave it packs the others into smaller batches. For
-  HopSkipJump, Sign-OPT, Boundary and ZOO that is the pass with several points for each sample, the
-  size of which is used for their few smaller passes as well. DeepFool, and the universal
-  perturbation that is built on it, differentiate the nine likeliest other classes on one forward
-  pass and count nine gradients for it: there a gradient costs a ninth of such a pass. What the
-  drivers judge by is charged at the full batch.
+* overhead: our seconds over the summed cost of the passes that were executed, padding and judging
+  included. The passes are recorded in a run of their own, not timed, and their cost is measured in
+  the same process, by calling them compiled on their own, at the batch sizes that were recorded,
+  or at a few of these where they are many: as samples leave or find something, the others go on in
+  smaller batches, which cost more per sample. DeepFool, and the universal perturbation that is
+  built on it, differentiate the nine likeliest other classes on one forward pass and count nine
+  gradients for it: there a gradient costs a ninth of such a pass.
 * passes saved: 1 - executed / naive, where naive takes every step for every sample, or as many
   passes for every sample as for the one that took most if the number of steps is not fixed.
 * forward limit (query attacks): how many times faster than ART its own number of queries would be
@@ -36,6 +35,7 @@ Seconds are the best of the repeats, after a run that compiles. Nothing else sho
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -43,7 +43,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasrobust import attacks, datasets, models
-from kerasrobust.attacks import drivers
 from kerasrobust.classifier import Classifier
 from kerasrobust.losses import cross_entropy
 
 PASS_REPEATS = 5
 PASS_SECONDS = 0.2
+# At most so many batch sizes of a kind of pass are timed.
+MOST_SIZES = 12
 
 
 @dataclasses.dataclass
@@ -75,7 +76,6 @@ class Row:
         random: Whether it is run with every seed.
         passes: Passes of a step, where every sample takes every step.
         classes: Backward passes on one forward pass; 0 for one, of the loss.
-        points: Name of the setting that says how many points a sample has in a pass.
         ours: Settings of ours where an argument means something else to ART.
     """
 
@@ -86,7 +86,6 @@ class Row:
     random: bool = False
     passes: int = 0
     classes: int = 0
-    points: str = ""
     ours: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -145,7 +144,6 @@ AREB = {
             None, s["max_iter"], s["init_eval"], s["max_eval"]
         ),
         random=True,
-        points="init_eval",
     ),
 }
 # VAT differentiates at this distance: ART's.
@@ -224,7 +222,6 @@ TAXONOMY = {
             "abort_early": False,
         },
         random=True,
-        points="nb_parallel",
     ),
     "boundary": Row(
         "boundary",
@@ -237,11 +234,8 @@ TAXONOMY = {
             source_step=s["epsilon"],
         ),
         random=True,
-        points="sample_size",
     ),
-    "signopt": Row(
-        "signopt", 2, {"max_iter": 5, "k": 100, "num_trial": 50}, random=True, points="k"
-    ),
+    "signopt": Row("signopt", 2, {"max_iter": 5, "k": 100, "num_trial": 50}, random=True),
     "square": Row("square", math.inf, {"eps": 0.2, "max_iter": 1000}, random=True),
     "simba": Row("simba", 2, {"attack": "px", "epsilon": 0.2, "max_iter": 500}, random=True),
 }
@@ -299,12 +293,19 @@ class Bench:
         at_once = (self.labels == goal) == aimed
         return success, np.where(at_once, 0.0, np.where(success, distance, math.inf))
 
-    def native(self, row: Row, prefix: str, settings: dict[str, Any], seed: int) -> Any:
+    def native(
+        self,
+        row: Row,
+        prefix: str,
+        settings: dict[str, Any],
+        seed: int,
+        classifier: Classifier | None = None,
+    ) -> Any:
         """The attack of this library, or ART's behind the same contract."""
         if not prefix:
             settings = {**settings, **row.ours}
         attack = attacks.get(prefix + row.name, **settings, seed=seed, batch_size=self.batch_size)
-        return attack.bind(self.classifier)
+        return attack.bind(classifier or self.classifier)
 
     def foolbox(self, row: Row, settings: dict[str, Any], seed: int) -> tuple[np.ndarray, float]:
         """Foolbox's adversarial samples and seconds."""
@@ -358,7 +359,7 @@ class Bench:
         return np.asarray(x_adv, np.float32), time.perf_counter() - begin
 
     def pass_cost(self, rows: int, backward: int) -> float:
-        """Seconds of one sample and gradient in a compiled pass over `rows` samples.
+        """Seconds of a compiled pass over `rows` samples.
 
         Args:
             rows: Samples in the pass.
@@ -368,6 +369,20 @@ class Bench:
         if (rows, backward) not in self.costs:
             self.costs[rows, backward] = self._measure(rows, backward)
         return self.costs[rows, backward]
+
+    def record(self, row: Row, settings: dict[str, Any], seed: int) -> dict[int, np.ndarray]:
+        """The sizes of all passes that a run of ours makes, by `backward` as in `pass_cost`."""
+        recorder = Recorder(self.model, row.classes)
+        self.native(row, "", settings, seed, recorder).run(self.x, self.goal(row))
+        return {kind: np.sort(sizes) for kind, sizes in recorder.made.items()}
+
+    def total_cost(self, sizes: np.ndarray, backward: int) -> float:
+        """Seconds of passes of these sizes (sorted); of many, some stand for their neighbours."""
+        some = np.unique(sizes)
+        if len(some) > MOST_SIZES:
+            some = np.unique(np.quantile(sizes, np.linspace(0, 1, MOST_SIZES), method="nearest"))
+        costs = [self.pass_cost(int(size), backward) for size in some]
+        return float(np.interp(sizes, some, costs).sum())
 
     def _measure(self, rows: int, backward: int) -> float:
         repeats = -(-rows // len(self.x))
@@ -393,26 +408,51 @@ class Bench:
 
         timed(2)
         calls = max(3, int(PASS_SECONDS / timed(3)))
-        return min(timed(calls) for _ in range(PASS_REPEATS)) / (rows * max(backward, 1))
+        return min(timed(calls) for _ in range(PASS_REPEATS))
 
 
-def profiled(attack: Any) -> list[tuple[int, int, int]]:
-    """Has an attack, or the one inside it, tell what it executes.
+class Recorder(Classifier):
+    """A classifier that notes the size of every pass through it.
 
-    Returns:
-        A list that its runs extend: rows of a batch, queries and gradients executed with it.
+    Args:
+        model: The network.
+        classes: Of the passes that differentiate several classes, see `Row`.
     """
-    log: list[tuple[int, int, int]] = []
-    teller = getattr(attack, "inner", attack)
 
-    class Telling(type(teller).job):  # type: ignore[misc]
-        def _collect(self, rows: np.ndarray, outcome: dict[str, Any], done: np.ndarray) -> None:
-            counts = (int(np.sum(outcome[key])) for key in drivers.EXECUTED)
-            log.append((len(rows), *counts))
-            super()._collect(rows, outcome, done)
+    def __init__(self, model: keras.Model, classes: int):
+        super().__init__(model)
+        self.classes = classes
+        self.made: dict[int, list[int]] = {}
+        self._inside = False
 
-    teller.job = Telling
-    return log
+    def _note(self, backward: int, x: tf.Tensor) -> None:
+        def note(rows: np.ndarray) -> None:
+            self.made.setdefault(backward, []).append(int(rows))
+
+        if not self._inside:
+            tf.numpy_function(note, [tf.shape(x)[0]], [])
+
+    @contextlib.contextmanager
+    def _within(self) -> Iterator[None]:
+        inside, self._inside = self._inside, True
+        try:
+            yield
+        finally:
+            self._inside = inside
+
+    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        self._note(-1, x)
+        return super().logits(x, training)
+
+    def gradient(self, x: tf.Tensor, *arguments: Any, **options: Any) -> Any:
+        self._note(0, x)
+        with self._within():
+            return super().gradient(x, *arguments, **options)
+
+    def jacobian(self, x: tf.Tensor, *arguments: Any, **options: Any) -> Any:
+        self._note(self.classes, x)
+        with self._within():
+            return super().jacobian(x, *arguments, **options)
 
 
 def run(
@@ -433,15 +473,13 @@ def run(
     bench.native(row, "", settings, seeds[0]).run(bench.x, goal)
     short = {**settings, **({"max_iter": 1} if "max_iter" in settings else {})}
     bench.native(row, "art:", short, seeds[0]).run(bench.x[:2], goal[:2])
-    result, made = None, []
+    result, fastest = None, seeds[0]
     for index in range(max(repeats, len(seeds))):
         seed, seen = seeds[index % len(seeds)], index >= len(seeds)
         for outcome, prefix in ((ours, ""), (art, "art:")):
-            attack = bench.native(row, prefix, settings, seed)
-            log = profiled(attack) if prefix == "" else []
-            found = attack.run(bench.x, goal)
+            found = bench.native(row, prefix, settings, seed).run(bench.x, goal)
             if prefix == "" and found.seconds < outcome.seconds:
-                result, made = found, log
+                result, fastest = found, seed
             outcome.queries, outcome.gradients = found.queries.mean(), found.gradients.mean()
             outcome.add(*bench.judge(found.x_adv, row), found.seconds, seen)
         if plain and index == 0:  # it is slow, and compiles nothing that a first run would have to
@@ -472,7 +510,7 @@ def run(
             **({"ART, plain": own} if plain else {}),
             **({"Foolbox": fool} if row.make is not None else {}),
         },
-        "cost": cost(bench, row, settings, result, made, ours, art),
+        "cost": cost(bench, row, settings, result, fastest, ours, art),
     }
 
 
@@ -481,46 +519,33 @@ def cost(
     row: Row,
     settings: dict[str, Any],
     result: Any,
-    made: list[tuple[int, int, int]],
+    seed: int,
     ours: Outcome,
     art: Outcome,
 ) -> dict[str, float]:
-    """What our time is made of; `made` is what `profiled` has logged."""
-    attack = bench.native(row, "", settings, 0)
+    """What our time is made of; `result` is our fastest run, of that seed."""
+    attack = bench.native(row, "", settings, seed)
     n = len(bench.x)
-    points = 1
-    if row.points:
-        features = math.prod(bench.x.shape[1:])
-        points = attack.points_at_once(min(getattr(attack, row.points), features), features)
-        if row.name == "boundary":  # all of a round in one pass
-            points = attack.sample_size
-    # What was executed outside of the algorithm's batches: the judging.
-    left = result.executed_queries - sum(queries for _, queries, _ in made)
-    query = left * bench.pass_cost(bench.batch_size, -1)
-    gradient = sum_of_rows = 0.0
-    for rows, queries, gradients in made:
-        if queries:
-            query += queries * bench.pass_cost(rows * points, -1)
-        if gradients:
-            gradient += gradients * bench.pass_cost(rows, row.classes)
-        sum_of_rows += rows * (queries * points + gradients)
-    total = sum(queries + gradients for _, queries, gradients in made)
+    made = bench.record(row, settings, seed)
+    spent = {backward: bench.total_cost(sizes, backward) for backward, sizes in made.items()}
+    query = spent.pop(-1)
+    every = np.concatenate(list(made.values()))
     # The two judging passes are no part of the algorithm.
     executed = result.executed_gradients + max(result.executed_queries - 2 * n, 0)
     most = float((result.queries + result.gradients).max()) - 2
     naive = n * (row.passes * attack.max_steps() if row.passes else max(most, 1.0))
     figures = {
-        "rows": sum_of_rows / max(total, 1),
+        "rows": float((every**2).sum() / every.sum()),
         "executed_gradients": result.executed_gradients,
         "executed_queries": result.executed_queries,
-        "query_us": 1e6 * query / result.executed_queries,
-        "overhead": result.seconds / (query + gradient),
+        "query_us": 1e6 * query / made[-1].sum(),
+        "overhead": result.seconds / (query + sum(spent.values())),
         "passes_saved": 1 - executed / naive,
     }
     if result.executed_gradients:
-        figures["gradient_us"] = 1e6 * gradient / result.executed_gradients
+        figures["gradient_us"] = 1e6 * sum(spent.values()) / result.executed_gradients
     if attack.access != "gradient":
-        alone = query / result.executed_queries
+        alone = query / made[-1].sum()
         figures["forward_limit"] = art.seconds / (art.queries * n * alone)
         figures["share"] = art.seconds / ours.seconds / figures["forward_limit"]
     elif art.gradients > ours.gradients:

@@ -179,8 +179,7 @@ def main(
         import kerasrobust
 
         # Large data take a while to read; a typing error is told before.
-        for spec in defense:
-            kerasrobust.defenses.get(spec)
+        defenses = kerasrobust.defenses.resolve(defense) if defense else []
         for spec in robust_attack:
             if spec not in kerasrobust.evaluation.presets.names():
                 kerasrobust.attacks.get(spec)
@@ -199,10 +198,8 @@ def main(
             train.nb_classes,
             seed=seed,
         )
-        if defense:
-            network = kerasrobust.wrap(
-                network, list(defense), clip_values=train.clip_values, seed=seed
-            )
+        if defenses:
+            network = kerasrobust.wrap(network, defenses, clip_values=train.clip_values, seed=seed)
         callbacks: list[keras.callbacks.Callback] = []
         if robust_attack:
             callbacks.append(

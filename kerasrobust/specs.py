@@ -57,6 +57,16 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     return head.strip().rstrip(":"), arguments
 
 
+def is_description(value: Any) -> bool:
+    """Whether it is `{"name": ..., "config": {...}}`, its config left out or empty maybe."""
+    return (
+        isinstance(value, dict)
+        and set(value) <= {"name", "config"}
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("config"), (dict, type(None)))
+    )
+
+
 def near_match(name: str, names: Iterable[str]) -> str:
     """A hint for an unknown name: the nearest known one, then the whole list."""
     known = sorted(names)

@@ -171,6 +171,8 @@ def test_unknown_names():
         attacks.get("art:pdg")
     with pytest.raises(TypeError, match="An attack must be given as a name.*Received: 3"):
         attacks.get(3)
+    with pytest.raises(TypeError, match="An attack must be given as a name"):
+        attacks.get({"name": ["pgd"]})
     with pytest.raises(TypeError, match="'epsilon'. Its arguments are: norm, eps, eps_step"):
         attacks.get("pgd:epsilon=0.1")
 

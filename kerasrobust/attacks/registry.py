@@ -86,7 +86,7 @@ def get(attack: Any, /, **arguments: Any) -> Attack:
         if arguments:
             return type(attack).from_config({**attack.get_config(), **arguments})
         return attack
-    if isinstance(attack, dict) and set(attack) <= {"name", "config"} and "name" in attack:
+    if specs.is_description(attack):
         name, given = attack["name"], dict(attack.get("config") or {})
     elif isinstance(attack, str):
         name, given = specs.parse_spec(attack)

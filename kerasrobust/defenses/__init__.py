@@ -27,7 +27,7 @@ from kerasrobust.defenses.training import (
     TrainingDefense,
     VirtualAdversarialTraining,
 )
-from kerasrobust.defenses.wrap import unwrap, wrap
+from kerasrobust.defenses.wrap import resolve, unwrap, wrap
 
 __all__ = [
     "AdversarialTraining",
@@ -57,6 +57,7 @@ __all__ = [
     "VirtualAdversarialTraining",
     "get",
     "names",
+    "resolve",
     "search_lambda",
     "taxonomy",
     "unwrap",

@@ -23,7 +23,7 @@ from kerasrobust.defenses.training import (
     TrainingDefense,
     VirtualAdversarialTraining,
 )
-from kerasrobust.specs import near_match, parse_spec
+from kerasrobust.specs import is_description, near_match, parse_spec
 
 Defense = TrainingDefense | LayerDefense
 
@@ -80,7 +80,7 @@ def get(defense: Any, **config: Any) -> Defense:
         return defense
     if isinstance(defense, str):
         name, arguments = parse_spec(defense)
-    elif _is_description(defense):
+    elif is_description(defense):
         name, arguments = defense["name"], dict(defense.get("config") or {})
     else:
         raise TypeError(
@@ -101,16 +101,6 @@ def get(defense: Any, **config: Any) -> Defense:
         raise TypeError(
             f"{name!r} takes no such argument: {error}. Received: {_listed(arguments)}"
         ) from None
-
-
-def _is_description(value: Any) -> bool:
-    """Whether it is `{"name": ..., "config": {...}}`, its config left out or empty maybe."""
-    return (
-        isinstance(value, dict)
-        and set(value) <= {"name", "config"}
-        and isinstance(value.get("name"), str)
-        and isinstance(value.get("config"), (dict, type(None)))
-    )
 
 
 def _listed(config: dict[str, Any]) -> str:

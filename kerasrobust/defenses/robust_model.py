@@ -15,7 +15,13 @@ from kerasrobust.checks import check_bounds, check_int, check_scale
 from kerasrobust.classifier import Classifier, LogitsHead, logits_head
 from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
-from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
+from kerasrobust.defenses.training.base import (
+    Batch,
+    Context,
+    Inner,
+    TrainingDefense,
+    check_chain,
+)
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -90,7 +96,7 @@ class RobustModel(keras.Model):
             clip_values = base.clip_values if clip_values is None else clip_values
             seed = base.seed if seed is None else seed
             base = base.base
-        chain = _check_chain(defenses)
+        chain = check_chain(defenses)
         bounds = check_bounds((0.0, 1.0) if clip_values is None else clip_values)
         _check_strategy(base)
         strategy = base.distribute_strategy
@@ -588,27 +594,6 @@ def _activity_losses(model: keras.Model) -> list[tf.Tensor]:
 
 def _total(values: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.zeros([]), *(tf.reduce_sum(tf.cast(v, tf.float32)) for v in values)])
-
-
-def _check_chain(defenses: Any) -> tuple[TrainingDefense, ...]:
-    if not isinstance(defenses, Sequence) or isinstance(defenses, str):
-        raise TypeError(f"`defenses` must be a list of defenses. Received: defenses={defenses!r}")
-    for defense in defenses:
-        if not isinstance(defense, TrainingDefense):
-            raise TypeError(
-                "`defenses` must hold training defenses; `kerasrobust.wrap` takes names too. "
-                f"Received: {defense!r}"
-            )
-    chain = sorted(defenses, key=lambda defense: -defense.rank)
-    for first, one in enumerate(chain):
-        for other in chain[first + 1 :]:
-            reason = one.conflict(other) or other.conflict(one)
-            if reason:
-                raise ValueError(
-                    f"{one.name!r} and {other.name!r} cannot be combined: {reason}. "
-                    f"Received: defenses={list(chain)}"
-                )
-    return tuple(chain)
 
 
 def _policy(base: keras.Model) -> keras.DTypePolicy:

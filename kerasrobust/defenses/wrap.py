@@ -8,8 +8,10 @@ import keras
 
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.layers import LayerDefense
+from kerasrobust.defenses.registry import Defense
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training import TrainingDefense
+from kerasrobust.defenses.training.base import check_chain
 
 
 def wrap(
@@ -25,7 +27,9 @@ def wrap(
     Training defenses share the given model, which they train; nothing else about it changes.
     Layer defenses (``"brelu"``) put a rebuilt copy of it, with copied weights, in its place and
     leave the given one alone. Wrapping a wrapped model adds to it: the result is one
-    `RobustModel`, never one inside another. It has to be compiled (again).
+    `RobustModel`, never one inside another. It has to be compiled (again), and counts its steps
+    from zero. What its defenses had made for the given model, a teacher say, goes with it, but not
+    where a layer defense puts a copy in that model's place.
 
     The order in which defenses are named does not matter.
 
@@ -52,17 +56,7 @@ def wrap(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
-    if isinstance(defense, (list, tuple)):
-        if config:
-            raise TypeError(
-                "Arguments beside a list of defenses belong to none of them; write "
-                f"'name:key=value'. Received: {', '.join(config)}"
-            )
-        if not defense:
-            raise ValueError("At least one defense is needed. Received: defense=[]")
-        defenses = [registry.get(one) for one in defense]
-    else:
-        defenses = [registry.get(defense, **config)]
+    defenses = resolve(defense, **config)
     links: list[TrainingDefense] = []
     base: keras.Model = model
     if isinstance(model, RobustModel):
@@ -80,6 +74,33 @@ def wrap(
     if isinstance(model, RobustModel) and base is model.base:
         wrapped.inherit(model)
     return wrapped
+
+
+def resolve(defense: Any, **config: Any) -> list[Defense]:
+    """The defenses that `wrap` would use, before there is a model.
+
+    Args:
+        defense: As in `wrap`.
+        **config: As in `wrap`.
+
+    Raises:
+        TypeError: If `defense` is of the wrong type, or an argument does not exist.
+        ValueError: If a name is unknown, an argument is out of range, or defenses do not go
+            together.
+    """
+    if isinstance(defense, (list, tuple)):
+        if config:
+            raise TypeError(
+                "Arguments beside a list of defenses belong to none of them; write "
+                f"'name:key=value'. Received: {', '.join(config)}"
+            )
+        if not defense:
+            raise ValueError("At least one defense is needed. Received: defense=[]")
+        defenses = [registry.get(one) for one in defense]
+    else:
+        defenses = [registry.get(defense, **config)]
+    check_chain([one for one in defenses if isinstance(one, TrainingDefense)])
+    return defenses
 
 
 def unwrap(model: keras.Model) -> keras.Model:

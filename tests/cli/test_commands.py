@@ -279,9 +279,13 @@ def test_typing_errors_come_before_large_data(monkeypatch, tmp_path):
         raise AssertionError("the error must come before the data are read")
 
     monkeypatch.setattr(kerasrobust.datasets, "load", fail)
-    for arguments in (["--defense", "gdaa"], ["--robust-attack", "pgdd"]):
+    for arguments, message in (
+        (["--defense", "gdaa"], "Did you mean"),
+        (["--robust-attack", "pgdd"], "Did you mean"),
+        (["--defense", "trades", "--defense", "mart"], "cannot be combined"),
+    ):
         arguments = ["--output", "{folder}/m.keras", *arguments]
-        check_failure(train, arguments, "Did you mean", tmp_path, 1)
+        check_failure(train, arguments, message, tmp_path, 1)
 
 
 @pytest.fixture

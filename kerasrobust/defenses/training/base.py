@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import tensorflow as tf
@@ -300,3 +300,30 @@ def check_mode(name: str, value: str, modes: tuple[str, ...] = MODES) -> str:
     if value not in modes:
         raise ValueError(f"`{name}` must be one of {modes}. Received: {name}={value!r}")
     return value
+
+
+def check_chain(defenses: Any) -> tuple[TrainingDefense, ...]:
+    """Training defenses in their order, outermost first.
+
+    Raises:
+        TypeError: If they are no list of training defenses.
+        ValueError: If two of them do not go together.
+    """
+    if not isinstance(defenses, Sequence) or isinstance(defenses, str):
+        raise TypeError(f"`defenses` must be a list of defenses. Received: defenses={defenses!r}")
+    for defense in defenses:
+        if not isinstance(defense, TrainingDefense):
+            raise TypeError(
+                "`defenses` must hold training defenses; `kerasrobust.wrap` takes names too. "
+                f"Received: {defense!r}"
+            )
+    chain = sorted(defenses, key=lambda defense: -defense.rank)
+    for first, one in enumerate(chain):
+        for other in chain[first + 1 :]:
+            reason = one.conflict(other) or other.conflict(one)
+            if reason:
+                raise ValueError(
+                    f"{one.name!r} and {other.name!r} cannot be combined: {reason}. "
+                    f"Received: defenses={list(chain)}"
+                )
+    return tuple(chain)
