@@ -18,6 +18,9 @@ NsLoss does with both of its penalties. Distillation trains its teacher for as m
 its seconds are part of the row's. The rows of 6,000 samples are AREB's, adversarial samples and
 smoothed labels alone, crafted with a part of that paper's budget.
 
+Batch normalisation needs some 500 steps until its moving averages are those of the data: with large
+batches of few samples every row would be at the level of guessing.
+
 Each row is stored in the output folder as soon as it is there: the model, and the figures with the
 settings they belong to. The same call goes on with what is missing, so that several processes may
 work in one folder on different rows. The table shows all rows stored with the same settings.
@@ -353,7 +356,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 @click.option("--data-dir", default=None, help="Folder of prepared TFDS data sets.")
 @click.option("--samples", default=None, type=click.IntRange(1), help="To train on. Default: all.")
 @click.option("--epochs", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--attacked", default=1000, show_default=True, type=click.IntRange(1))
 @click.option("--attacked-by-areb", default=100, show_default=True, type=click.IntRange(1))

@@ -24,7 +24,7 @@ import keras
 
 import kerasrobust
 
-TRAINED, ATTACKED, EPOCHS = 6000, 100, 5
+TRAINED, ATTACKED, EPOCHS = 6000, 100, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -34,7 +34,7 @@ test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
 """
 
 plain = kerasrobust.models.get("areb_cnn", train.input_shape, train.nb_classes, seed=0)
-kerasrobust.models.fit(plain, train, epochs=EPOCHS, batch_size=128, verbose=2)
+kerasrobust.models.fit(plain, train, epochs=EPOCHS, batch_size=32, verbose=2)
 
 """
 ## Find a weight
@@ -59,7 +59,7 @@ copy = keras.models.clone_model(plain)
 copy.set_weights(plain.get_weights())
 defended = kerasrobust.wrap(copy, ["nsloss:weight=2.0", "jacobian:weight=0.01,projections=2"])
 kerasrobust.models.fit(
-    defended, train, epochs=EPOCHS, batch_size=128, learning_rate=1e-4, verbose=2
+    defended, train, epochs=EPOCHS, batch_size=32, learning_rate=1e-4, verbose=2
 )
 
 """

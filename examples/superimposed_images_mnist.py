@@ -24,7 +24,7 @@ import numpy as np
 import kerasrobust
 
 EPS = 0.2
-TRAINED, ATTACKED, EPOCHS = 6000, 1000, 5
+TRAINED, ATTACKED, EPOCHS = 6000, 1000, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -34,7 +34,7 @@ def network(seed, defense=None):
     model = kerasrobust.models.get("areb_cnn", train.input_shape, train.nb_classes, seed=seed)
     if defense is not None:
         model = kerasrobust.wrap(model, defense)
-    kerasrobust.models.fit(model, train, epochs=EPOCHS, seed=seed, verbose=2)
+    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, seed=seed, verbose=2)
     return model
 
 
