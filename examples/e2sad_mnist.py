@@ -22,7 +22,7 @@ folder that holds it prepared, nothing is downloaded.
 import kerasrobust
 
 EPS = 0.3
-TRAINED, ATTACKED, EPOCHS = 6000, 500, 4
+TRAINED, ATTACKED, EPOCHS = 6000, 500, 5
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -44,7 +44,7 @@ for name, defense in defenses.items():
     model = kerasrobust.models.get("e2sad_cnn_mnist", train.input_shape, train.nb_classes, seed=0)
     if defense is not None:
         model = kerasrobust.wrap(model, defense)
-    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, verbose=2)
+    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=128, verbose=2)
     models[name] = model
 
 """

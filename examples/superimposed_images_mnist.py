@@ -85,3 +85,19 @@ for name, model in victims.items():
         model, test.x[:200], test.y[:200], attacks=[f"pgd:eps={EPS},eps_step=0.02,max_iter=20"]
     )
     print(f"{name}: {report.attacks['pgd'].accuracy:.2f} under PGD")
+
+"""
+## What was measured
+
+Four epochs on 6,000 samples each, four minutes in all on two CPU cores. All 1,000 test samples but
+those that did not fool every crafting model:
+
+| crafting models | samples sent | plain: clean, attacked | superimposed: clean, attacked |
+| --- | --- | --- | --- |
+| 1 | 999 | 99.2, 72.9 | 96.9, 87.3 |
+| 3 | 939 | 99.1, 47.5 | 96.7, 80.1 |
+
+An ensemble transfers better than one model, and the defense keeps most of what the plain network
+loses to it, at two or three points of clean accuracy. Under PGD, which sees the model, neither
+keeps a single sample: this is a defense against transferred samples and no other.
+"""

@@ -46,7 +46,12 @@ class E2sad(TrainingDefense):
 
     As written the second gradient is nothing: where the first argument is held constant, the
     cross-entropy of a prediction with itself is at its minimum, and the sign is that of rounding
-    errors. `second_step` offers three readings.
+    errors. `second_step` offers three readings. After 3 epochs on 6,000 samples of MNIST their
+    accuracy in percent on clean samples, under FGSM and under IFGSM with 10 and 30 steps is 94.8,
+    64, 9, 6 (``"entropy"``), 89.8, 65, 12, 5.5 (``"random_start"``) and 93.9, 67.5, 11, 6.5
+    (``"literal"``). The thesis has 99.3, 96.4, 86.9 and 86.3 after 128 epochs on ten times as many:
+    within the error of the 200 samples attacked none is nearer to it than the others under attack,
+    and ``"entropy"``, the best on clean samples and the same on every machine, is the default.
 
     The thesis that defines e2SAD, the efficient two-step adversarial defense, Algorithm 1 and
     eq. 3.1 to 3.3; Chang, He and Li, 2018, arXiv:1810.03739.
