@@ -58,9 +58,7 @@ With the weights of the paper for MNIST and its learning rate of 1e-4.
 copy = keras.models.clone_model(plain)
 copy.set_weights(plain.get_weights())
 defended = kerasrobust.wrap(copy, ["nsloss:weight=2.0", "jacobian:weight=0.01,projections=2"])
-kerasrobust.models.fit(
-    defended, train, epochs=EPOCHS, batch_size=32, learning_rate=1e-4, verbose=2
-)
+kerasrobust.models.fit(defended, train, epochs=EPOCHS, batch_size=32, learning_rate=1e-4, verbose=2)
 
 """
 ## Evaluate
