@@ -58,3 +58,21 @@ attacks += ["pgd:eps=0.2,eps_step=0.02,max_iter=20", "square:eps=0.2,max_iter=30
 for name, model in models.items():
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
+
+"""
+## What was measured
+
+Three epochs on all of MNIST, with the network, sigma and copies of this script. Accuracy in percent
+of 1,000 test samples under FGSM with eps 0.1, 0.2 and 0.3, and of 100 under PGD with eps 0.3 and
+under HopSkipJump, with its median distance:
+
+| training | clean | 0.1 | 0.2 | 0.3 | PGD | HopSkipJump |
+| --- | --- | --- | --- | --- | --- | --- |
+| plain | 99.3 | 79.2 | 36.7 | 24.2 | 0 | 0 (1.90) |
+| augmentation | 99.2 | 92.8 | 72.9 | 54.1 | 0 | 0 (3.48) |
+| both | 98.8 | 96.2 | 91.4 | 86.5 | 64 | 0 (3.55) |
+
+Under FGSM the order is the paper's. But HopSkipJump, which sees no gradient, reaches both from
+equally near: what the bounded ReLU adds is for the most part a gradient that misleads. In shorter
+runs on 6,000 samples the square attack leaves 20 % where IFGSM leaves 60 (`docs/measured.md`).
+"""

@@ -63,3 +63,21 @@ attacks = [
 for name, model in models.items():
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
+
+"""
+## What was measured
+
+`benchmarks/defenses_mnist.py` trains the AREB CNN for three epochs on 6,000 samples. Accuracy in
+percent, the attacked ones of 200 samples:
+
+| training | clean | FGSM | IFGSM, 10 steps | 30 steps | Square |
+| --- | --- | --- | --- | --- | --- |
+| natural | 97.5 | 13.5 | 0 | 0 | 3 |
+| FGSM training | 96.7 | 71.5 | 3.5 | 2.5 | 16 |
+| e2SAD | 94.8 | 64.0 | 9.0 | 6.0 | 19 |
+| IFGSM training | 96.0 | 63.0 | 45.0 | 44.0 | 62.5 |
+
+The order under FGSM and IFGSM is that of the document but for IFGSM training under FGSM, which is
+as good as e2SAD. Its 87 % of e2SAD under IFGSM, after 128 epochs on all samples, is out of reach of
+so short a run.
+"""

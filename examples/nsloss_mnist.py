@@ -73,3 +73,22 @@ attacks = [
 for name, model in (("plain", plain), ("defended", defended)):
     print(name)
     print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
+
+"""
+## What was measured
+
+`benchmarks/defenses_mnist.py` trains the same network for three epochs on 6,000 samples and then
+for three more under the penalties (with the exact Jacobian, not two projections). Clean accuracy,
+and medians of C&W and HopSkipJump in L2 on 30 samples:
+
+| training | clean | C&W | HopSkipJump |
+| --- | --- | --- | --- |
+| natural | 97.5 | 1.07 | 2.23 |
+| NsLoss | 98.0 | 1.66 | 2.96 |
+| Jacobian | 97.1 | 1.46 | 2.77 |
+| both | 97.2 | 1.51 | 3.07 |
+
+The nearest adversarial sample is about half as far again, for both attacks: no sign of a gradient
+that misleads. In Linf 0.3 PGD still breaks every sample. The paper's order of the rows does not
+appear in so short a run.
+"""
