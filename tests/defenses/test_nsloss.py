@@ -388,7 +388,7 @@ def test_models_that_do_not_show_their_activations_are_refused_at_once(linear, p
     recurrent = keras.layers.SimpleRNN(3, activation="relu", name="steps")
     loop = keras.Sequential([keras.Input((4,)), time, recurrent, dense(3, 2)])
     cases = [
-        (opaque, "must be functional or sequential.*Received: model='opaque"),
+        (opaque, r"must be functional or sequential.*Received: model='opaque(_\d+)?'"),
         (inside, "where 'opaque.*' cannot be read"),
         (loop, r"those inside this layer cannot be reached.*layer 'steps' \(SimpleRNN\)"),
         (linear("sigmoid"), "needs the model's logits"),
