@@ -529,6 +529,8 @@ def cost(
     made = bench.record(row, settings, seed)
     spent = {backward: bench.total_cost(sizes, backward) for backward, sizes in made.items()}
     query = spent.pop(-1)
+    gradient = sum(spent.values())
+    alone = query / made[-1].sum()
     every = np.concatenate(list(made.values()))
     # The two judging passes are no part of the algorithm.
     executed = result.executed_gradients + max(result.executed_queries - 2 * n, 0)
@@ -538,14 +540,13 @@ def cost(
         "rows": float((every**2).sum() / every.sum()),
         "executed_gradients": result.executed_gradients,
         "executed_queries": result.executed_queries,
-        "query_us": 1e6 * query / made[-1].sum(),
-        "overhead": result.seconds / (query + sum(spent.values())),
+        "query_us": 1e6 * alone,
+        "overhead": result.seconds / (query + gradient),
         "passes_saved": 1 - executed / naive,
     }
     if result.executed_gradients:
-        figures["gradient_us"] = 1e6 * sum(spent.values()) / result.executed_gradients
+        figures["gradient_us"] = 1e6 * gradient / result.executed_gradients
     if attack.access != "gradient":
-        alone = query / made[-1].sum()
         figures["forward_limit"] = art.seconds / (art.queries * n * alone)
         figures["share"] = art.seconds / ours.seconds / figures["forward_limit"]
     elif art.gradients > ours.gradients:

@@ -14,7 +14,8 @@ costliest ones, and is then attacked:
 
 The settings of a defense are those of its paper for MNIST where it has some. "further" in the table
 means that the natural network was trained further, at a tenth of the learning rate, as the paper of
-NsLoss does with both of its penalties. Distillation trains its teacher for as many epochs first;
+NsLoss does with both of its penalties. What is crafted for training is crafted in ten steps, where
+the papers take up to forty of 0.01. Distillation trains its teacher for as many epochs first;
 its seconds are part of the row's. The rows of 6,000 samples are AREB's, adversarial samples and
 smoothed labels alone, crafted with a part of that paper's budget.
 
@@ -52,7 +53,6 @@ from kerasrobust.datasets import Dataset
 from kerasrobust.evaluation.store import jsonable
 
 EPS = 0.3
-# Crafted in ten steps, where the papers take up to forty of 0.01.
 PGD = {"eps": EPS, "eps_step": 0.05, "max_iter": 10}
 IFGSM = {"eps": EPS, "eps_step": 0.03, "max_iter": 10}
 
@@ -120,7 +120,7 @@ ROWS: dict[str, Row] = {
     "nsloss-jacobian": Row(["nsloss:weight=2.0,eps=1.0,N=5", "jacobian:weight=0.01"], further=True),
     "distillation": Row(["distillation:temperature=20"]),
     "label_smoothing": Row(["label_smoothing:k=0.9"]),
-    "trades": Row(["trades:eps=0.3,eps_step=0.05,max_iter=10,beta=1.0"]),
+    "trades": Row([{"name": "trades", "config": {**PGD, "beta": 1.0}}]),
     # AREB trains on adversarial samples alone, with label smoothing.
     "pgd-6000": Row([against("pgd", 0.0, **PGD), "label_smoothing:k=0.9"], samples=COSTLY),
     "ensemble-6000": Row([ENSEMBLE, "label_smoothing:k=0.9"], samples=COSTLY),

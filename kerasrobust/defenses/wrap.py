@@ -8,7 +8,6 @@ import keras
 
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.layers import LayerDefense
-from kerasrobust.defenses.registry import Defense
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training import TrainingDefense
 from kerasrobust.defenses.training.base import check_chain
@@ -76,7 +75,7 @@ def wrap(
     return wrapped
 
 
-def resolve(defense: Any, **config: Any) -> list[Defense]:
+def resolve(defense: Any, **config: Any) -> list[registry.Defense]:
     """The defenses that `wrap` would use, before there is a model.
 
     Args:
