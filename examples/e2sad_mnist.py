@@ -77,7 +77,6 @@ percent, the attacked ones of 200 samples:
 | e2SAD | 94.8 | 64.0 | 9.0 | 6.0 | 19 |
 | IFGSM training | 96.0 | 63.0 | 45.0 | 44.0 | 62.5 |
 
-The order under FGSM and IFGSM is that of the document but for IFGSM training under FGSM, which is
-as good as e2SAD. Its 87 % of e2SAD under IFGSM, after 128 epochs on all samples, is out of reach of
-so short a run.
+The order under FGSM and IFGSM is that of the document. The 87 % that e2SAD keeps there under IFGSM,
+after 128 epochs on all samples, are out of reach of so short a run.
 """
