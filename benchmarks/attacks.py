@@ -58,7 +58,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasrobust import attacks, datasets, models
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.losses import cross_entropy
 
 PASS_REPEATS = 5

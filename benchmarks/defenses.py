@@ -55,8 +55,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasrobust import datasets, models
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import RobustModel, wrap
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.losses import cross_entropy
 
 PASS_REPEATS = 5

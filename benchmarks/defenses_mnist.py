@@ -48,9 +48,9 @@ import tensorflow as tf
 
 import kerasrobust
 from kerasrobust import datasets, models
-from kerasrobust.classifier import Classifier
 from kerasrobust.datasets import Dataset
-from kerasrobust.evaluation.store import jsonable
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.specs import jsonable
 
 EPS = 0.3
 PGD = {"eps": EPS, "eps_step": 0.05, "max_iter": 10}

@@ -32,9 +32,9 @@ from rich.table import Table
 
 import kerasrobust
 from kerasrobust import attacks, datasets, models
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import EnsembleAdversarialTraining
 from kerasrobust.defenses.training.label_smoothing import smooth
+from kerasrobust.engine.classifier import Classifier
 
 EPOCHS = 390
 K = 0.9

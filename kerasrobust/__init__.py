@@ -22,8 +22,8 @@ from kerasrobust import (  # noqa: E402
     models,
 )
 from kerasrobust._version import __version__  # noqa: E402
-from kerasrobust.classifier import Classifier  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
+from kerasrobust.engine.classifier import Classifier  # noqa: E402
 from kerasrobust.evaluation import evaluate  # noqa: E402
 
 __all__ = [

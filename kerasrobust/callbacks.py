@@ -12,8 +12,8 @@ import numpy as np
 from kerasrobust import attacks as registry
 from kerasrobust.checks import check_bool, check_float, check_int, check_labels, check_samples
 from kerasrobust.checks import unpack as unpack_samples
-from kerasrobust.classifier import Classifier
 from kerasrobust.datasets import Dataset
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
 from kerasrobust.norms import check_norm
 

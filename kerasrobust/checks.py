@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from kerasrobust.classifier import Classifier
+    from kerasrobust.engine.classifier import Classifier
 
 
 def check_int(name: str, value: Any, low: int) -> int:

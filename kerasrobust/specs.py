@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 _WORDS = {"true": True, "false": False, "none": None, "inf": math.inf}
 
 
@@ -55,6 +57,21 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
             )
         arguments[key.strip()] = _parse_value(value.strip())
     return head.strip().rstrip(":"), arguments
+
+
+def jsonable(value: Any) -> Any:
+    """The value in strict JSON: infinities as the strings `"inf"` and `"-inf"`, arrays as lists."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return repr(value)
 
 
 def is_description(value: Any) -> bool:

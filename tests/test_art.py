@@ -11,7 +11,7 @@ from art.estimators.classification import TensorFlowV2Classifier
 from art.exceptions import EstimatorError
 
 from kerasrobust import art, attacks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 N = 12
 # Few steps of each attack that fool most of the digits.

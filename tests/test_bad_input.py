@@ -13,7 +13,7 @@ from keras import layers
 
 import kerasrobust
 from kerasrobust import attacks, models
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 X = np.random.default_rng(0).random((4, 6, 6, 1)).astype(np.float32)
 Y = np.array([0, 1, 2, 0])

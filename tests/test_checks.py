@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust import checks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 
 def test_numbers_come_back_in_plain_types():

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 from kerasrobust import attacks, losses
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 RNG = np.random.default_rng(0)
 X = RNG.random((6, 8, 8, 1)).astype(np.float32)

@@ -18,7 +18,6 @@ from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
 from kerasrobust.attacks.registry import get, names
-from kerasrobust.attacks.result import AttackInterrupted, AttackResult
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
@@ -28,6 +27,7 @@ from kerasrobust.attacks.transfer import TransferAttack
 from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 from kerasrobust.attacks.zoo import ZooAttack
+from kerasrobust.engine.result import AttackInterrupted, AttackResult
 
 __all__ = [
     "Attack",

@@ -25,8 +25,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import norms
-from kerasrobust.attacks import drivers
-from kerasrobust.attacks.result import AttackResult
 from kerasrobust.checks import (
     check_bool,
     check_int,
@@ -37,7 +35,9 @@ from kerasrobust.checks import (
     check_unit,
     unpack,
 )
-from kerasrobust.classifier import BlackBox, Classifier, use_jit
+from kerasrobust.engine import drivers
+from kerasrobust.engine.classifier import BlackBox, Classifier, use_jit
+from kerasrobust.engine.result import AttackResult
 
 State = dict[str, tf.Tensor]
 Params = dict[str, tf.Tensor]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 COMBINATIONS = ("gradients", "logits")
 

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import losses, norms
-from kerasrobust.attacks import base, drivers
-from kerasrobust.classifier import Classifier
+from kerasrobust.attacks import base
+from kerasrobust.engine import drivers
+from kerasrobust.engine.classifier import Classifier
 
 
 class TransferJob(drivers.Job):

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import checks, norms
-from kerasrobust.attacks import base, drivers
+from kerasrobust.attacks import base
+from kerasrobust.engine import drivers
 
 
 class UniversalJob(drivers.Job):

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.classifier import logits_head
 from kerasrobust.defenses.layers.bounded_relu import BoundedReLU, is_plain, is_relu_name
+from kerasrobust.engine.logits import logits_head
 
 _READABLE = (keras.src.models.Functional.call, keras.Sequential.call)
 

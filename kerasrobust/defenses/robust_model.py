@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.checks import check_bounds, check_int, check_scale
-from kerasrobust.classifier import Classifier, LogitsHead, logits_head
 from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
 from kerasrobust.defenses.training.base import (
@@ -22,6 +21,8 @@ from kerasrobust.defenses.training.base import (
     TrainingDefense,
     check_chain,
 )
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.logits import LogitsHead, logits_head
 
 
 @keras.saving.register_keras_serializable("kerasrobust")

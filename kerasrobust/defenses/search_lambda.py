@@ -13,11 +13,11 @@ import tqdm
 from scipy import special
 
 from kerasrobust.checks import check_bool, check_float, check_int, check_labels, unpack
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training.base import Batch, Context
 from kerasrobust.defenses.training.penalty import Penalty
+from kerasrobust.engine.classifier import Classifier
 
 
 @dataclasses.dataclass(frozen=True)

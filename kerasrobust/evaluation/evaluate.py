@@ -18,11 +18,11 @@ from kerasrobust._version import __version__
 from kerasrobust.attacks import AttackResult
 from kerasrobust.attacks.base import Attack
 from kerasrobust.checks import check_labels, check_samples, unpack
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.store import ResultStore, data_fingerprint
 from kerasrobust.evaluation import cascade, presets, summary
 from kerasrobust.evaluation.diagnosis import Finding, diagnose
 from kerasrobust.evaluation.report import Report, Samples
-from kerasrobust.evaluation.store import ResultStore, data_fingerprint
 from kerasrobust.norms import check_norm
 from kerasrobust.specs import parse_spec
 

@@ -20,8 +20,8 @@ from rich.text import Text
 from kerasrobust.attacks import AttackResult
 from kerasrobust.evaluation import pictures
 from kerasrobust.evaluation.diagnosis import Finding
-from kerasrobust.evaluation.store import jsonable
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.specs import jsonable
 
 SCHEMA = 1
 _MEDIANS = ("median_l0", "median_l1", "median_l2", "median_linf")

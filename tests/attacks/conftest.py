@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 
 from kerasrobust import attacks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 FEATURES, N = 20, 16
 RNG = np.random.default_rng(0)

@@ -67,7 +67,7 @@ def test_one_model_is_the_basic_iterative_method(digits_model, digits):
 @pytest.mark.parametrize(("pixels", "steps"), [(4, 5), (8, 10), (16, 20), (32, 36)])
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0)])
 def test_number_and_length_of_steps(pixels, steps, bounds, digits_model, digits):
-    from kerasrobust.classifier import Classifier
+    from kerasrobust.engine.classifier import Classifier
 
     classifier = Classifier(digits_model, bounds)
     x = digits[0][:2] * bounds[1]

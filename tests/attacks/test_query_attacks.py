@@ -12,7 +12,7 @@ from scipy import fft
 
 from kerasrobust import attacks
 from kerasrobust.attacks import square, zoo
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 
 @pytest.fixture(scope="module")

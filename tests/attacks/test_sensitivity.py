@@ -11,7 +11,7 @@ import tensorflow as tf
 from art.estimators.classification import TensorFlowV2Classifier
 
 from kerasrobust import art, attacks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 N = 24
 INF = np.inf

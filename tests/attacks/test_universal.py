@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust import art, attacks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 N = 48
 INF = np.inf

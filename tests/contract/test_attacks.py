@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust import attacks
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 
 N = 24
 

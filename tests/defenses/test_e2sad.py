@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import (
     AdversarialTraining,
     Batch,
@@ -15,6 +14,7 @@ from kerasrobust.defenses import (
     RobustModel,
 )
 from kerasrobust.defenses.training.e2sad import dissimilarity
+from kerasrobust.engine.classifier import Classifier
 
 CE = "sparse_categorical_crossentropy"
 MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]

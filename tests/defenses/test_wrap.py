@@ -7,7 +7,6 @@ import tensorflow as tf
 
 import kerasrobust
 from kerasrobust import attacks, defenses
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import (
     AdversarialTraining,
     BoundedReLU,
@@ -16,6 +15,7 @@ from kerasrobust.defenses import (
     unwrap,
     wrap,
 )
+from kerasrobust.engine.classifier import Classifier
 
 FGSM = {"name": "adversarial_training", "config": {"attack": "fgsm:eps=0.1"}}
 # Single training defenses are in tests/contract.

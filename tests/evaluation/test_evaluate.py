@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import kerasrobust
 from kerasrobust.attacks import FastGradientMethod, ProjectedGradientDescent, get
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
 
 SHAPE = (4, 4, 1)

@@ -11,8 +11,8 @@ import pytest
 
 import kerasrobust
 from kerasrobust import models
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses import BoundedReLU
+from kerasrobust.engine.classifier import Classifier
 
 # The smallest image of each network, and its ReLUs.
 NETWORKS = {

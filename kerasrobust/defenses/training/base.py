@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from kerasrobust.classifier import Classifier
+    from kerasrobust.engine.classifier import Classifier
 
 MODES = ("training", "inference", "stateless")
 # The rank of what crafts adversaries: one link at most.

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.checks import check_float
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.labels import class_distribution
 from kerasrobust.defenses.training.teacher import Teacher, architecture, check_fits, read, twin
+from kerasrobust.engine.classifier import Classifier
 
 # What a teacher's `fit` does not take over: how the student is watched and where it goes on.
 _STUDENTS_OWN = ("validation_data", "validation_steps", "validation_batch_size", "initial_epoch")

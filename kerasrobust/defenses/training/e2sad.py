@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from kerasrobust.checks import check_float, check_unit
-from kerasrobust.classifier import Classifier
 from kerasrobust.defenses.training.base import (
     CRAFTS,
     Batch,
@@ -20,6 +19,7 @@ from kerasrobust.defenses.training.base import (
 )
 from kerasrobust.defenses.training.label_smoothing import smooth
 from kerasrobust.defenses.training.labels import class_distribution
+from kerasrobust.engine.classifier import Classifier
 
 SECOND_STEPS = ("entropy", "random_start", "literal")
 

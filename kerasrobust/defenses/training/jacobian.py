@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from kerasrobust import norms
 from kerasrobust.checks import check_float, check_int
-from kerasrobust.classifier import UPSTREAM_SCALE
 from kerasrobust.defenses.training.base import Batch, Context, Inner
 from kerasrobust.defenses.training.penalty import Penalty
+from kerasrobust.engine.classifier import UPSTREAM_SCALE
 
 
 def projected_jacobian(

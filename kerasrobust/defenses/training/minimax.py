@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from kerasrobust import attacks, norms
 from kerasrobust.checks import check_float
-from kerasrobust.classifier import UPSTREAM_SCALE
 from kerasrobust.defenses.training.base import (
     CRAFTS,
     Batch,
@@ -19,6 +18,7 @@ from kerasrobust.defenses.training.base import (
     check_mode,
 )
 from kerasrobust.defenses.training.crafting import craft
+from kerasrobust.engine.classifier import UPSTREAM_SCALE
 
 
 def gradient_length(gradient: tf.Tensor, norm: float) -> tf.Tensor:

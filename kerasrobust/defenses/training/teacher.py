@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.models.loading import load
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from kerasrobust.attacks.result import AttackInterrupted, AttackResult
 from kerasrobust.checks import check_labels
-from kerasrobust.classifier import Classifier, ModelFailure
+from kerasrobust.engine.classifier import Classifier, ModelFailure
+from kerasrobust.engine.result import AttackInterrupted, AttackResult
 
 if TYPE_CHECKING:
     from kerasrobust.attacks.base import Attack, State

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 import zipfile
@@ -15,25 +14,11 @@ import keras
 import numpy as np
 
 from kerasrobust._version import __version__
-from kerasrobust.attacks import AttackResult
-from kerasrobust.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.result import AttackResult
+from kerasrobust.specs import jsonable
 
 _NOT_STORED = ("x",)
-
-
-def jsonable(value: Any) -> Any:
-    """The value in strict JSON: infinities as the strings `"inf"` and `"-inf"`, arrays as lists."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return jsonable(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return repr(value)
 
 
 def data_fingerprint(classifier: Classifier, x: np.ndarray, y: np.ndarray, confidence) -> str:

@@ -1,0 +1,1 @@
+"""What runs any attack on any model, and knows no attack."""
