@@ -17,7 +17,7 @@ from kerasrobust import metrics
 from kerasrobust._version import __version__
 from kerasrobust.attacks import AttackResult
 from kerasrobust.attacks.base import Attack
-from kerasrobust.checks import check_labels, check_samples, unpack
+from kerasrobust.checks import check_labels, unpack
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.store import ResultStore, data_fingerprint
 from kerasrobust.evaluation import cascade, presets, summary
@@ -110,7 +110,7 @@ def evaluate(
     classifier = Classifier.of(model, clip_values)
     low, high = classifier.clip_values
     x, y = _arrays(x, y, classifier, batch_size)
-    x = check_samples(x, classifier)
+    x = classifier.check(x)
     if y is not None:  # how many classes a callable has is known after its first call
         y = check_labels(y, len(x), classifier.nb_classes if classifier.is_keras else None)
     channels = x.shape[-1] if x.ndim == 4 else 1
