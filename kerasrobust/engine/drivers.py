@@ -151,7 +151,7 @@ class Job:
             **distances,
         )
 
-    def _distances(self) -> dict[str, np.ndarray]:
+    def _distances(self) -> dict[str, Any]:
         """How far `x_adv` is from `x` in each norm, batch by batch to save memory."""
         low, high = self.classifier.clip_values
         parts = []

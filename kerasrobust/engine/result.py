@@ -21,8 +21,9 @@ class AttackResult:
         name: Registry name of the attack.
         config: Its hyperparameters.
         targeted: Whether `y` holds targets (true) or labels to get away from (false).
-        x: Clean samples, `[n, ...]`.
-        x_adv: Adversarial samples, `[n, ...]`; the clean sample where the attack failed.
+        x: Clean samples, `[n, ...]`; None where they were not kept.
+        x_adv: Adversarial samples, `[n, ...]`; the clean sample where the attack failed. None where
+            they were not kept.
         y: int64 `[n]`, labels or targets.
         success: bool `[n]`.
         initially_adversarial: bool `[n]`, adversarial before the attack began.
@@ -38,6 +39,8 @@ class AttackResult:
         executed_gradients: Forward and backward passes executed, padding included.
         gave_up: bool `[n]`, a decision attack found no adversarial starting point.
         seconds: Wall-clock time of the attack, compilation included.
+        accepted: bool `[n]`, whether the model's detector lets `x_adv` pass; None without one.
+        columns: What metrics read off the samples, by the metric's key, each `[n]`.
     """
 
     name: str
@@ -60,6 +63,22 @@ class AttackResult:
     executed_gradients: int
     gave_up: np.ndarray
     seconds: float
+    accepted: np.ndarray | None = None
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> AttackResult:
+        """The same outcome for some of the samples; passes executed and seconds stay as they are.
+
+        Args:
+            rows: Indices or booleans.
+        """
+        changes: dict[str, Any] = {
+            field.name: getattr(self, field.name)[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        columns = {key: column[rows] for key, column in self.columns.items()}
+        return dataclasses.replace(self, columns=columns, **changes)
 
     def distance(self, norm: float | str) -> np.ndarray:
         """Distances `[n]` in the norm 0, 1, 2 or inf.

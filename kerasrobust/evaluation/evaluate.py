@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 import os
@@ -20,8 +21,8 @@ from kerasrobust.attacks.base import Attack
 from kerasrobust.checks import check_labels, check_samples, unpack
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.store import ResultStore, data_fingerprint
-from kerasrobust.evaluation import cascade, presets, summary
-from kerasrobust.evaluation.diagnosis import Finding, diagnose
+from kerasrobust.evaluation import cascade, pictures, presets, summary
+from kerasrobust.evaluation.diagnosis import Finding, check_predictions, diagnose
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.norms import check_norm
 from kerasrobust.specs import parse_spec
@@ -138,17 +139,19 @@ def evaluate(
     nb_classes = classifier.nb_classes
     given = y is not None
     y = check_labels(y, len(x), nb_classes) if given else labels
-    correct = labels == y
+    correct = metrics.clean_correct(labels, None, y)
     store = None
     if output is not None:
         folder = pathlib.Path(output) / "results"
         store = ResultStore(folder, data_fingerprint(classifier, x, y, confidence))
 
     targets = (y + np.random.default_rng(seed).integers(1, nb_classes, len(y))) % nb_classes
+    figures = metrics.registry.resolve()
+    shown = pictures.choose(y, correct)
     results: dict[str, AttackResult] = {}
     rows: dict[str, summary.AttackSummary] = {}
     robust = correct.copy()
-    so_far = cascade.nothing_yet(x, y, labels, confidence)
+    untouched = so_far = cascade.nothing_yet(x, y, labels, confidence)
     for name, attack, checked in _order(plan, checks):
         result = store.load(attack, x) if store else None
         if result is None:
@@ -161,7 +164,7 @@ def evaluate(
         if budget is not None:
             result = summary.within(result, *budget, labels, confidence)
         so_far = so_far if checked else result
-        robust &= summary.survived(result, y, correct)
+        robust &= metrics.survived(result.labels, result.accepted, y, correct)
         results[name] = result
         rows[name] = summary.summarise(
             name,
@@ -173,13 +176,11 @@ def evaluate(
             high - low,
             knowledge="white" if attack.access == "gradient" else "black",
             checks=checked,
+            metrics=figures,
         )
 
-    # Of attacks in a row the last white-box one holds what all before it broke.
-    white = [name for name, row in rows.items() if row.knowledge == "white"]
-    past = set(white[:-1]) if in_a_row else set()
-    compared = {name: row for name, row in rows.items() if name not in past}
-    findings = diagnose(compared, results) + missing
+    findings = check_predictions(labels, y if given else None, nb_classes)
+    findings += diagnose(rows, results, in_a_row=in_a_row) + missing
     if not given:
         findings.append(
             Finding(
@@ -188,19 +189,11 @@ def evaluate(
                 "accuracy is 100 % by definition and says nothing about the model.",
             )
         )
-    clean = metrics.accuracy(labels, y)
-    worst = metrics.proportion(robust)
-    assert clean is not None and worst is not None  # there is at least one sample
+    clean = metrics.Outcome(untouched, y, correct, nb_classes, high - low, row="clean")
+    worst = dataclasses.replace(clean, row="worst", unbroken=robust)
     report = Report(
-        clean_accuracy=clean.value,
-        clean_interval=(clean.low, clean.high),
-        clean_confidence=metrics.average_confidence(confidence),
-        clean_class_accuracy=summary.listed(metrics.class_accuracy(labels, y, nb_classes)),
-        robust_accuracy=worst.value,
-        robust_interval=(worst.low, worst.high),
-        robust_class_accuracy=summary.listed(
-            metrics.class_accuracy(np.where(robust, y, -1), y, nb_classes)
-        ),
+        clean=summary.figures(clean, figures),
+        robust=summary.figures(worst, figures),
         attacks=rows,
         findings=findings,
         settings={
@@ -225,6 +218,13 @@ def evaluate(
             **{package: _version(package) for package in _VERSIONS},
             **({"adversarial-robustness-toolbox": _version(_ART)} if checks else {}),
         },
+        metrics=figures,
+        examples=pictures.Examples(
+            x[shown],
+            y[shown],
+            labels[shown],
+            {name: result.take(shown) for name, result in results.items()},
+        ),
         samples=Samples(x, y, labels, robust, results),
     )
     if output is not None:

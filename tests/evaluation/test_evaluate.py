@@ -1,5 +1,6 @@
 """`evaluate` on a linear model, where the robust accuracy is known in closed form."""
 
+import dataclasses
 import json
 import math
 import types
@@ -162,7 +163,7 @@ def test_report_survives_json(model, data, tmp_path):
         raise AssertionError(f"{constant} is not JSON")
 
     stored = json.loads(text, parse_constant=refuse)
-    assert stored["attacks"]["fgsm"]["median_l2"] is None
+    assert stored["attacks"]["fgsm"]["median_l2"] == "inf"
     assert stored["attacks"]["fgsm"]["failures"] > 0
     assert stored["attacks"]["pgd"]["config"]["norm"] == "inf"
     assert stored["versions"]["keras"] == keras.__version__
@@ -194,6 +195,43 @@ def test_table_and_markdown_show_the_figures(model, data):
     assert "![examples.png](examples.png)" in report.to_markdown(["examples.png"])
     rows = [line for line in report.to_markdown().splitlines() if line.startswith("| fgsm")]
     assert all(line.count("|") == 12 for line in rows[:1])
+    # The figures of the report and the tables come from the same declarations.
+    for metric in report.metrics:
+        if metric.header is not None and metric.table == "main":
+            values = [row.get(metric.key) for row in (report.clean, *figures_of(report))]
+            shown = any(value is not None for value in values)
+            assert (f"| {metric.header} |" in report.to_markdown()) == shown
+            assert (metric.legend in report.to_markdown()) == (shown or not metric.legend)
+
+
+def figures_of(report):
+    return [row.figures for row in report.attacks.values()]
+
+
+def test_false_positives_have_a_column_where_there_is_a_detector(model, data, capsys):
+    from rich.console import Console
+
+    report = evaluate(model, *data[:2], attacks=["pgd:eps=0.02"])
+    assert "false pos." not in str(report) + report.to_markdown()
+    clean = {"false_positive_rate": 0.05, "false_positive_rate_interval": [0.02, 0.14]}
+    guarded = dataclasses.replace(report, clean={**report.clean, **clean})
+    assert "5.0 [2, 14]" in str(guarded) and "| false pos. % |" in guarded.to_markdown()
+    assert "they count as wrong" in str(guarded).replace("\n", " ")
+    guarded.render(Console(width=80, no_color=True))
+    table = capsys.readouterr().out.splitlines()
+    assert "f.p.%" in next(line for line in table if "attack" in line)
+    assert " 5.0 " in next(line for line in table if "clean" in line)
+    assert Report.from_dict(json.loads(json.dumps(guarded.to_dict()))) == guarded
+
+
+def test_a_metric_that_is_not_installed_is_kept_and_not_shown(model, data):
+    stored = evaluate(model, *data[:2], attacks=["pgd:eps=0.02"]).to_dict()
+    stored["metrics"].append("elsewhere")
+    stored["attacks"]["pgd"]["elsewhere"] = "inf"
+    report = Report.from_dict(stored)
+    assert report.attacks["pgd"].elsewhere == math.inf
+    assert "elsewhere" not in str(report) + report.to_markdown()
+    assert report.to_dict()["attacks"] == stored["attacks"]
 
 
 def test_narrow_terminal_keeps_every_column(model, data, capsys):
@@ -330,6 +368,17 @@ def test_areb_lists_every_parameter_of_its_attacks(dataset, channels):
     for name, parameters in presets.get("areb", dataset, channels).attacks:
         unlisted = get(name, **parameters).get_config().keys() - parameters.keys() - run_settings
         assert not unlisted, f"{name} leaves {unlisted} to its defaults"
+
+
+def test_a_model_that_answers_one_class_is_found_out_first(model, data):
+    x, y, _ = data
+    constant = keras.models.clone_model(model)
+    constant.set_weights([np.zeros((16, 2), np.float32), np.array([0.0, 3.0], np.float32)])
+    report = evaluate(constant, x, y, attacks="fgsm:eps=0.01")
+    assert report.findings[0].code == "constant_predictions"
+    assert "--clip-max" in report.findings[0].message
+    honest = evaluate(model, x, y, attacks="fgsm:eps=0.01")
+    assert [finding.code for finding in honest.findings] == ["few_samples"]
 
 
 def test_masked_gradient_is_found_out(model, data):
