@@ -151,7 +151,7 @@ def run_batch(
         success=success,
         initially_adversarial=initially,
         labels=labels.astype(np.int64),
-        accepted=accepted,
+        accepted=accepted if judge.rejects else None,
         confidence=confidence,
         queries=crafted.queries + 2 * judge.votes,
         gradients=crafted.gradients,

@@ -198,7 +198,7 @@ class Classifier:
     def settings(self) -> dict[str, Any]:
         """What an outcome depends on beside the model, in types that JSON knows."""
         own = {
-            "clip_values": self.clip_values,
+            "clip_values": list(self.clip_values),
             "votes": self.votes,
             "draws": self.draws,
             "seed": self.seed,

@@ -28,7 +28,7 @@ class AttackResult:
         success: bool `[n]`.
         initially_adversarial: bool `[n]`, adversarial before the attack began.
         labels: int64 `[n]`, the label the model gives to `x_adv`.
-        accepted: bool `[n]`, whether the model's detector, if it has one, accepts `x_adv`.
+        accepted: bool `[n]`, whether the model's detector accepts `x_adv`; None without one.
         confidence: float32 `[n]`, the probability of that label.
         l0: Number of input values that changed by more than 1e-6 of the value range, `[n]`.
         l1: L1 distances, `[n]`.
@@ -53,7 +53,6 @@ class AttackResult:
     success: np.ndarray
     initially_adversarial: np.ndarray
     labels: np.ndarray
-    accepted: np.ndarray
     confidence: np.ndarray
     l0: np.ndarray
     l1: np.ndarray
@@ -66,6 +65,7 @@ class AttackResult:
     executed_gradients: int
     gave_up: np.ndarray
     seconds: float
+    accepted: np.ndarray | None = None
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def distance(self, norm: float | str) -> np.ndarray:
@@ -78,6 +78,20 @@ class AttackResult:
             return {0.0: self.l0, 1.0: self.l1, 2.0: self.l2, np.inf: self.linf}[float(norm)]
         except (KeyError, ValueError, TypeError):
             raise ValueError(f"`norm` must be 0, 1, 2 or inf. Received: norm={norm!r}") from None
+
+    def take(self, rows: np.ndarray) -> AttackResult:
+        """The same outcome for some of the samples; passes executed and seconds stay as they are.
+
+        Args:
+            rows: Indices or booleans.
+        """
+        changes: dict[str, Any] = {
+            field.name: getattr(self, field.name)[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        columns = {key: column[rows] for key, column in self.columns.items()}
+        return dataclasses.replace(self, columns=columns, **changes)
 
     def overlaid(self, part: AttackResult, rows: np.ndarray) -> AttackResult:
         """This result with the outcome of some rows, by their places, in place of its own.

@@ -17,7 +17,6 @@ from typing import Any
 import keras
 import numpy as np
 
-import kerasrobust
 from kerasrobust import _keras
 from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
@@ -26,6 +25,7 @@ from kerasrobust.specs import jsonable
 
 # What results depend on inside the package.
 _CODE = ("engine", "attacks", "art", "norms.py", "losses.py", "checks.py", "_keras.py")
+_KNOWN = ("builtins", "abc", "typing", "keras", "kerasrobust")
 _PACKAGES = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox")
 
 
@@ -49,9 +49,11 @@ def fingerprint(classifier: Classifier) -> str:
     except (NotImplementedError, TypeError, ValueError):  # a subclass without a config
         digest.update(type(model).__name__.encode())
     for layer in _keras.flatten_layers(model):
-        digest.update(source(type(layer)).encode())
+        layer_class: Any = type(layer)
+        digest.update(source(layer_class).encode())
     if classifier.detector is not None:
-        digest.update(source(type(classifier.detector)).encode())
+        detector: Any = type(classifier.detector)
+        digest.update(source(detector).encode())
     for weight in model.weights:
         digest.update(f"{weight.shape} {weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
@@ -64,11 +66,11 @@ def answers(labels: np.ndarray, confidence: np.ndarray) -> list[Any]:
 
 
 @functools.cache
-def source(cls: type) -> str:
+def source(cls: Any) -> str:
     """Hash of the files that define a class outside of this package, Keras and Python."""
     digest = hashlib.sha256()
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in ("builtins", "abc", "typing", "keras", "kerasrobust"):
+        if base.__module__.partition(".")[0] in _KNOWN:
             continue
         try:
             digest.update(inspect.getsource(inspect.getmodule(base) or base).encode())
@@ -81,7 +83,7 @@ def source(cls: type) -> str:
 def version() -> str:
     """Hash of the code and of the libraries that results depend on."""
     digest = hashlib.sha256()
-    root = pathlib.Path(kerasrobust.__file__).parent
+    root = pathlib.Path(__file__).parent.parent
     for entry in _CODE:
         path = root / entry
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
