@@ -84,7 +84,7 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
         return []
     advice = (
         "The model is untrained or constant, or expects its pixels in another unit: check "
-        "`clip_values` (--clip-min, --clip-max). The figures below say nothing about robustness."
+        "`clip_values` (--clip-min, --clip-max). The other figures say nothing about robustness."
     )
     values, counts = np.unique(labels, return_counts=True)
     often, share = values[counts.argmax()], counts.max() / len(labels)
@@ -214,7 +214,7 @@ def _inside_budgets(
 
         broken = {white.name: fits(results[white.name]) for white in whites}
         missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)
-        if missed.sum() <= _LUCK * attacked.sum():
+        if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
             continue
         inside = [white for white in whites if white.name in names]
         best = max(inside, key=lambda white: int(broken[white.name].sum()))
@@ -224,7 +224,7 @@ def _inside_budgets(
         repeated = again(smaller)
         if repeated is not None:
             missed &= ~fits(repeated)
-            if missed.sum() <= _LUCK * attacked.sum():
+            if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
                 yield Finding(
                     "step_too_long",
                     f"{black.name}, which sees no gradient, broke {count} inside {where} that no "
@@ -267,7 +267,7 @@ def _nearer(
         reach = results[black.name].distance(norm)
         best = np.min([results[white.name].distance(norm) for white in whites], axis=0)
         nearer, farther = _nearer_and_farther(reach, best, attacked)
-        if not _significant(nearer, farther) or nearer <= _LUCK * attacked.sum():
+        if not _clearly_nearer(reach, best, attacked):
             continue
         told = (
             f"{black.name}, which sees no gradient, came nearer than every white-box attack in "
@@ -280,8 +280,7 @@ def _nearer(
         repeated = None if longer is None else again(longer)
         if longer is not None and repeated is not None:
             best = np.minimum(best, repeated.distance(norm))
-            nearer, farther = _nearer_and_farther(reach, best, attacked)
-            if _significant(nearer, farther) and nearer > _LUCK * attacked.sum():
+            if _clearly_nearer(reach, best, attacked):
                 yield Finding(
                     "gradient_masking",
                     f"{told} With max_iter={longer['config']['max_iter']} {closest.name} came no "
@@ -423,6 +422,19 @@ def _nearer_and_farther(
     nearer = attacked & (one < (1.0 - _MARGIN) * other)
     farther = attacked & (other < (1.0 - _MARGIN) * one)
     return int(nearer.sum()), int(farther.sum())
+
+
+def _clearly_nearer(one: np.ndarray, other: np.ndarray, attacked: np.ndarray) -> bool:
+    """More often nearer than farther, and on more samples than bad luck explains."""
+    nearer, farther = _nearer_and_farther(one, other, attacked)
+    return _significant(nearer, farther) and _beyond_luck(nearer, int(attacked.sum()))
+
+
+def _beyond_luck(missed: int, attacked: int) -> bool:
+    """Whether so many samples are more than an attack may miss by bad luck (exact test)."""
+    if not missed:
+        return False
+    return binomtest(missed, attacked, _LUCK, alternative="greater").pvalue < _SIGNIFICANCE
 
 
 def _cross_check(

@@ -59,12 +59,11 @@ def broken(count, shift=0.4, first=0):
 
 
 def test_black_box_inside_the_budget_of_small_steps_is_gradient_masking(findings):
-    found = findings(
-        {"pgd": budget([NAN] * MANY), "hsja": minimal(broken(100), "black")},
-        pgd={"config": SMALL_STEPS},
-    )
-    assert list(found) == ["gradient_masking"]
-    assert "100 samples inside the budget of pgd" in found["gradient_masking"]
+    table = {"pgd": budget([NAN] * MANY), "hsja": minimal(broken(100), "black")}
+    for in_a_row in (False, True):
+        found = findings(table, in_a_row=in_a_row, pgd={"config": SMALL_STEPS})
+        assert list(found) == ["gradient_masking"]
+        assert "100 samples inside the budget of pgd" in found["gradient_masking"]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +100,9 @@ def test_what_another_white_box_attack_broke_is_not_masked(findings):
     far = {**near, "fab": (broken(100, 0.6), "minimal", math.inf, "white", None)}
     found = findings(far, pgd={"config": SMALL_STEPS})
     assert list(found) == ["gradient_masking", "black_box_stronger"]  # the budget's, and fab's norm
+    # Two samples of two hundred are bad luck.
+    two = {"pgd": budget([NAN] * 200), "square": minimal([0.4] * 2 + [NAN] * 198, "black")}
+    assert list(findings(two, pgd={"config": SMALL_STEPS})) == ["few_samples"]
     # What only the black-box attack broke is still seen, once for the budget that both work to.
     more = {**table, "square": (broken(100, first=200), "budget", math.inf, "black", None)}
     found = findings(more, fgsm={"config": SMALL_STEPS}, pgd={"config": SMALL_STEPS})

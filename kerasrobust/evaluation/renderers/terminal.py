@@ -26,7 +26,7 @@ def render(report: ReportData, console: Console | None = None) -> None:
         # A narrow terminal gets the figures without their intervals, not a table cut off.
         table = _table(report, narrow=True)
     console.print(table)
-    console.print("\n".join(main_table(report).legends), style="dim", highlight=False)
+    console.print(" ".join(main_table(report).legends), style="dim", highlight=False)
     for finding in report.findings:
         console.print(Text.assemble((finding.code, "bold"), ": ", finding.message))
 
