@@ -12,6 +12,7 @@ from art.estimators.classification import TensorFlowV2Classifier
 from scipy import optimize
 
 from kerasrobust import art, attacks, losses, norms
+from kerasrobust.engine import drivers
 from kerasrobust.attacks import AutoProjectedGradientDescent
 
 N = 40
@@ -152,7 +153,7 @@ def test_targets_are_the_likeliest_wrong_classes_one_by_one(classifier, samples)
         "done": tf.zeros([N], tf.bool),
     }
     seed = tf.constant([0, 0])
-    state = attack.init(classifier, attack._start(state, ()), attack._params(), seed)
+    state = drivers.Machine(attack, classifier).initialise(state, attack.params(), seed)
     scores = classifier.predict(x)
     scores[np.arange(N), y] = -np.inf
     np.testing.assert_array_equal(state["goals"], np.argsort(-scores, axis=1)[:, :9])

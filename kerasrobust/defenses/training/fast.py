@@ -176,7 +176,7 @@ class Fast(TrainingDefense):
         """Share of the global batch that the model is right about at `x`; 0 if it is not due."""
 
         def count() -> tf.Tensor:
-            hits = tf.equal(context.classifier().decide(x), labels)
+            hits = tf.equal(context.classifier().decide(x)[0], labels)
             return tf.reduce_sum(tf.cast(hits, tf.float32))
 
         hits = tf.cond(due, count, lambda: tf.zeros([]))
