@@ -74,6 +74,7 @@ class Attack:
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
+        always_aims: Whether it aims at a class of its own choice where it is given none.
         in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
 
@@ -96,9 +97,10 @@ class Attack:
     common: ClassVar[Any] = Common
     job: ClassVar[type[drivers.Job]] = drivers.Job
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
-    strategy: ClassVar[str]
-    source: ClassVar[str]
+    strategy: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     can_target: ClassVar[bool] = True
+    always_aims: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False
 

@@ -364,14 +364,12 @@ def _references(
     plan: dict[str, Attack], classifier: Classifier
 ) -> tuple[dict[str, Attack], list[Finding]]:
     """ART's run of each attack, bound, by the name of the attack it checks."""
-    from kerasrobust import art  # slow to import, and needed by nothing else
-
     checks, missing = {}, []
     for name, attack in plan.items():
         if attack.name.startswith(_REFERENCE):
             continue
         reference = _REFERENCE + attack.name
-        if reference not in art.ATTACKS:
+        if reference not in registry.ATTACKS:
             missing.append(Finding("no_counterpart", f"ART has no attack to check {name} with."))
             continue
         recipe = registry.get({"name": reference, "config": attack.get_config()})
