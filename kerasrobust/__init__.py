@@ -20,8 +20,8 @@ from kerasrobust import (  # noqa: E402
     models,
 )
 from kerasrobust._version import __version__  # noqa: E402
-from kerasrobust.defenses.registry import DEFENSES  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
+from kerasrobust.defenses.registry import DEFENSES  # noqa: E402
 from kerasrobust.engine.classifier import Classifier  # noqa: E402
 from kerasrobust.evaluation import evaluate  # noqa: E402
 from kerasrobust.registry import register  # noqa: E402

@@ -6,8 +6,9 @@ A name is looked up among three kinds, in this order:
   none of what it lists and may be imported by it;
 * classes that a script has given to `register`;
 * entry points of installed packages, in the group that bears the registry's name
-  (`kerasrobust.attacks`, say). An entry point names a class, found under the entry point's own name,
-  or a mapping of names to classes or ``"module:Class"`` strings, found as ``<entry point>:<name>``.
+  (`kerasrobust.attacks`, say). An entry point names a class, found under the entry point's own
+  name, or a mapping of names to classes or ``"module:Class"`` strings, found as
+  ``<entry point>:<name>``.
 """
 
 from __future__ import annotations
@@ -69,25 +70,25 @@ class Registry(Generic[T]):
             ImportError: If the name is a plugin's that cannot be imported.
         """
         if isinstance(item, self.bases):
+            given: Any = item
             if not arguments:
-                return item
-            known: Any = item
-            config = {**known.get_config(), **arguments}
+                return given
+            config = {**given.get_config(), **arguments}
             self._check_arguments(type(item).__name__, type(item), config, arguments)
-            return known.from_config(config)
+            return given.from_config(config)
         if isinstance(item, str):
-            name, given = parse_spec(item)
+            name, config = parse_spec(item)
         elif is_description(item):
-            name, given = item["name"], dict(item.get("config") or {})
+            name, config = item["name"], dict(item.get("config") or {})
         else:
             raise TypeError(
                 f"`{self.kind}` must be a name, 'name:key=value', {{'name': ..., 'config': "
                 f"{{...}}}} or an instance. Received: {self.kind}={item!r}"
             )
         made: Any = self.find(name)
-        given |= arguments
-        self._check_arguments(name, made, given, given)
-        return made(**given)
+        config |= arguments
+        self._check_arguments(name, made, config, config)
+        return made(**config)
 
     def find(self, name: str) -> type[T]:
         """The class of that name, imported if it was not.
@@ -222,12 +223,14 @@ class Registry(Generic[T]):
         if not (isinstance(found, type) and issubclass(found, self.bases)):
             bases = " or ".join(base.__name__ for base in self.bases)
             raise ImportError(f"{told} must name a class derived from {bases}. Received: {found!r}")
-        if getattr(found, "name", name) not in (name, None) and isinstance(found.name, str):
+        made: Any = found
+        own = getattr(made, "name", None)  # a layer's may be a property of its instances
+        if isinstance(own, str) and own != name:
             raise ImportError(
                 f"{told} must name a class whose `name` is {name!r}, as reports and saved models "
-                f"call it. Received: {found.__name__}.name={found.name!r}"
+                f"call it. Received: {made.__name__}.name={own!r}"
             )
-        return found
+        return made
 
     def _check_arguments(
         self, name: str, made: type, arguments: dict[str, Any], told: dict[str, Any]

@@ -11,6 +11,7 @@ from kerasrobust.defenses.layers.base import LayerDefense
 from kerasrobust.defenses.registry import DEFENSES
 from kerasrobust.defenses.training.base import CRAFTS
 
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One row of the taxonomy.

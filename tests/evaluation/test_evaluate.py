@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import kerasrobust
-from kerasrobust.attacks import FastGradientMethod, ProjectedGradientDescent, get
+from kerasrobust.attacks import ATTACKS, FastGradientMethod, ProjectedGradientDescent, get
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
 
@@ -368,8 +367,9 @@ def test_cross_check_runs_the_reference_beside_each_attack(model, data, monkeypa
     class Reference(ProjectedGradientDescent):
         name = "art:pgd"
 
-    bridge = types.SimpleNamespace(ATTACKS={"art:pgd": Reference})
-    monkeypatch.setitem(vars(kerasrobust), "art", bridge)
+    bridge = {"name": "art", "value": "bridge:ATTACKS", "dist": None}
+    point = types.SimpleNamespace(**bridge, group=ATTACKS.group, load=lambda: {"pgd": Reference})
+    monkeypatch.setitem(ATTACKS._plugins, "art", point)
     x, y, _ = data
     attacks = ["pgd:eps=0.01", "fgsm:eps=0.02", "pgd:eps=0.005,seed=3"]
     report = evaluate(model, x, y, attacks=attacks, cross_check=True, output=tmp_path)

@@ -1,0 +1,3 @@
+"""An attack and a training defense of another package."""
+
+ATTACKS = {"twice": "kerasrobust_plugin.attack:Twice"}
