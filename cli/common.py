@@ -111,8 +111,8 @@ import_option = click.option(
     multiple=True,
     is_eager=True,
     callback=_existing,
-    help="A Python script or module that is run first, for the attacks and defenses that it "
-    "registers. Repeatable.",
+    help="A Python script or module that is run first, for the attacks, defenses and "
+    "metrics that it registers. Repeatable.",
 )
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerasrobust import attacks as registry
-from kerasrobust.checks import check_bool, check_float, check_int, check_labels, check_samples
+from kerasrobust.checks import check_bool, check_float, check_int, check_labels
 from kerasrobust.checks import unpack as unpack_samples
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine.classifier import Classifier
@@ -150,7 +150,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             bounds = self._bounds
         # Held from now on, and its compiled functions with it.
         self._classifier = Classifier.of(self.model, bounds)
-        x = check_samples(self.x, self._classifier)
+        x = self._classifier.check(self.x)
         y = check_labels(self.y, len(x), self._classifier.known_classes)
         self._evaluate(x[:1], y[:1])
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from kerasrobust.engine.classifier import Classifier
 
 
 def check_int(name: str, value: Any, low: int) -> int:
@@ -117,44 +114,6 @@ def _array(name: str, value: Any) -> np.ndarray:
         raise ValueError(
             f"`{name}` must be an array or a tensor. Received: {type(value).__name__} ({error})"
         ) from error
-
-
-def check_samples(x: np.ndarray, classifier: Classifier) -> np.ndarray:
-    """float32 samples that fit the model's input shape and bounds, and are finite.
-
-    Raises:
-        TypeError: If they are not numbers.
-        ValueError: If shape, bounds or values do not fit.
-    """
-    if x.dtype.kind not in "fiub":
-        raise TypeError(f"`x` must hold numbers. Received: x of dtype {x.dtype}")
-    if x.ndim < 2 or len(x) == 0:
-        raise ValueError(
-            f"`x` must be a batch of samples, [n, ...], with n >= 1. Received: x of shape {x.shape}"
-        )
-    expected = classifier.input_shape
-    if expected is not None and (
-        len(expected) != x.ndim - 1
-        or any(a not in (None, b) for a, b in zip(expected, x.shape[1:], strict=False))
-    ):
-        raise ValueError(
-            f"`x` must have the model's input shape (n, {', '.join(map(str, expected))}). "
-            f"Received: x of shape {x.shape}"
-        )
-    x = x.astype(np.float32)
-    if not np.isfinite(x).all():
-        raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
-    low, high = classifier.clip_values
-    least, most = float(x.min()), float(x.max())
-    tolerance = 1e-6 * (high - low)
-    if least < low - tolerance or most > high + tolerance:
-        raise ValueError(
-            f"`x` must lie within the bounds clip_values=({low:g}, {high:g}). "
-            f"Received: values from {least:g} to {most:g}"
-        )
-    check_scale(x, (low, high))
-    classifier.prepare(x.shape[1:])
-    return np.clip(x, low, high)
 
 
 def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:

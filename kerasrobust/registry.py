@@ -38,6 +38,7 @@ class Registry(Generic[T]):
         bases: What every class of the kind is derived from, one of these.
         builtin: The names that the package itself has, each with its ``"module:Class"``.
         signature: What the class given takes; for classes that hide part of it in `**kwargs`.
+        naming: The class attribute that holds a class's name.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Registry(Generic[T]):
         bases: tuple[type, ...],
         builtin: Mapping[str, str],
         signature: Callable[[type], inspect.Signature] = inspect.signature,
+        naming: str = "name",
     ):
         self.group = group
         self.kind = group.rpartition(".")[2].removesuffix("s")
         self.bases = bases
         self.builtin = dict(builtin)
         self._signature = signature
+        self._naming = naming
         self._registered: dict[str, type] = {}
         _REGISTRIES.append(self)
 
@@ -147,7 +150,7 @@ class Registry(Generic[T]):
         return pkgutil.resolve_name(self.exported()[name])
 
     def register(self, cls: type[T]) -> None:
-        """Adds a class under its attribute `name`.
+        """Adds a class under the name that it has as a class attribute.
 
         Raises:
             TypeError: If it has no name.
@@ -155,16 +158,16 @@ class Registry(Generic[T]):
                 class. A class of the same module and name is another version of the same one, and
                 takes its place.
         """
-        name = getattr(cls, "name", None)
+        name = getattr(cls, self._naming, None)
         if not isinstance(name, str) or not name:
             raise TypeError(
-                f"A class to register must have its name as a class attribute `name`. "
-                f"Received: {cls.__name__}.name={name!r}"
+                f"A class to register must have its name as a class attribute `{self._naming}`. "
+                f"Received: {cls.__name__}.{self._naming}={name!r}"
             )
         if any(character in " :=,()[]" for character in name):
             raise ValueError(
                 "A name must do without blanks, brackets and the characters ':', '=' and ','. "
-                f"Received: {cls.__name__}.name={name!r}"
+                f"Received: {cls.__name__}.{self._naming}={name!r}"
             )
         holder = self.builtin.get(name)
         if holder is None and name in self._plugins:
@@ -174,7 +177,7 @@ class Registry(Generic[T]):
         if holder is not None and holder != _location(cls):
             raise ValueError(
                 f"The {self.kind} name {name!r} is taken by {holder}. "
-                f"Received: {_location(cls)} with name={name!r}"
+                f"Received: {_location(cls)} with {self._naming}={name!r}"
             )
         if holder is None or name in self._registered:
             self._registered[name] = cls
@@ -224,11 +227,11 @@ class Registry(Generic[T]):
             bases = " or ".join(base.__name__ for base in self.bases)
             raise ImportError(f"{told} must name a class derived from {bases}. Received: {found!r}")
         made: Any = found
-        own = getattr(made, "name", None)  # a layer's may be a property of its instances
+        own = getattr(made, self._naming, None)  # a layer's may be a property of its instances
         if isinstance(own, str) and own != name:
             raise ImportError(
-                f"{told} must name a class whose `name` is {name!r}, as reports and saved models "
-                f"call it. Received: {made.__name__}.name={own!r}"
+                f"{told} must name a class whose `{self._naming}` is {name!r}, as reports and "
+                f"saved models call it. Received: {made.__name__}.{self._naming}={own!r}"
             )
         return made
 
@@ -250,10 +253,11 @@ class Registry(Generic[T]):
 def register(cls: C) -> C:
     """Adds an attack, a defense or a metric of one's own to those that are known by name.
 
-    Also as a decorator. The name is the class attribute `name`; the base class tells the kind.
+    Also as a decorator. The base class tells the kind; the name is the class attribute `name`, or
+    of a metric `key`.
 
     Args:
-        cls: A class derived from `Attack`, `TrainingDefense` or `LayerDefense`, say.
+        cls: A class derived from `Attack`, `TrainingDefense`, `LayerDefense` or `Metric`.
 
     Returns:
         The class.
@@ -271,7 +275,7 @@ def register(cls: C) -> C:
         if isinstance(cls, type) and issubclass(cls, registry.bases):
             registry.register(cls)
             return cls
-    bases = ", ".join(base.__name__ for registry in _REGISTRIES for base in registry.bases)
+    bases = ", ".join(sorted(base.__name__ for other in _REGISTRIES for base in other.bases))
     raise TypeError(f"Expected a class derived from one of {bases}. Received: {cls!r}")
 
 

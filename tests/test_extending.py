@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
+from kerasrobust.attacks import ATTACKS
+from kerasrobust.defenses import DEFENSES
+from kerasrobust.metrics.registry import METRICS
 from kerasrobust_cli import evaluate, train
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -22,14 +25,14 @@ def blocks():
 @pytest.fixture(scope="module")
 def script(blocks, tmp_path_factory):
     path = tmp_path_factory.mktemp("script") / "mine.py"
-    path.write_text("\n\n".join(blocks[:2]), encoding="utf-8")
+    path.write_text("\n\n".join(blocks[:3]), encoding="utf-8")
     return path
 
 
 @pytest.fixture(autouse=True)
 def names_of_others(monkeypatch):
     """What a test registers is forgotten after it."""
-    for registry in (kerasrobust.attacks.ATTACKS, kerasrobust.defenses.DEFENSES):
+    for registry in (ATTACKS, DEFENSES, METRICS):
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
@@ -41,17 +44,20 @@ def test_lengths(blocks):
 
 
 def test_the_lines_of_python(blocks, digits_model, digits):
-    assert len(blocks) == 3
-    names = {"__name__": "mine"}
+    assert len(blocks) == 4
+    x, y = (part[:24] for part in digits)
+    names = {"__name__": "mine", "model": digits_model, "x": x, "y": y}
     for block in blocks:
         exec(compile(block, str(DOCUMENT), "exec"), names)
     assert (names["attack"].eps, names["attack"].max_iter) == (0.2, 10)
     assert names["defense"].factor == 0.8
-    x, y = (part[:24] for part in digits)
     attack = kerasrobust.attacks.get("sign_ascent")
     result = attack.bind(digits_model).run(x, y)
     assert result.success.mean() > 0.7 and np.abs(result.x_adv - x).max() <= 0.3 + 1e-6
     assert "iterate" in attack.state_leaves
+
+    row = names["report"].attacks["sign_ascent"]
+    assert 0 < row.mean_change <= 0.2 and "mean change" in str(names["report"])
 
     model = kerasrobust.wrap(keras.models.clone_model(digits_model), "dimmed:factor=0.8")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

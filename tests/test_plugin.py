@@ -38,9 +38,9 @@ def run(environment, *command):
 
 
 CODE = """
-import keras, pytest, sys
+import keras, numpy as np, pytest, sys
 import kerasrobust
-from kerasrobust import attacks, defenses
+from kerasrobust import attacks, defenses, metrics
 
 names = attacks.names()
 assert {"pgd", "art:pgd", "plugin-attack", "plugin:twice", "broken"} <= set(names)
@@ -75,6 +75,14 @@ with pytest.raises(ValueError, match="taken by kerasrobust_plugin.attack:PluginA
     kerasrobust.register(type("Other", (attacks.Attack,), {"name": "plugin-attack"}))
 
 model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+x = np.random.default_rng(0).uniform(0.4, 0.6, (8, 4, 4, 1)).astype("float32")
+report = kerasrobust.evaluate(model, x, attacks="plugin-attack:eps=0.2", metrics=["plugin_metric"])
+row = report.attacks["plugin-attack"]
+assert row.successes and abs(row.plugin_metric - 0.2) < 1e-5 and "plugin" in str(report)
+assert metrics.names()[-1] == "plugin_metric"
+with pytest.raises(ValueError, match="Did you mean 'plugin_metric'"):
+    metrics.get("plugin-metric")
+
 model = kerasrobust.wrap(model, "plugin-defense", weight=0.3)
 (link,) = model.defenses
 assert (link.name, link.weight) == ("plugin-defense", 0.3)

@@ -10,12 +10,13 @@ import kerasrobust
 from kerasrobust import attacks, defenses
 from kerasrobust.attacks import ATTACKS, Attack, ProjectedGradientDescent
 from kerasrobust.defenses import DEFENSES, TrainingDefense
+from kerasrobust.metrics.registry import METRICS
 
 
 @pytest.fixture(autouse=True)
 def names_of_others(monkeypatch):
     """What a test registers is forgotten after it."""
-    for registry in (ATTACKS, DEFENSES):
+    for registry in (ATTACKS, DEFENSES, METRICS):
         monkeypatch.setattr(registry, "_registered", {})
 
 
@@ -46,6 +47,11 @@ def test_rows_say_what_the_classes_say(registry):
         assert getattr(package, found.__name__) is found and found.__name__ in dir(package)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         attacks.Nothing  # noqa: B018
+
+
+def test_rows_of_metrics_say_what_the_classes_say():
+    for key in METRICS.builtin:
+        assert METRICS.find(key).key == key
 
 
 def test_what_importing_imports():
@@ -85,7 +91,7 @@ def test_names_that_are_refused():
         (made("a:b"), ValueError, "do without blanks.*Received: Made.name='a:b'"),
         (made(""), TypeError, "must have its name.*Received: Made.name=''"),
         (made(None), TypeError, "must have its name.*Received: Made.name=None"),
-        (int, TypeError, "derived from one of Attack, TrainingDefense, LayerDefense"),
+        (int, TypeError, "derived from one of Attack, LayerDefense, Metric, TrainingDefense"),
         (attacks.get("pgd"), TypeError, "Expected a class.*Received: ProjectedGradientDescent"),
     ):
         with pytest.raises(error, match=message):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 with warnings.catch_warnings():
     # Some of ART's modules miss PyTorch aloud, which nothing here needs.
@@ -46,55 +46,12 @@ from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
 from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
 from kerasrobust.attacks.zoo import ZooAttack
 from kerasrobust.engine import drivers
+from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.result import AttackResult
+from kerasrobust.engine.source import Source
 
 SIZES = ("eps", "eps_step")
-
-
-class ArtJob(drivers.Job):
-    """A run of an attack of ART: judged and counted as all others are."""
-
-    attack: ArtAttack
-    original: Any  # ART's attack, once it has run
-
-    def _drive(self, rows: np.ndarray, seed: tf.Tensor, pool: Any, bar: tqdm.tqdm) -> None:
-        estimator = self.attack.estimator(self.classifier, self.leaves["x"].shape[1:])
-        bar.update(self.attack.max_steps() * int(self.leaves["done"][rows].sum()))
-        rows = rows[~self.leaves["done"][rows]]
-        # ART goes from sample to sample in decision attacks, and takes one size for all elsewhere.
-        singly = self.attack.access == "labels" or any(
-            np.ndim(getattr(self.attack, key, 0.0)) for key in SIZES
-        )
-        with numpy_seed(np.asarray(seed)):
-            for part in np.split(rows, len(rows)) if singly and len(rows) else [rows]:
-                if len(part):
-                    self._attack(estimator, part)
-                    bar.update(self.attack.max_steps() * len(part))
-
-    def _attack(self, estimator: ScoresEstimator, rows: np.ndarray) -> None:
-        x, y = self.leaves["x"][rows], self.leaves["y"][rows]
-        sizes = {k: float(self.leaves[k][rows[0]]) for k in SIZES if k in self.leaves}
-        self.original = self.attack.make(estimator, **sizes)
-        labels = self.attack.labels(y.astype(np.int64), estimator.nb_classes)
-        mask = {"mask": self.leaves["mask"][rows]} if "mask" in self.leaves else {}
-        estimator.queries = estimator.gradients = 0
-        estimator.executed_queries = estimator.executed_gradients = 0
-        estimator.limit = self.attack.limit()
-        try:
-            x_adv = self.original.generate(x, labels, **mask)
-        except OutOfQueries:
-            x_adv = x
-        finally:
-            for key in ("queries", "gradients"):
-                share, rest = divmod(getattr(estimator, key), len(rows))
-                getattr(self, key)[rows] += share + (np.arange(len(rows)) < rest)
-                self.executed[f"executed_{key}"] += getattr(estimator, f"executed_{key}")
-        self.x_adv[rows] = self.best[rows] = np.asarray(x_adv, np.float32)
-        if self.attack.access == "labels":
-            moved = np.any(self.x_adv[rows] != x, axis=tuple(range(1, x.ndim)))
-            self.found[rows] = moved
-            self.gave_up[rows] = ~moved
 
 
 class ArtAttack(base.Attack):
@@ -120,16 +77,81 @@ class ArtAttack(base.Attack):
     takes_mask: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
     in_graph = False
-    job = ArtJob
 
-    def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
+    def run(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+    ) -> AttackResult:
         """See `Attack.run`."""
         if mask is not None and not self.takes_mask:
             raise ValueError(
                 f"ART's {self.original.__name__} takes no mask. Received: mask of shape "
                 f"{np.shape(mask)}"
             )
+        if start is not None:
+            raise ValueError(
+                f"ART's {self.original.__name__} chooses its own start here. Received: start=..."
+            )
         return super().run(x, y, mask=mask)
+
+    def prologue(self, source: Source) -> Prologue:
+        """Nothing: ART finds its own starting points."""
+        return {}
+
+    def craft(
+        self, batch: Batch, prologue: Prologue, progress: Callable[[int], None]
+    ) -> drivers.Crafted:
+        """Has ART attack the samples, one by one where ART goes from sample to sample."""
+        x, done = batch.given["x"], batch.given["done"]
+        crafted = drivers.Crafted.untouched(x)
+        model = self.estimator(self.bound, x.shape[1:])
+        progress(self.max_steps() * int(done.sum()))
+        rows = np.flatnonzero(~done)
+        # ART takes one size for all, too.
+        singly = self.access == "labels" or any(np.ndim(getattr(self, key, 0.0)) for key in SIZES)
+        with numpy_seed([self.seed, batch.index]):
+            for part in np.split(rows, len(rows)) if singly and len(rows) else [rows]:
+                if len(part):
+                    self._attack(model, batch.given, part, crafted)
+                    progress(self.max_steps() * len(part))
+        return crafted
+
+    def _attack(
+        self,
+        model: ScoresEstimator,
+        given: dict[str, np.ndarray],
+        rows: np.ndarray,
+        crafted: drivers.Crafted,
+    ) -> Any:
+        """Runs ART's attack, which is returned, on some samples."""
+        x, y = given["x"][rows], given["y"][rows]
+        sizes = {key: float(given[key][rows[0]]) for key in SIZES if key in given}
+        original = self.make(model, **sizes)
+        labels = self.labels(y.astype(np.int64), model.nb_classes)
+        mask = {"mask": given["mask"][rows]} if "mask" in given else {}
+        model.queries = model.gradients = 0
+        model.executed_queries = model.executed_gradients = 0
+        model.limit = self.limit()
+        try:
+            x_adv = original.generate(x, labels, **mask)
+        except OutOfQueries:
+            x_adv = x
+        finally:
+            for key in ("queries", "gradients"):
+                share, rest = divmod(getattr(model, key), len(rows))
+                getattr(crafted, key)[rows] += share + (np.arange(len(rows)) < rest)
+            crafted.executed_queries += model.executed_queries
+            crafted.executed_gradients += model.executed_gradients
+        crafted.x_adv[rows] = crafted.best[rows] = np.asarray(x_adv, np.float32)
+        if self.access == "labels":
+            moved = np.any(crafted.x_adv[rows] != x, axis=tuple(range(1, x.ndim)))
+            crafted.found[rows] = moved
+            crafted.gave_up[rows] = ~moved
+        return original
 
     def perturb(self, x: tf.Tensor, y: tf.Tensor, **options: Any) -> tf.Tensor:
         """Not offered: ART runs on the host."""
@@ -171,12 +193,12 @@ class ArtAttack(base.Attack):
         raise ValueError(f"ART's {self.original.__name__} {reason}. Received: {received}")
 
     def _check_unit_box(self) -> None:
-        bounds = self._bound().clip_values
+        bounds = self.bound.clip_values
         if bounds != (0.0, 1.0):
             self._refuse("attacks only models with inputs in 0..1", f"clip_values={bounds}")
 
     def _check_images(self, square: bool = False) -> None:
-        shape = self._bound().input_shape
+        shape = self.bound.input_shape
         if shape is None or None in shape:
             return  # the callable's first samples will tell
         if len(shape) != 3 or (square and shape[0] != shape[1]):
@@ -349,23 +371,9 @@ class ArtDeepFool(ArtAttack, DeepFool):
 
     def check(self) -> None:
         super().check()
-        low, high = self._bound().clip_values
+        low, high = self.bound.clip_values
         if high - low != 1:
             self._refuse("overshoots unless the box has width 1", f"clip_values={(low, high)}")
-
-
-class ArtUniversalJob(ArtJob):
-    """A run that gives ART all samples at once, whatever the batch size."""
-
-    attack: ArtUniversalPerturbation
-
-    def _drive(self, rows: np.ndarray, seed: tf.Tensor, pool: Any, bar: tqdm.tqdm) -> None:
-        if rows[0] > 0:
-            return
-        super()._drive(np.arange(self.n), seed, pool, bar)
-        self.attack.noise = np.asarray(self.original.noise, np.float32)[0]
-        self.attack.fooling_rate = float(self.original.fooling_rate)
-        self.attack.converged = bool(self.attack.fooling_rate >= 1 - self.attack.delta)
 
 
 class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
@@ -377,7 +385,6 @@ class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
 
     name = "art:uap"
     original = evasion.UniversalPerturbation
-    job = ArtUniversalJob  # type: ignore[assignment]
     inners: ClassVar[dict[str, str]] = {
         "cwl2": "carlini",
         "cwlinf": "carlini_inf",
@@ -393,9 +400,39 @@ class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
             )
         self._inner()
 
+    def prologue(self, source: Source) -> Prologue:
+        """Has ART look for the perturbation, on all samples at once."""
+        x, y = source.whole()
+        classifier = self.bound
+        if y is None:
+            y = classifier.judge(x, self.batch_size)[0]
+        crafted = drivers.Crafted.untouched(x)
+        model = self.estimator(classifier, x.shape[1:])
+        with numpy_seed([self.seed, 0]):
+            original = self._attack(
+                model,
+                {"x": x, "y": y, "eps": np.full(len(x), self.eps)},
+                np.arange(len(x)),
+                crafted,
+            )
+        return {
+            "noise": np.asarray(original.noise, np.float32)[0],
+            "fooling_rate": np.array(float(original.fooling_rate)),
+            "passes": np.array(
+                [
+                    crafted.queries.sum(),
+                    crafted.gradients.sum(),
+                    crafted.executed_queries,
+                    crafted.executed_gradients,
+                ]
+            ),
+        }
+
+    craft = UniversalPerturbation.craft
+
     def _inner(self) -> ArtAttack:
         description = {"name": "art:" + self.inner.name, "config": self.inner.get_config()}
-        bound = registry.get(description).bind(self._bound())
+        bound = registry.get(description).bind(self.bound)
         assert isinstance(bound, ArtAttack)
         return bound
 
@@ -499,7 +536,7 @@ class ArtSignOPTAttack(ArtAttack, SignOPTAttack):
     def check(self) -> None:
         super().check()
         self._check_unit_box()
-        if self._bound().known_classes == 2:
+        if self.bound.known_classes == 2:
             self._refuse("needs more than two classes", "a model with 2")
 
     def limit(self) -> int | None:
@@ -521,7 +558,7 @@ class ArtSquareAttack(ArtAttack, SquareAttack):
     def check(self) -> None:
         super().check()
         self._check_images(square=True)
-        shape = self._bound().input_shape
+        shape = self.bound.input_shape
         if shape is None or shape[0] is None:
             return
         side = int(self._sides(shape[0], shape[0]).max())
@@ -553,7 +590,7 @@ class ArtSimBA(ArtAttack, SimBA):
     def check(self) -> None:
         super().check()
         self._check_images(square=True)
-        shape = self._bound().input_shape
+        shape = self.bound.input_shape
         if shape is not None and shape[0] is not None and (shape[0] - self.freq_dim) % self.stride:
             self._refuse(
                 "needs a whole number of strides from `freq_dim` to the side of the image",

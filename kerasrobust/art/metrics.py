@@ -163,5 +163,5 @@ def _prepare(model: Any, x: Any) -> tuple[Any, np.ndarray]:
         raise TypeError(
             f"This metric needs gradients: give a keras.Model. Received: model={shared.model!r}"
         )
-    samples = checks.check_samples(checks.unpack(x, None)[0], shared)
+    samples = shared.check(checks.unpack(x, None)[0])
     return estimator(shared, samples.shape[1:]), samples

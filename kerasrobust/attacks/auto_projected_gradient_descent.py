@@ -69,6 +69,25 @@ class AutoProjectedGradientDescent(base.Attack):
     source = "AREB"
     random = True
     traced = ("rho",)
+    state_leaves = (
+        "own",
+        "goals",
+        "goal",
+        "iterate",
+        "previous",
+        "top",
+        "top_gradient",
+        "top_loss",
+        "last_loss",
+        "eta",
+        "rises",
+        "halved",
+        "checked_loss",
+        "share",
+        "moved",
+        "count",
+        "best_loss",
+    )
 
     def __init__(
         self,
@@ -108,7 +127,7 @@ class AutoProjectedGradientDescent(base.Attack):
             )
 
     def check(self) -> None:
-        classes = self._bound().known_classes
+        classes = self.bound.known_classes
         if classes is None:
             return
         needed = {LOSSES[0]: 2, LOSSES[1]: 4 if self._aims() else 3}[self.loss_type]
@@ -207,8 +226,8 @@ class AutoProjectedGradientDescent(base.Attack):
             state = tf.cond(opens, lambda: self._open_stage(state, point, eps), lambda: state)
         logits, loss, gradient, state = self._gradient(model, state)
 
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        counts = self.is_adversarial(labels, state["y"]) & tf.equal(radius, 1.0)
+        fooled = self.fools(model, state, state["iterate"], logits)
+        counts = fooled & tf.equal(radius, 1.0)
         better = counts & (loss > state["best_loss"])
         rises = state["rises"] + tf.cast((loss > state["last_loss"]) & (k > 0), tf.float32)
         higher = loss > state["top_loss"]
@@ -365,6 +384,6 @@ class AutoProjectedGradientDescent(base.Attack):
             return ended | state["found"]
         return ended | (state["found"] & tf.equal(state["count"] % len(self._schedule()[0]), 0))
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         found = norms.expand(state["found"], state["x"])
         return tf.where(found, state["best"], state["top"])

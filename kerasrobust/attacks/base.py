@@ -1,16 +1,9 @@
-"""The contract of an attack, and the three drivers that run it.
+"""The contract of an attack.
 
 An attack is a state machine over a dictionary of tensors whose every leaf has a leading sample
-axis. Four methods are the paper: `init`, `step`, `done` and `finish`. Everything else is here,
-once: labels, bounds, batches, masks, seeds, packing, counting, judging.
-
-Three drivers run the same four methods:
-
-* in graph (`perturb`): one masked `while_loop`, for `train_step`, `tf.distribute` and XLA;
-* on the host (`run`, `generate`): some steps per compiled call; samples whose algorithm has ended
-  leave, and the rest are packed into one of a few bucket sizes;
-* eager (`run` on a Python callable): the samples still at work and nothing else are sent, so that
-  the query count is exact, and the best points so far survive a failure of the callable.
+axis. Four methods are the paper: `init`, `step`, `done` and `finish`. Everything else is written
+once: labels, bounds, masks and seeds here, the drivers, batches and judging in
+`kerasrobust.engine`.
 """
 
 from __future__ import annotations
@@ -23,24 +16,30 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
-from kerasrobust import norms
 from kerasrobust.checks import (
     check_bool,
     check_int,
     check_labels,
     check_mask,
     check_per_sample,
-    check_samples,
     check_unit,
     unpack,
 )
 from kerasrobust.engine import drivers
-from kerasrobust.engine.classifier import BlackBox, Classifier, use_jit
-from kerasrobust.engine.result import AttackResult
+from kerasrobust.engine.batches import Batch, Prologue, run_batch
+from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, View, use_jit
+from kerasrobust.engine.criterion import Criterion
+from kerasrobust.engine.result import AttackInterrupted, AttackResult
+from kerasrobust.engine.source import Source
+from kerasrobust.engine.state import Params, State
+from kerasrobust.specs import jsonable
 
-State = dict[str, tf.Tensor]
-Params = dict[str, tf.Tensor]
+__all__ = ["Attack", "Common", "Params", "State"]
+
+# Data points that a decision attack looks for a starting point among.
+POOL_SIZE = 128
 
 
 class Common(TypedDict, total=False):
@@ -53,12 +52,21 @@ class Common(TypedDict, total=False):
     jit_compile: bool | str
 
 
-class Attack:
+class _Sealing(type):
+    """Marks an attack as complete when its constructor is through; see `Attack.__setattr__`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        attack = super().__call__(*args, **kwargs)
+        attack.__dict__["sealed"] = True
+        return attack
+
+
+class Attack(metaclass=_Sealing):
     """Base class of all attacks.
 
     Subclasses define the class attributes below, `__init__` with keyword hyperparameters that are
     stored under their own names and `**common` for the rest, and `init`, `step`, `done`, `finish`,
-    `max_steps`.
+    `max_steps`. Hyperparameters may be assigned later; they are checked as the constructor does.
 
     Class attributes:
         name: Registry name.
@@ -66,15 +74,17 @@ class Attack:
             point).
         access: What it needs of the model: ``"gradient"``, ``"scores"`` or ``"labels"``.
         traced: Hyperparameters that enter the graph as tensors: changing them retraces nothing.
+        state_leaves: The leaves that it adds to the state, beside those that drivers know
+            (`kerasrobust.engine.state.RESERVED`); they add to those of its base classes.
         chunk: Steps per compiled call of the host driver.
         needs_starts: Whether it needs adversarial starting points from the data.
         common: The arguments that it shares with others.
-        job: What `run` runs: batches, drivers and judging.
         norms: The norms it knows.
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
         always_aims: Whether it aims at a class of its own choice where it is given none.
+        takes_start: Whether it can be told where to begin (`start`).
         in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
 
@@ -92,20 +102,19 @@ class Attack:
     kind: str
     access: ClassVar[str] = "gradient"
     traced: ClassVar[tuple[str, ...]] = ()
+    state_leaves: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 32
     needs_starts: ClassVar[bool] = False
     common: ClassVar[Any] = Common
-    job: ClassVar[type[drivers.Job]] = drivers.Job
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
     strategy: ClassVar[str] = ""
     source: ClassVar[str] = ""
     can_target: ClassVar[bool] = True
     always_aims: ClassVar[bool] = False
+    takes_start: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False
 
-    # Told of all that a callable was asked: sample, point and whether it fooled the model.
-    witness: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
     norm: float
     targeted: bool
 
@@ -138,7 +147,14 @@ class Attack:
     # ---- the paper: what a subclass defines -------------------------------------------------
 
     def init(self, model: Any, state: State, params: Params, seed: tf.Tensor) -> State:
-        """Adds the attack's own leaves to the leaves `x`, `y`, `mask` (if any), `eps` (budget)."""
+        """Adds the attack's own leaves to the leaves `x`, `y`, `mask` (if any), `eps` (budget).
+
+        Args:
+            model: What the attack sees of the model: a `View`, or a `BlackBox` without gradient.
+            state: The leaves that are given.
+            params: The `traced` hyperparameters as tensors.
+            seed: int32 `[2]`, unique to seed, batch and step.
+        """
         raise NotImplementedError
 
     def step(
@@ -151,7 +167,7 @@ class Attack:
         """bool `[batch]`: samples whose algorithm has ended."""
         raise NotImplementedError
 
-    def finish(self, state: State, params: Params) -> tf.Tensor:
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor:
         """The point found for each sample, shape of `x`."""
         raise NotImplementedError
 
@@ -164,12 +180,27 @@ class Attack:
 
     # ---- helpers for subclasses -------------------------------------------------------------
 
-    def is_adversarial(self, labels: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """bool: the labels are the target (targeted) or not the class to leave."""
-        return tf.equal(labels, y) if self.targeted else tf.not_equal(labels, y)
+    @property
+    def criterion(self) -> Criterion:
+        """When a point counts."""
+        return Criterion(self.targeted)
+
+    def fools(
+        self, model: BlackBox, state: State, x: tf.Tensor, logits: tf.Tensor, confidence: Any = None
+    ) -> tf.Tensor:
+        """bool `[batch]`: whether points count, by their logits and the model's detector if any.
+
+        Args:
+            model: What `step` was given.
+            state: The state, for the labels.
+            x: The points `[batch, ...]`.
+            logits: Their logits `[batch, classes]`.
+            confidence: Margin that they are to have.
+        """
+        return self.criterion.reached(logits, state["y"], confidence, model.accepts(x))
 
     def differentiate(
-        self, model: Classifier, state: State, x: tf.Tensor, loss: Any
+        self, model: View, state: State, x: tf.Tensor, loss: Any
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, State]:
         """`Classifier.gradient` at `x`, masked, with non-finite entries zeroed, and counted.
 
@@ -180,19 +211,10 @@ class Attack:
         gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
         if "mask" in state:
             gradient = gradient * state["mask"]
-        return (
-            logits,
-            value,
-            gradient,
-            {
-                **state,
-                "gradients": state["gradients"] + 1,
-                "executed_gradients": state["executed_gradients"] + 1,
-            },
-        )
+        return logits, value, gradient, self._paid(state, model.draws)
 
     def differentiate_classes(
-        self, model: Classifier, state: State, x: tf.Tensor, weigh: Any
+        self, model: View, state: State, x: tf.Tensor, weigh: Any
     ) -> tuple[tf.Tensor, tf.Tensor, State]:
         """`Classifier.jacobian` at `x`, masked, with non-finite entries zeroed, and counted.
 
@@ -205,16 +227,15 @@ class Attack:
         gradients = tf.where(tf.math.is_finite(gradients), gradients, tf.zeros_like(gradients))
         if "mask" in state:
             gradients = gradients * state["mask"][:, None]
-        k = gradients.shape[1]
-        return (
-            logits,
-            gradients,
-            {
-                **state,
-                "gradients": state["gradients"] + k,
-                "executed_gradients": state["executed_gradients"] + k,
-            },
-        )
+        return logits, gradients, self._paid(state, gradients.shape[1] * model.draws)
+
+    @staticmethod
+    def _paid(state: State, gradients: int) -> State:
+        return {
+            **state,
+            "gradients": state["gradients"] + gradients,
+            "executed_gradients": state["executed_gradients"] + gradients,
+        }
 
     def score(self, model: Any, state: State, x: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Logits at `x`, counted as one query per sample."""
@@ -235,6 +256,17 @@ class Attack:
 
     # ---- configuration ----------------------------------------------------------------------
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A hyperparameter that is assigned is checked, and all that follows from it made anew."""
+        if "sealed" not in self.__dict__ or name not in self._arguments():
+            super().__setattr__(name, value)
+            return
+        arguments = {key: getattr(self, key) for key in self._arguments()}
+        changed = type(self)(None, **{**arguments, name: value})
+        if self.classifier is not None:
+            changed._attach(self.classifier)
+        self.__dict__.update(changed.__dict__)
+
     def _attach(self, model: Any) -> None:
         classifier = Classifier.of(model)
         if self.access == "gradient" and not classifier.has_gradient:
@@ -254,11 +286,13 @@ class Attack:
 
     def get_config(self) -> dict[str, Any]:
         """All constructor arguments but the model, in types that JSON knows (inf as ``"inf"``)."""
-        own = inspect.signature(type(self).__init__).parameters
+        return {name: jsonable(getattr(self, name)) for name in self._arguments()}
+
+    @classmethod
+    def _arguments(cls) -> list[str]:
+        own = inspect.signature(cls.__init__).parameters
         names = [name for name in own if name not in ("self", "model", "common")]
-        return {
-            name: _plain(getattr(self, name)) for name in [*names, *self.common.__annotations__]
-        }
+        return [*names, *cls.common.__annotations__]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Attack:
@@ -275,16 +309,24 @@ class Attack:
         if eps is not None and self.norm == math.inf:
             check_unit("eps", eps, clip_values)
 
-    def _static_key(self) -> tuple[Any, ...]:
+    def own_leaves(self) -> tuple[str, ...]:
+        """The `state_leaves` of the class and of all that it derives from."""
+        every = (vars(base).get("state_leaves", ()) for base in type(self).__mro__)
+        return tuple(dict.fromkeys(name for names in every for name in names))
+
+    def static_key(self) -> tuple[Any, ...]:
+        """What changes the graph, and so is part of the key under which it is compiled."""
         dynamic = {*self.traced, "eps", "eps_step", "max_queries", *Common.__annotations__}
         dynamic.remove("targeted")
         fixed = {key: value for key, value in self.get_config().items() if key not in dynamic}
-        return (type(self), self._jit(), repr(fixed))
+        return (type(self), self.compiles(), repr(fixed))
 
-    def _jit(self) -> bool:
+    def compiles(self) -> bool:
+        """Whether XLA compiles its graphs."""
         return use_jit(self.jit_compile)
 
-    def _params(self) -> Params:
+    def params(self) -> Params:
+        """The `traced` hyperparameters as tensors."""
         params = {}
         for name in self.traced:
             value = getattr(self, name)
@@ -292,128 +334,21 @@ class Attack:
             params[name] = tf.constant(value, dtype)
         return params
 
-    def _bound(self) -> Classifier:
+    @property
+    def bound(self) -> Classifier:
+        """The classifier that it attacks.
+
+        Raises:
+            ValueError: If there is none yet.
+        """
         if self.classifier is None:
             raise ValueError(
                 f"{type(self).__name__} has no model yet: give one to the constructor or call "
-                "`bind(model)`."
+                "`bind(model)`. Received: model=None"
             )
         return self.classifier
 
-    def _view(self) -> Classifier | BlackBox:
-        classifier = self._bound()
-        return classifier if self.access == "gradient" else classifier.black_box()
-
-    # ---- pieces shared by the drivers -------------------------------------------------------
-
-    def _start(self, leaves: State, pool: tuple[tf.Tensor, ...]) -> State:
-        rows = tf.shape(leaves["x"])[0]
-        zeros = tf.zeros([rows], tf.int32)
-        state = {
-            **leaves,
-            "queries": zeros,
-            "gradients": zeros,
-            "executed_queries": zeros,
-            "executed_gradients": zeros,
-        }
-        if self.needs_starts:
-            state["start"], state["has_start"] = self._nearest_start(state, *pool)
-        return state
-
-    def _nearest_start(
-        self, state: State, pool: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """For each sample the nearest point of the pool whose label is adversarial for it."""
-        flat, points = norms.flatten(state["x"]), norms.flatten(pool)
-        distance = tf.reduce_sum(points**2, axis=1)[None] - 2 * tf.matmul(
-            flat, points, transpose_b=True
-        )
-        fits = self.is_adversarial(labels[None], state["y"][:, None])
-        distance = tf.where(fits, distance, tf.fill(tf.shape(distance), math.inf))
-        start = tf.gather(pool, tf.argmin(distance, axis=1))
-        if "mask" in state:
-            start = tf.where(state["mask"] > 0, start, state["x"])
-        return start, tf.reduce_any(fits, axis=1)
-
-    def _initialise(
-        self,
-        leaves: State,
-        params: Params,
-        seed: tf.Tensor,
-        pool: tuple[tf.Tensor, ...],
-    ) -> State:
-        # The starting state has a stream of its own, apart from those of the steps.
-        seed = tf.random.fold_in(seed, 2**30)
-        state = self.init(self._view(), self._start(leaves, pool), params, seed)
-        state["done"] = state["done"] | self._ended(state, params)
-        return state
-
-    def _one_step(self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor) -> State:
-        """A step, with the rows that were done before left as they were."""
-        new = self.step(self._view(), state, params, tf.random.fold_in(seed, t), t)
-        changed = [k for k in state if new[k] is not state[k] and k not in drivers.EXECUTED]
-
-        def put_back() -> State:
-            return {
-                key: tf.where(norms.expand(state["done"], new[key]), state[key], new[key])
-                for key in changed
-            }
-
-        kept = tf.cond(
-            tf.reduce_any(state["done"]),
-            put_back,
-            lambda: {k: tf.identity(new[k]) for k in changed},
-        )
-        merged = {**{key: new[key] for key in state}, **kept}
-        merged["done"] = state["done"] | self._ended(merged, params)
-        return merged
-
-    def _ended(self, state: State, params: Params) -> tf.Tensor:
-        ended = self.done(state, params)
-        return ended | (state["queries"] >= state["limit"]) if "limit" in state else ended
-
-    def _advance(
-        self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor, stop: tf.Tensor
-    ) -> State:
-        """Steps `t` to `stop`, or fewer when every sample is done."""
-        keys = sorted(state)
-
-        def body(t: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            new = self._one_step(dict(zip(keys, leaves, strict=True)), params, seed, t)
-            return (
-                t + 1,
-                *(
-                    tf.ensure_shape(new[key], leaf.shape)
-                    for key, leaf in zip(keys, leaves, strict=True)
-                ),
-            )
-
-        def alive(t: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
-            return (t < stop) & ~tf.reduce_all(leaves[keys.index("done")])
-
-        # Parallel iterations keep every iterate alive at once and cost a third of the speed.
-        _, *leaves = tf.while_loop(
-            alive, body, (t, *(state[key] for key in keys)), parallel_iterations=1
-        )
-        return dict(zip(keys, leaves, strict=True))
-
-    def _finish(self, state: State, params: Params) -> State:
-        """What leaves the state machine, inside the box and outside the mask untouched."""
-        outcome = {key: state[key] for key in ("queries", "gradients", *drivers.EXECUTED)}
-        points = {"x_adv": self.finish(state, params)}
-        if "best" in state:
-            points["best"] = state["best"]
-        for key, point in points.items():
-            point = self.clip(self._bound(), point)
-            if "mask" in state:
-                point = tf.where(state["mask"] > 0, point, state["x"])
-            outcome[key] = tf.where(tf.math.is_finite(point), point, state["x"])
-        for key in ("found", "gave_up"):
-            if key in state:
-                outcome[key] = state[key]
-        return outcome
-
-    # ---- driver 1: in graph -----------------------------------------------------------------
+    # ---- in a graph -------------------------------------------------------------------------
 
     def perturb(
         self,
@@ -422,6 +357,7 @@ class Attack:
         *,
         seed: tf.Tensor,
         scale: float | tf.Tensor | None = None,
+        start: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The attack as part of a graph: the strongest point found for each sample.
 
@@ -434,11 +370,13 @@ class Attack:
             seed: int32 `[2]`.
             scale: Factor of `eps` and `eps_step`, for a budget that changes while a model trains:
                 a scalar, or one per sample `[batch]`.
+            start: Where to begin, shape of `x`, for an attack that can be given a place.
 
         Returns:
             float32 tensor of the shape of `x`.
         """
-        self._bound()
+        classifier = self.bound
+        self._check_start(start)
         x = tf.stop_gradient(tf.cast(x, tf.float32))
         one_hot = y.shape.rank == 2 and y.shape[-1] != 1
         y = tf.argmax(y, axis=-1) if one_hot else tf.reshape(y, [-1])
@@ -459,16 +397,139 @@ class Attack:
         limit = self._query_limit()
         if limit is not None:
             leaves["limit"] = tf.fill([rows], limit)
-        params = self._params()
-        pool = (x, self._view().decide(x)) if self.needs_starts else ()
-        state = self._initialise(leaves, params, seed, pool)
-        steps = tf.constant(self.max_steps())
-        state = self._advance(state, params, seed, tf.constant(0), steps)
-        return tf.stop_gradient(self._finish(state, params)["x_adv"])
+        if start is not None:
+            leaves["start"] = tf.stop_gradient(tf.cast(start, tf.float32))
+        return drivers.in_graph(self, classifier, leaves, seed)
 
     # ---- the public call --------------------------------------------------------------------
 
-    def leaves(self, n: int) -> dict[str, np.ndarray]:
+    def generate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Adversarial samples for `x`.
+
+        Where it fails a minimal-norm attack returns the clean sample, a budget attack its strongest
+        point.
+
+        Args:
+            x: Samples `[n, ...]`: array, tensor, or a batched `tf.data.Dataset` of `x` or
+                `(x, y)`.
+            y: Labels or targets, integers `[n]` or one-hot `[n, classes]`. Without them an
+                untargeted attack leaves the class that the model predicts.
+            mask: Where the samples may change (non-zero), shape of `x` or of one sample.
+            start: Where to begin, shape of `x`, for an attack that can be given a place.
+
+        Returns:
+            float32 array of the shape of `x`.
+
+        Raises:
+            TypeError, ValueError: If an input does not fit the model; before any work is done.
+            AttackInterrupted: If a callable model fails; it carries the best points so far.
+        """
+        found = self.run(x, y, mask=mask, start=start, **kwargs).x_adv
+        assert found is not None  # `run` keeps the samples
+        return found
+
+    def run(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        mask: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+    ) -> AttackResult:
+        """Like `generate`, with all that is to be known about the outcome."""
+        classifier = self.bound
+        x, y = unpack(x, y)
+        x = classifier.check(x)
+        n = len(x)
+        if y is None and self.targeted:
+            raise ValueError("A targeted attack needs the target classes `y`. Received: y=None")
+        labels = None if y is None else check_labels(y, n, classifier.known_classes)
+        given = {"x": x}
+        if mask is not None:
+            given["mask"] = check_mask(mask, x)
+        self._check_start(start)
+        if start is not None:
+            start = classifier.check(np.asarray(start))
+            if start.shape != x.shape:
+                raise ValueError(
+                    f"`start` must have the shape of `x`, {x.shape}. "
+                    f"Received: start of shape {start.shape}"
+                )
+            given["start"] = start
+        sent = classifier.queries
+        parts: list[AttackResult] = []
+        with tqdm.tqdm(
+            total=self.max_steps() * n, desc=self.name, unit="step", disable=not self.verbose
+        ) as bar:
+            try:
+                prologue = self.prologue(Source(x, labels, classifier, given.get("mask")))
+                for index, first in enumerate(range(0, n, self.batch_size)):
+                    rows = np.arange(first, min(first + self.batch_size, n))
+                    own = {key: value[rows] for key, value in given.items()}
+                    wanted = None if labels is None else labels[rows]
+                    batch = self.batch(index, rows, n, own, wanted)
+                    parts.append(run_batch(self, batch, prologue, bar.update))
+            except (ModelFailure, AttackInterrupted) as error:
+                raise self._interrupted(error, parts, x, classifier.queries - sent) from error
+        return AttackResult.concatenate(parts)
+
+    def batch(
+        self,
+        index: int,
+        rows: np.ndarray,
+        total: int,
+        given: dict[str, np.ndarray],
+        y: np.ndarray | None,
+    ) -> Batch:
+        """A batch of a run on `total` samples.
+
+        Args:
+            index: Number of the batch.
+            rows: Places of its samples among all.
+            total: Number of samples of the run.
+            given: Their `x`, and `mask` and `start` if there are any.
+            y: Their labels or targets; None for the model's own labels.
+        """
+        leaves = {key: value[rows] for key, value in self._per_sample(total).items()}
+        whole = min(self.batch_size, total)
+        return Batch(index, rows, total, {**given, **leaves}, y, whole)
+
+    def other_models(self) -> list[Classifier]:
+        """The models beside the bound one that its result depends on."""
+        return []
+
+    def prologue(self, source: Source) -> Prologue:
+        """What all samples share, computed once: by default a pool of starting points if needed."""
+        if not self.needs_starts:
+            return {}
+        # Always as many, so that the number of samples retraces nothing.
+        points = source.take(np.linspace(0, len(source) - 1, POOL_SIZE).astype(int))
+        labels, _, accepted = self.bound.judge(points, POOL_SIZE, (self.seed, -1))
+        return {"pool": points, "labels": np.where(accepted, labels, -1)}
+
+    def craft(
+        self, batch: Batch, prologue: Prologue, progress: Callable[[int], None]
+    ) -> drivers.Crafted:
+        """Attacks a batch; nothing is judged yet.
+
+        Args:
+            batch: Samples with `y` and `done`.
+            prologue: What `prologue` returned.
+            progress: Told of steps that are behind, summed over samples.
+        """
+        pool = (prologue["pool"], prologue["labels"]) if self.needs_starts else ()
+        seed = (self.seed, batch.index)
+        return drivers.drive(self, self.bound, batch.given, seed, pool, batch.whole, progress)
+
+    def _per_sample(self, n: int) -> dict[str, np.ndarray]:
         """The hyperparameters that may differ from sample to sample, `[n]` each."""
         leaves = {
             key: check_per_sample(key, getattr(self, key), n)
@@ -480,43 +541,28 @@ class Attack:
             leaves["limit"] = np.full(n, limit, np.int32)
         return leaves
 
-    def generate(
-        self, x: Any, y: Any = None, *, mask: np.ndarray | None = None, **kwargs: Any
-    ) -> np.ndarray:
-        """Adversarial samples for `x`; a sample on which the attack fails is returned clean.
+    def _check_start(self, start: Any) -> None:
+        if start is not None and not (self.takes_start or self.needs_starts):
+            raise ValueError(
+                f"{type(self).__name__} always begins at the sample. Received: start=..."
+            )
 
-        Args:
-            x: Samples `[n, ...]`: array, tensor, or a batched `tf.data.Dataset` of `x` or
-                `(x, y)`.
-            y: Labels or targets, integers `[n]` or one-hot `[n, classes]`. Without them an
-                untargeted attack leaves the class that the model predicts.
-            mask: Where the samples may change (non-zero), shape of `x` or of one sample.
-
-        Returns:
-            float32 array of the shape of `x`.
-
-        Raises:
-            TypeError, ValueError: If an input does not fit the model; before any work is done.
-            AttackInterrupted: If a callable model fails; it carries the best points so far.
-        """
-        return self.run(x, y, mask=mask, **kwargs).x_adv
-
-    def run(self, x: Any, y: Any = None, *, mask: np.ndarray | None = None) -> AttackResult:
-        """Like `generate`, with all that is to be known about the outcome."""
-        classifier = self._bound()
-        x, y = unpack(x, y)
-        x = check_samples(x, classifier)
-        n = len(x)
-        if y is None and self.targeted:
-            raise ValueError("A targeted attack needs the target classes `y`. Received: y=None")
-        labels_given = None if y is None else check_labels(y, n, classifier.known_classes)
-        leaves: dict[str, np.ndarray] = {"x": x, **self.leaves(n)}
-        if mask is not None:
-            leaves["mask"] = check_mask(mask, x)
-        return self.job(self, classifier, leaves).run(labels_given)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return "inf" if isinstance(value, float) and value == math.inf else value
+    @staticmethod
+    def _interrupted(
+        error: Exception, parts: list[AttackResult], x: np.ndarray, queries: int
+    ) -> AttackInterrupted:
+        """What was found before a callable failed."""
+        x_adv, found, first = x.copy(), np.zeros(len(x), bool), 0
+        for part in parts:
+            rows = slice(first, first + len(part.y))
+            x_adv[rows], found[rows], first = part.x_adv, part.success, rows.stop
+        if isinstance(error, drivers.Stopped):
+            rows = slice(first, first + len(error.found))
+            x_adv[rows], found[rows] = error.points, error.found
+        return AttackInterrupted(
+            f"{error} {int(found.sum())} of {len(x)} samples had been fooled by then; "
+            "`x_adv`, `success` and `queries` of this error hold what was found.",
+            x_adv,
+            found,
+            queries,
+        )

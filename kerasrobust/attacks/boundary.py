@@ -72,6 +72,7 @@ class BoundaryAttack(QueryAttack):
     traced = ("delta", "epsilon", "step_adapt", "max_iter", "num_trial", "init_size", "min_epsilon")
     needs_starts = True
     chunk = 4
+    state_leaves = ("delta", "epsilon", "stuck", "steps")
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class BoundaryAttack(QueryAttack):
         small = state["epsilon"] < params["min_epsilon"]
         return state["gave_up"] | state["stuck"] | small | (state["steps"] >= params["max_iter"])
 
-    def finish(self, state: State, params: Params) -> tf.Tensor:
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor:
         return state["best"]
 
     def _trials(
@@ -175,21 +176,20 @@ class BoundaryAttack(QueryAttack):
             The proposals of each sample's last round `[batch, sample_size, ...]`, bool
             `[batch, sample_size]` which of them are adversarial, and the new state.
         """
-        changed = (length, "queries", "executed_queries")
 
-        def trial(i: Any, at_work: Any, points: Any, fits: Any, *leaves: Any) -> tuple[Any, ...]:
-            current = {**state, **dict(zip(changed, leaves, strict=True))}
-            proposals, wanted = propose(i, current)
+        def trial(state: State, i: Any, at_work: Any, points: Any, fits: Any) -> tuple[Any, ...]:
+            proposals, wanted = propose(i, state)
             proposals, wanted = self.clip(model, proposals), wanted & at_work[:, None]
-            adversarial, current = self.ask(model, current, proposals, wanted)
+            adversarial, state = self.ask(model, state, proposals, wanted)
             asked = tf.reduce_sum(tf.cast(wanted, tf.float32), axis=1)
             share = tf.reduce_sum(tf.cast(adversarial, tf.float32), axis=1) / tf.maximum(asked, 1.0)
             shorter = at_work & (share < FEWEST)
             longer = at_work & (share > MOST)
-            value = tf.where(shorter, current[length] * params["step_adapt"], current[length])
+            value = tf.where(shorter, state[length] * params["step_adapt"], state[length])
             # A step of the whole way would end in the sample itself.
             value = tf.where(longer, tf.minimum(value / params["step_adapt"], 1.0), value)
             return (
+                {**state, length: value},
                 i + 1,
                 at_work & ~tf.reduce_any(adversarial, axis=1),
                 tf.cond(
@@ -198,19 +198,17 @@ class BoundaryAttack(QueryAttack):
                     lambda: tf.where(norms.expand(at_work, points), proposals, points),
                 ),
                 tf.where(at_work[:, None], adversarial, fits),
-                value,
-                current["queries"],
-                current["executed_queries"],
             )
 
         none = tf.zeros_like(tf.reduce_sum(points, axis=list(range(2, points.shape.rank))), tf.bool)
-        _, _, points, fits, *leaves = tf.while_loop(
+        state, _, _, points, fits = self.loop(
+            state,
             lambda i, at_work, *_: (i < params["num_trial"]) & tf.reduce_any(at_work),
             trial,
-            (0, at_work, points, none, *(state[key] for key in changed)),
-            parallel_iterations=1,
+            (0, at_work, points, none),
+            changes=(length,),
         )
-        return points, fits, {**state, **dict(zip(changed, leaves, strict=True))}
+        return points, fits, state
 
     def _on_sphere(self, model: Any, state: State, seed: Any) -> tf.Tensor:
         """Steps from the iterate, orthogonal to the way to the sample, back on its sphere."""

@@ -59,6 +59,7 @@ class CarliniL0Method(base.Attack):
     norm = 0.0
     norms = (0.0,)
     traced = ("confidence", "learning_rate", "binary_search_steps", "max_iter", "initial_const")
+    state_leaves = ("w", "mean", "square", "allowed", "constant", "tried", "k", "best_distance")
 
     def __init__(
         self,
@@ -109,8 +110,7 @@ class CarliniL0Method(base.Attack):
             model, state, x_adv, lambda z: sign * losses.margin(z, state["y"])
         )
         delta = x_adv - x
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"]) & (gap <= -params["confidence"])
+        fooled = self.fools(model, state, x_adv, logits, params["confidence"])
         weight = tf.where(gap + params["confidence"] > 0, state["constant"], 0.0)
         objective = norms.expand(weight, x) * gradient + 2 * delta
         moved = tanh_space.adam(
@@ -148,7 +148,7 @@ class CarliniL0Method(base.Attack):
         nothing_left = tf.equal(norms.norm(state["allowed"], 1), 0)
         return (state["tried"] >= params["binary_search_steps"]) | nothing_left
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     @staticmethod

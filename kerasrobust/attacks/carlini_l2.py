@@ -68,6 +68,15 @@ class CarliniL2Method(base.Attack):
         "restart_radius",
         "gradient_radius",
     )
+    state_leaves = (
+        "w",
+        "mean",
+        "square",
+        "origin",
+        "searches",
+        "best_distance",
+        *constant_search.LEAVES,
+    )
 
     def __init__(
         self,
@@ -107,7 +116,7 @@ class CarliniL2Method(base.Attack):
             **state,
             **start,
             **constant_search.init(rows, params["initial_const"]),
-            "start": start["w"],
+            "origin": start["w"],
             "searches": tf.zeros([rows], tf.int32),
             "best": state["x"],
             "best_distance": tf.fill([rows], math.inf),
@@ -121,7 +130,7 @@ class CarliniL2Method(base.Attack):
         logits, penalty, gradient, state = self._gradient(model, state, x_adv, params, seed)
         delta = x_adv - state["x"]
         distance = norms.norm(delta, 2)
-        fooled = constant_search.fooled(self, logits, state["y"], params["confidence"])
+        fooled = self.fools(model, state, x_adv, logits, params["confidence"])
         closer = fooled & (distance < state["best_distance"])
         state = {
             **tanh_space.adam(model, state, gradient + 2 * delta, params["learning_rate"]),
@@ -134,7 +143,7 @@ class CarliniL2Method(base.Attack):
             state, tf.square(distance) + penalty, params, self.abort_early
         )
         zeros = tf.zeros_like(state["w"])
-        fresh = {"w": state["start"], "mean": zeros, "square": zeros}
+        fresh = {"w": state["origin"], "mean": zeros, "square": zeros}
         state = constant_search.advance(state, over, params, fresh)
         return self._restart(model, state, params, seed) if self.restarts else state
 
@@ -142,7 +151,7 @@ class CarliniL2Method(base.Attack):
         over = constant_search.done(state, params)
         return over & (state["searches"] >= self.restarts)
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     def _gradient(
@@ -184,11 +193,11 @@ class CarliniL2Method(base.Attack):
             return {
                 **constant_search.init(tf.shape(x)[0], params["initial_const"]),
                 **start,
-                "start": start["w"],
+                "origin": start["w"],
                 "searches": state["searches"] + 1,
             }
 
-        keys = [*constant_search.LEAVES, "w", "mean", "square", "start", "searches"]
+        keys = [*constant_search.LEAVES, "w", "mean", "square", "origin", "searches"]
         changed = tf.cond(
             tf.reduce_any(again),
             lambda: {

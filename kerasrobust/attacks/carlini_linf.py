@@ -61,6 +61,7 @@ class CarliniLInfMethod(base.Attack):
         "largest_const",
         "const_factor",
     )
+    state_leaves = ("w", "mean", "square", "constant", "bound", "k", "worked", "best_distance")
 
     def __init__(
         self,
@@ -125,8 +126,7 @@ class CarliniLInfMethod(base.Attack):
         outside = tf.cast(tf.abs(delta) > norms.expand(state["bound"], x), tf.float32)
         gradient += outside * tf.sign(delta) / (high - low)
         distance = norms.norm(delta, math.inf)
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"]) & (penalty <= 0)
+        fooled = self.fools(model, state, x_adv, logits) & (penalty <= 0)
         closer = fooled & (distance < state["best_distance"])
         worked = state["worked"] | closer
         state = {
@@ -143,7 +143,7 @@ class CarliniLInfMethod(base.Attack):
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return (state["bound"] < SMALLEST_BOUND) | (state["constant"] > params["largest_const"])
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     def _next_round(

@@ -50,15 +50,6 @@ def hinge(
     return loss
 
 
-def fooled(
-    attack: base.Attack, logits: tf.Tensor, y: tf.Tensor, confidence: tf.Tensor
-) -> tf.Tensor:
-    """bool: the label is adversarial, by at least the confidence."""
-    sign = -1.0 if attack.targeted else 1.0
-    labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return attack.is_adversarial(labels, y) & (sign * losses.margin(logits, y) <= -confidence)
-
-
 def ended(
     state: base.State, loss: tf.Tensor, params: base.Params, abort_early: bool
 ) -> tuple[tf.Tensor, base.State]:

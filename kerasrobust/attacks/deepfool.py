@@ -48,6 +48,7 @@ class DeepFool(base.Attack):
     traced = ("max_iter", "epsilon")
     # Most samples need three or four steps, each of as many passes as there are classes.
     chunk = 1
+    state_leaves = ("iterate", "total", "steps", "stuck")
 
     def __init__(
         self,
@@ -102,22 +103,20 @@ class DeepFool(base.Attack):
         moved = self.clip(model, x + (1 + params["epsilon"]) * total)
 
         # A sample that is adversarial already stays where it is.
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        at_once = self.is_adversarial(labels, y)
+        at_once = self.fools(model, state, iterate, logits)
         moved = tf.where(norms.expand(at_once, x), iterate, moved)
         logits, state = self.score(model, state, moved)
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return {
             **state,
             "iterate": moved,
             "total": total,
             "steps": state["steps"] + 1,
             "stuck": tf.equal(norms.norm(moved - iterate, 1), 0),
-            "found": self.is_adversarial(labels, y),
+            "found": self.fools(model, state, moved, logits),
         }
 
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["found"] | state["stuck"] | (state["steps"] >= params["max_iter"])
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["iterate"]

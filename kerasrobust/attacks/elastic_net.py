@@ -62,6 +62,7 @@ class ElasticNet(base.Attack):
         "beta",
         "initial_const",
     )
+    state_leaves = ("iterate", "slack", "best_distance", *constant_search.LEAVES)
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class ElasticNet(base.Attack):
         slack = iterate + momentum * (iterate - state["iterate"])
 
         logits, state = self.score(model, state, iterate)
-        fooled = constant_search.fooled(self, logits, state["y"], params["confidence"])
+        fooled = self.fools(model, state, iterate, logits, params["confidence"])
         distance = self._distance(iterate - x, params["beta"])
         closer = fooled & (distance < state["best_distance"])
         state = {
@@ -141,7 +142,7 @@ class ElasticNet(base.Attack):
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return constant_search.done(state, params)
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     def _shrink(self, model: Any, z: tf.Tensor, x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:

@@ -58,6 +58,7 @@ class FastAdaptiveBoundary(base.Attack):
     strategy = "optimization"
     source = "AutoAttack"
     traced = ("max_iter", "alpha_max", "eta", "beta")
+    state_leaves = ("iterate", "steps", "best_distance", "targets")
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class FastAdaptiveBoundary(base.Attack):
             )
 
     def check(self) -> None:
-        if self._targets() >= self._bound().nb_classes:
+        if self._targets() >= self.bound.nb_classes:
             raise ValueError(
                 f"`nb_target_classes` must be less than the number of classes. "
                 f"Received: nb_target_classes={self.nb_target_classes}"
@@ -141,8 +142,7 @@ class FastAdaptiveBoundary(base.Attack):
         moved = self.clip(model, moved)
 
         logits, state = self.score(model, state, moved)
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"])
+        fooled = self.fools(model, state, moved, logits)
         distance = norms.norm(moved - x, self.norm)
         closer = fooled & (distance < state["best_distance"])
         pulled = norms.expand(tf.where(fooled, params["beta"], 1.0), x)
@@ -166,7 +166,7 @@ class FastAdaptiveBoundary(base.Attack):
             over |= state["found"] & (state["best_distance"] <= state["eps"])
         return over
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     def _targets(self) -> int:

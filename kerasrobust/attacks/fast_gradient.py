@@ -45,6 +45,7 @@ class FastGradientMethod(ProjectedGradientDescent):
 
     name = "fgsm"
     traced = ("max_iter", "binary_search_steps")
+    state_leaves = ("gradient", "least", "most", "tried", "halved")
 
     def __init__(
         self,
@@ -115,8 +116,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         length = tf.where(found, (state["least"] + state["most"]) / 2, length)
         point = self._along(model, state, length)
         logits, state = self.score(model, state, point)
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"])
+        fooled = self.fools(model, state, point, logits)
         one = tf.ones_like(state["tried"])
         return {
             **state,
@@ -133,13 +133,13 @@ class FastGradientMethod(ProjectedGradientDescent):
         spent = state["least"] >= state["eps"]
         return tf.where(found, state["halved"] >= params["binary_search_steps"], spent)
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         if not self.minimal:
-            return super().finish(state, params)
+            return super().finish(model, state, params)
         length = tf.minimum(state["most"], state["eps"])
         # A sample that was adversarial from the start has not moved.
         length = tf.where(state["tried"] > 0, length, 0.0)
-        return self._along(self._bound(), state, length)
+        return self._along(model, state, length)
 
     def _along(self, model: Any, state: base.State, length: tf.Tensor) -> tf.Tensor:
         """The clean sample plus a step of this length."""

@@ -100,15 +100,18 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
                 )
         super()._attach(self.models[0] if len(self.models) == 1 else _average(self.models))
 
+    def other_models(self) -> list[Classifier]:
+        return self.models
+
     def max_steps(self) -> int:
         if self.max_iter is not None:
             return self.max_iter
-        low, high = self._bound().clip_values
+        low, high = self.bound.clip_values
         pixels = float(np.max(self.eps)) * 255 / (high - low)
         # Rounded first, so that 16 / 255 is 16 pixels.
         return max(math.ceil(round(min(pixels + 4, 1.25 * pixels), 4)), 1)
 
-    def _params(self) -> base.Params:
+    def params(self) -> base.Params:
         return {"max_iter": tf.constant(self.max_steps())}
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
@@ -131,7 +134,7 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
         every, total = [], tf.zeros_like(x)
         for member in self.models:
             logits, _, gradient, state = self.differentiate(
-                member, state, x, lambda z: self._objective(z, y)
+                model.of(member), state, x, lambda z: self._objective(z, y)
             )
             every.append(logits)
             total += norms.normalize(gradient, 2)
@@ -149,8 +152,8 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
         Returns:
             bool `[n]`.
         """
-        x_adv = checks.check_samples(np.asarray(x_adv), self._bound())
-        labels = checks.check_labels(np.asarray(y), len(x_adv), self._bound().known_classes)
+        x_adv = self.bound.check(np.asarray(x_adv))
+        labels = checks.check_labels(np.asarray(y), len(x_adv), self.bound.known_classes)
         predicted = np.stack([m.predict(x_adv, batch_size).argmax(axis=1) for m in self.models])
         hits = predicted == labels
         return np.asarray(hits.all(axis=0) if self.targeted else ~hits.any(axis=0))

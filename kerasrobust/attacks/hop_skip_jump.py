@@ -62,6 +62,7 @@ class HopSkipJump(QueryAttack):
     traced = ("max_iter", "max_eval", "init_eval", "init_size")
     needs_starts = True
     chunk = 1
+    state_leaves = ("current", "best_distance", "steps")
 
     def __init__(
         self,
@@ -129,12 +130,12 @@ class HopSkipJump(QueryAttack):
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["gave_up"] | (state["steps"] >= params["max_iter"])
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
-    def _static_key(self) -> tuple[Any, ...]:
+    def static_key(self) -> tuple[Any, ...]:
         # It decides, too, how many directions one pass draws.
-        return (*super()._static_key(), self.init_eval)
+        return (*super().static_key(), self.init_eval)
 
     def _normal(
         self,
@@ -159,7 +160,7 @@ class HopSkipJump(QueryAttack):
         draws = self.points_at_once(self.init_eval, features)
         shape = [draws, *current.shape[1:]]
 
-        def estimate(i: Any, sums: Any, balance: Any, queries: Any, executed: Any) -> tuple:
+        def estimate(state: base.State, i: Any, sums: Any, balance: Any) -> tuple[Any, ...]:
             key = tf.random.fold_in(seed, i)
             if self.norm == 2:
                 noise = tf.random.stateless_normal(shape, key)
@@ -174,25 +175,22 @@ class HopSkipJump(QueryAttack):
             points = current[:, None] + tf.reshape(radius, [-1] + [1] * len(shape)) * noise
             points = tf.clip_by_value(points, low, high)
             used = (i * draws + tf.range(draws) < evaluations)[None] & active[:, None]
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, points, used)
+            fits, state = self.ask(model, state, points, used)
             used = tf.cast(used, tf.float32)
             sign = (2.0 * tf.cast(fits, tf.float32) - 1.0) * used
             # One product for both sums: of the points with their signs, and of the points.
             flat = tf.reshape(points, [-1, draws, features])
             sums += tf.matmul(tf.stack([sign, used], axis=1), flat)
-            balance += tf.reduce_sum(sign, axis=1)
-            return i + 1, sums, balance, counted["queries"], counted["executed_queries"]
+            return state, i + 1, sums, balance + tf.reduce_sum(sign, axis=1)
 
         rows = tf.shape(current)[0]
         sums = tf.ensure_shape(tf.zeros([rows, 2, features]), [current.shape[0], 2, features])
-        _, sums, balance, queries, executed = tf.while_loop(
+        state, _, sums, balance = self.loop(
+            state,
             lambda i, *_: i * draws < evaluations,
             estimate,
-            (0, sums, tf.zeros_like(distance), state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
+            (0, sums, tf.zeros_like(distance)),
         )
-        state = {**state, "queries": queries, "executed_queries": executed}
         count = tf.cast(evaluations, tf.float32)
         # From sums of points to sums of offsets from the current one.
         weights = tf.stack([balance, tf.fill(tf.shape(balance), count)], axis=1)
@@ -210,27 +208,20 @@ class HopSkipJump(QueryAttack):
         """The first of the steps `length / 2^k` that stays adversarial; none if all fail."""
         current = state["current"]
 
-        def halve(i: Any, point: Any, at_work: Any, queries: Any, executed: Any) -> tuple:
+        def halve(state: base.State, i: Any, point: Any, at_work: Any) -> tuple[Any, ...]:
             scale = norms.expand(length * 0.5 ** tf.cast(i, tf.float32), current)
             trial = self.clip(model, current + scale * direction)
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, trial[:, None], at_work[:, None])
+            fits, state = self.ask(model, state, trial[:, None], at_work[:, None])
             point = tf.where(norms.expand(fits[:, 0], current), trial, point)
-            return (
-                i + 1,
-                point,
-                at_work & ~fits[:, 0],
-                counted["queries"],
-                counted["executed_queries"],
-            )
+            return state, i + 1, point, at_work & ~fits[:, 0]
 
-        _, point, _, queries, executed = tf.while_loop(
-            lambda i, point, at_work, *_: (i < MAX_HALVINGS) & tf.reduce_any(at_work),
+        state, _, point, _ = self.loop(
+            state,
+            lambda i, point, at_work: (i < MAX_HALVINGS) & tf.reduce_any(at_work),
             halve,
-            (0, current, ~state["done"], state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
+            (0, current, ~state["done"]),
         )
-        return point, {**state, "queries": queries, "executed_queries": executed}
+        return point, state
 
     def _to_boundary(
         self, model: Any, state: base.State, point: tf.Tensor, active: tf.Tensor
@@ -251,26 +242,20 @@ class HopSkipJump(QueryAttack):
                 return (1 - share) * x + share * point
             return tf.clip_by_value(point, x - share, x + share)
 
-        def bisect(lower: Any, upper: Any, queries: Any, executed: Any) -> tuple:
+        def bisect(state: base.State, lower: Any, upper: Any) -> tuple[Any, ...]:
             wide = active & (upper - lower > threshold)
             middle = (lower + upper) / 2
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, between(middle)[:, None], wide[:, None])
+            fits, state = self.ask(model, state, between(middle)[:, None], wide[:, None])
             fits = fits[:, 0]
-            return (
-                tf.where(wide & ~fits, middle, lower),
-                tf.where(fits, middle, upper),
-                counted["queries"],
-                counted["executed_queries"],
-            )
+            return state, tf.where(wide & ~fits, middle, lower), tf.where(fits, middle, upper)
 
-        _, upper, queries, executed = tf.while_loop(
-            lambda lower, upper, *_: tf.reduce_any(active & (upper - lower > threshold)),
+        state, _, upper = self.loop(
+            state,
+            lambda lower, upper: tf.reduce_any(active & (upper - lower > threshold)),
             bisect,
-            (tf.zeros_like(upper), upper, state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
+            (tf.zeros_like(upper), upper),
         )
-        return between(upper), {**state, "queries": queries, "executed_queries": executed}
+        return between(upper), state
 
     def _theta(self, features: int) -> float:
         """Precision of the binary search relative to the distance (section IV-B)."""

@@ -44,6 +44,7 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
     name = "mifgsm"
     source = "GEA"
     traced = ("max_iter", "decay")
+    state_leaves = ("momentum", "decay")
 
     def __init__(
         self,

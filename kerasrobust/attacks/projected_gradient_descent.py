@@ -51,9 +51,8 @@ class ProjectedGradientDescent(base.Attack):
     strategy = "sensitivity"
     source = "all"
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
-
-    # Where `perturb` begins, shape of its `x`, for a caller that draws the start by itself.
-    start: tf.Tensor | None = None
+    state_leaves: ClassVar[tuple[str, ...]] = ("iterate", "steps", "best_loss")
+    takes_start = True
 
     def __init__(
         self,
@@ -83,8 +82,8 @@ class ProjectedGradientDescent(base.Attack):
         if self.eps_step is None:
             step = state["eps"] / tf.cast(params["max_iter"], tf.float32)
             state = {**state, "eps_step": step}
-        if self.start is not None:
-            iterate = self.start
+        if "start" in state:
+            iterate = state["start"]
         elif self.num_random_init:
             iterate = self._random_start(model, state, seed)
         else:
@@ -102,7 +101,7 @@ class ProjectedGradientDescent(base.Attack):
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
         logits, loss, gradient, state = self._ascend(model, state)
-        state = self._keep_best(state, state["iterate"], logits, loss)
+        state = self._keep_best(model, state, state["iterate"], logits, loss)
         low, high = model.clip_values
         moved = state["iterate"] + norms.ascent_direction(
             gradient,
@@ -126,7 +125,7 @@ class ProjectedGradientDescent(base.Attack):
         starts = max(self.num_random_init, 1)
         return tf.greater_equal(state["steps"], params["max_iter"] * starts) | at_rest
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         if not self.early_stop:
             return state["iterate"]
         found = norms.expand(state["found"], state["x"])
@@ -152,10 +151,9 @@ class ProjectedGradientDescent(base.Attack):
         return self.clip(model, state["x"] + tf.ensure_shape(delta, state["x"].shape))
 
     def _keep_best(
-        self, state: base.State, x: tf.Tensor, logits: tf.Tensor, loss: tf.Tensor
+        self, model: Any, state: base.State, x: tf.Tensor, logits: tf.Tensor, loss: tf.Tensor
     ) -> base.State:
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        better = self.is_adversarial(labels, state["y"]) & (loss > state["best_loss"])
+        better = self.fools(model, state, x, logits) & (loss > state["best_loss"])
         return {
             **state,
             "best": tf.where(norms.expand(better, x), x, state["best"]),
@@ -167,7 +165,7 @@ class ProjectedGradientDescent(base.Attack):
         """Looks at the last iterate of a start, and draws the next one where it failed."""
         logits, state = self.score(model, state, state["iterate"])
         loss = self._objective(logits, state)
-        state = self._keep_best(state, state["iterate"], logits, loss)
+        state = self._keep_best(model, state, state["iterate"], logits, loss)
         fresh = self._random_start(model, state, seed)
         found = norms.expand(state["found"], fresh)
         return {**state, "iterate": tf.where(found, state["iterate"], fresh)}

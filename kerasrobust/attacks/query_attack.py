@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -56,7 +57,7 @@ class QueryAttack(base.Attack):
     def check(self) -> None:
         left = self._query_limit()
         if left is not None and left < 0:
-            votes = self._bound().votes
+            votes = self.bound.judging.votes
             raise ValueError(
                 f"`max_queries` must be at least {2 * votes}: the clean sample and the outcome are "
                 f"judged by {votes} queries each. Received: max_queries={self.max_queries}"
@@ -65,11 +66,11 @@ class QueryAttack(base.Attack):
     def _query_limit(self) -> int | None:
         if self.max_queries is None:
             return None
-        return self.max_queries - 2 * self._bound().votes
+        return self.max_queries - 2 * self.bound.judging.votes
 
-    def _static_key(self) -> tuple[Any, ...]:
+    def static_key(self) -> tuple[Any, ...]:
         # It decides how many points one pass draws, and so which ones.
-        return (*super()._static_key(), self.batch_size)
+        return (*super().static_key(), self.batch_size)
 
     def ask(
         self, model: Any, state: base.State, points: tf.Tensor, needed: tf.Tensor | None = None
@@ -86,55 +87,72 @@ class QueryAttack(base.Attack):
         Returns:
             bool `[batch, k]` (False where not needed or not paid for) and the new state.
         """
-        labels, granted, state = self._send(model, state, points, needed, labels=True)
-        return self.is_adversarial(labels, state["y"][:, None]) & granted, state
+        (fits,), granted, state = self._send(model, state, points, needed, self._verdict)
+        return fits & granted, state
 
     def scores(
         self, model: Any, state: base.State, points: tf.Tensor, needed: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
         """Logits of points, counting the queries; arguments as for `ask`.
 
         Returns:
-            Logits `[batch, k, classes]`, bool `[batch, k]` where there are any (needed and paid
-            for), and the new state.
+            Logits `[batch, k, classes]`, bool `[batch, k]` whether they are adversarial, bool
+            `[batch, k]` where there are any (needed and paid for), and the new state.
         """
-        return self._send(model, state, points, needed, labels=False)
+        answers, granted, state = self._send(model, state, points, needed, self._logits)
+        return answers[0], answers[1] & granted, granted, state
+
+    def _verdict(self, model: Any, points: tf.Tensor, y: tf.Tensor, salt: Any) -> list[tf.Tensor]:
+        labels, accepted = model.decide(points, salt)
+        return [self.criterion.met(labels, y, accepted)]
+
+    def _logits(self, model: Any, points: tf.Tensor, y: tf.Tensor, salt: Any) -> list[tf.Tensor]:
+        logits = model.logits(points, salt)
+        return [logits, self.criterion.reached(logits, y, accepted=model.accepts(points))]
 
     def _send(
-        self, model: Any, state: base.State, points: tf.Tensor, needed: Any, *, labels: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
+        self, model: Any, state: base.State, points: tf.Tensor, needed: Any, answer: Any
+    ) -> tuple[list[tf.Tensor], tf.Tensor, base.State]:
+        """What `answer` says of the points that are needed and paid for, zeros for the others.
+
+        The last of the answers says whether a point is adversarial.
+        """
         shape = tf.shape(points)
         batch, count = shape[0], shape[1]
         everything = tf.ones([batch, count], tf.bool) if needed is None else needed
         needed = everything & ~state["done"][:, None]
-        votes = model.votes if labels else 1
+        votes = model.votes if answer == self._verdict else 1
         if "limit" in state:
             left = (state["limit"] - state["queries"])[:, None]
             needed &= tf.cumsum(tf.cast(needed, tf.int32), axis=1) * votes <= left
         asked = tf.reduce_sum(tf.cast(needed, tf.int32), axis=1)
         flat = tf.reshape(points, tf.concat([[batch * count], shape[2:]], 0))
         flat = tf.ensure_shape(flat, [None, *points.shape[2:]])
-        call = model.decide if labels else model.logits
-        if model.is_keras and self._jit():  # XLA wants to know beforehand how many there are
-            answers, computed = call(flat), count
+        y = tf.repeat(state["y"], count)
+        # Another number in each round of a loop: what a randomised model draws by.
+        salt = tf.reduce_sum(state["executed_queries"])
+        if model.is_keras and self.compiles():  # XLA wants to know beforehand how many there are
+            answers, computed = answer(model, flat, y, salt), count
         else:
             rows = tf.where(tf.reshape(needed, [-1]))[:, 0]
             sent, computed = tf.gather(flat, rows), asked
             # TensorFlow's convolutions on a CPU lose the shape of a batch of no samples.
             found = tf.cond(
                 tf.size(rows) > 0,
-                lambda: call(sent),
-                lambda: self._no_answers(model, labels=labels),
+                lambda: answer(model, sent, tf.gather(y, rows), salt),
+                lambda: self._no_answers(model, answer),
             )
-            if self.witness is not None:
-                decided = found if labels else tf.argmax(found, axis=-1, output_type=tf.int32)
+            if model.witness is not None:
                 sample = rows // tf.cast(count, tf.int64)
-                fits = self.is_adversarial(decided, tf.gather(state["y"], sample))
-                self.witness(*(np.asarray(value) for value in (sample, sent, fits)))
-            whole = tf.concat([[batch * count], tf.shape(found)[1:]], 0)
-            answers = tf.scatter_nd(rows[:, None], found, tf.cast(whole, tf.int64))
-        answers = tf.reshape(answers, tf.concat([[batch, count], tf.shape(answers)[1:]], 0))
-        answers = tf.ensure_shape(answers, [*points.shape[:2], *([] if labels else [None])])
+                model.witness(*(np.asarray(value) for value in (sample, sent, found[-1])))
+            answers = [self._scattered(part, rows, batch * count) for part in found]
+        answers = [
+            tf.ensure_shape(
+                tf.reshape(part, tf.concat([[batch, count], tf.shape(part)[1:]], 0)),
+                [*points.shape[:2], *part.shape[1:]],
+            )
+            for part in answers
+        ]
         return (
             answers,
             needed,
@@ -146,8 +164,50 @@ class QueryAttack(base.Attack):
         )
 
     @staticmethod
-    def _no_answers(model: Any, *, labels: bool) -> tf.Tensor:
-        return tf.zeros([0], tf.int32) if labels else tf.zeros([0, model.nb_classes])
+    def _scattered(found: tf.Tensor, rows: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        whole = tf.concat([[total], tf.shape(found)[1:]], 0)
+        numbers = tf.cast(found, tf.int32) if found.dtype == tf.bool else found
+        spread = tf.scatter_nd(rows[:, None], numbers, tf.cast(whole, tf.int64))
+        return tf.cast(tf.ensure_shape(spread, [None, *found.shape[1:]]), found.dtype)
+
+    def _no_answers(self, model: Any, answer: Any) -> list[tf.Tensor]:
+        none = [tf.zeros([0], tf.bool)]
+        return none if answer == self._verdict else [tf.zeros([0, model.nb_classes]), *none]
+
+    def loop(
+        self,
+        state: base.State,
+        condition: Callable[..., tf.Tensor],
+        body: Callable[..., tuple[Any, ...]],
+        variables: tuple[Any, ...],
+        changes: tuple[str, ...] = (),
+    ) -> tuple[Any, ...]:
+        """A loop inside of a step, around questions to the model.
+
+        Args:
+            state: The state.
+            condition: The variables to a bool: whether to go on.
+            body: State and variables to the new state and variables.
+            variables: Their values at the start.
+            changes: The leaves that `body` changes, beside the counters.
+
+        Returns:
+            The new state, and the variables at the end.
+        """
+        keys, n = ("queries", "executed_queries", *changes), len(variables)
+
+        def run(*values: Any) -> tuple[Any, ...]:
+            current = {**state, **dict(zip(keys, values[n:], strict=True))}
+            current, *new = body(current, *values[:n])
+            return (*new, *(current[key] for key in keys))
+
+        ends = tf.while_loop(
+            lambda *values: condition(*values[:n]),
+            run,
+            (*variables, *(state[key] for key in keys)),
+            parallel_iterations=1,
+        )
+        return {**state, **dict(zip(keys, ends[n:], strict=True))}, *ends[:n]
 
     def find_start(
         self, model: Any, state: base.State, params: base.Params, seed: Any
@@ -158,8 +218,7 @@ class QueryAttack(base.Attack):
         the other data points of the call that is.
 
         Returns:
-            The points, bool `[batch]` where there is one, and the state without the leaves
-            `start` and `has_start`.
+            The points, bool `[batch]` where there is one, and the new state.
         """
         wanted = ~state["done"]
         start, found, state = self._random_start(model, state, params, seed)
@@ -167,7 +226,6 @@ class QueryAttack(base.Attack):
         fits, state = self.ask(model, state, state["start"][:, None], fallback[:, None])
         use = fallback & fits[:, 0]
         start = tf.where(norms.expand(use, start), state["start"], start)
-        state = {key: leaf for key, leaf in state.items() if key not in ("start", "has_start")}
         return start, found | use, state
 
     def _random_start(
@@ -176,23 +234,22 @@ class QueryAttack(base.Attack):
         low, high = model.clip_values
         x, wanted = state["x"], ~state["done"]
 
-        def draw(i: Any, start: Any, found: Any, queries: Any, executed: Any) -> tuple[Any, ...]:
+        def draw(state: base.State, i: Any, start: Any, found: Any) -> tuple[Any, ...]:
             image = tf.random.stateless_uniform(tf.shape(x), tf.random.fold_in(seed, i), low, high)
             image = tf.ensure_shape(image, x.shape)
             if "mask" in state:
                 image = tf.where(state["mask"] > 0, image, x)
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, image[:, None], (wanted & ~found)[:, None])
+            fits, state = self.ask(model, state, image[:, None], (wanted & ~found)[:, None])
             start = tf.where(norms.expand(fits[:, 0], x), image, start)
-            return i + 1, start, found | fits[:, 0], counted["queries"], counted["executed_queries"]
+            return state, i + 1, start, found | fits[:, 0]
 
-        _, start, found, queries, executed = tf.while_loop(
-            lambda i, start, found, *_: (i < params["init_size"]) & ~tf.reduce_all(found | ~wanted),
+        state, _, start, found = self.loop(
+            state,
+            lambda i, start, found: (i < params["init_size"]) & ~tf.reduce_all(found | ~wanted),
             draw,
-            (0, x, tf.zeros_like(wanted), state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
+            (0, x, tf.zeros_like(wanted)),
         )
-        return start, found, {**state, "queries": queries, "executed_queries": executed}
+        return start, found, state
 
     def points_at_once(self, count: int, features: int) -> int:
         """Points per sample and pass, so that whole passes make up `count` as nearly as can be."""

@@ -44,6 +44,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     source = "BRELU-GDA"
     norms = (math.inf,)
     traced = ("max_iter", "alpha")
+    state_leaves = ("noise",)
 
     def __init__(
         self,

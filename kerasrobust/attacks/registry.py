@@ -13,8 +13,10 @@ _HERE = "kerasrobust.attacks."
 
 def _signature(attack: type) -> inspect.Signature:
     """Without the model, and with the arguments that it shares with others spelled out."""
-    own = dict(inspect.signature(attack).parameters)
-    own.pop("model", None)
+    # Of the constructor: the class itself is called through its metaclass, which takes anything.
+    own = dict(inspect.signature(attack.__init__).parameters)  # type: ignore[misc]
+    for name in ("self", "model"):
+        own.pop(name, None)
     if own.pop("common", None) is not None:
         for name in attack.common.__annotations__:  # type: ignore[attr-defined]
             own.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=0))

@@ -56,6 +56,7 @@ class SaliencyMapMethod(base.Attack):
     norm = 0.0
     norms = (0.0,)
     traced = ("gamma",)
+    state_leaves = ("goal", "iterate", "changed", "ended")
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class SaliencyMapMethod(base.Attack):
         super().__init__(model, **common)
 
     def check(self) -> None:
-        shape = self._bound().input_shape
+        shape = self.bound.input_shape
         if shape is None or None in shape:
             raise ValueError(
                 "SaliencyMapMethod needs the shape of a sample: pass "
@@ -88,8 +89,8 @@ class SaliencyMapMethod(base.Attack):
             )
 
     def max_steps(self) -> int:
-        low, high = self._bound().clip_values
-        features = math.prod(size or 1 for size in self._bound().input_shape or ())
+        low, high = self.bound.clip_values
+        features = math.prod(size or 1 for size in self.bound.input_shape or ())
         # Every step takes two pixels one `theta` closer to the edge.
         return (features * math.ceil((high - low) / abs(self.theta)) + 1) // 2
 
@@ -125,8 +126,7 @@ class SaliencyMapMethod(base.Attack):
             return sign * tf.stack([own, own - 1.0], axis=1)
 
         logits, jacobian, state = self.differentiate_classes(model, state, x, weigh)
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"])
+        fooled = self.fools(model, state, x, logits)
 
         low, high = model.clip_values
         edge = high if self.theta > 0 else low
@@ -156,7 +156,7 @@ class SaliencyMapMethod(base.Attack):
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["ended"]
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["iterate"]
 
 

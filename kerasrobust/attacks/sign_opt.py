@@ -73,6 +73,7 @@ class SignOPTAttack(QueryAttack):
     traced = ("epsilon", "num_trial", "max_iter", "query_limit", "alpha", "beta")
     needs_starts = True
     chunk = 1
+    state_leaves = ("theta", "distance", "alpha", "beta", "steps")
 
     def __init__(
         self,
@@ -109,27 +110,19 @@ class SignOPTAttack(QueryAttack):
             "distance": tf.fill([tf.shape(x)[0]], math.inf),
         }
 
-        def draw(i: Any, *leaves: Any) -> tuple[Any, ...]:
-            current = {**state, **dict(zip(changed, leaves, strict=True))}
+        def draw(state: State, i: Any) -> tuple[Any, ...]:
             noise = tf.random.stateless_normal(x.shape[1:], tf.random.fold_in(seed, i))
             noise = (high - low) * noise[None] + tf.zeros_like(x)
             if "mask" in state:
                 noise *= state["mask"]
-            current = self._try(model, current, noise, wanted, fine)
-            return i + 1, *(current[key] for key in changed)
+            return self._try(model, state, noise, wanted, fine), i + 1
 
-        changed = ("theta", "distance", "queries", "executed_queries")
-        _, *leaves = tf.while_loop(
-            lambda i, *_: i < params["num_trial"],
-            draw,
-            (0, *(state[key] for key in changed)),
-            parallel_iterations=1,
+        state, _ = self.loop(
+            state, lambda i: i < params["num_trial"], draw, (0,), changes=("theta", "distance")
         )
-        state = {**state, **dict(zip(changed, leaves, strict=True))}
         fallback = wanted & state["has_start"] & tf.math.is_inf(state["distance"])
         state = self._try(model, state, state["start"] - x, fallback, fine)
         found = tf.math.is_finite(state["distance"])
-        state = {key: leaf for key, leaf in state.items() if key not in ("start", "has_start")}
         return {
             **state,
             "best": tf.where(norms.expand(found, x), self._at(model, state), x),
@@ -149,35 +142,31 @@ class SignOPTAttack(QueryAttack):
         def search(state: State, factor: float, onwards: bool, at_work: tf.Tensor) -> State:
             """Tries one step length after the other, until one fails (`onwards`) or succeeds."""
 
-            def trial(i: Any, at_work: Any, *leaves: Any) -> tuple[Any, ...]:
-                current = {**state, **dict(zip(changed, leaves, strict=True))}
-                alpha = current["alpha"]
+            def trial(state: State, i: Any, at_work: Any) -> tuple[Any, ...]:
+                alpha, old = state["alpha"], state["distance"]
                 following = tf.where(at_work, alpha * factor, alpha)
                 # Longer steps begin with the last length, shorter ones below it.
-                current["alpha"] = alpha if onwards else following
-                length = norms.expand(current["alpha"], theta)
+                length = norms.expand(alpha if onwards else following, theta)
                 direction = norms.normalize(theta - length * gradient, 2)
-                old = current["distance"]
-                precision = current["beta"] * PRECISION * (high - low)
-                current = self._measure(model, current, direction, at_work, precision)
-                fell = current["distance"] < old
-                current["alpha"] = following
+                precision = state["beta"] * PRECISION * (high - low)
+                state = self._measure(model, state, direction, at_work, precision)
+                fell = state["distance"] < old
                 return (
+                    {**state, "alpha": following},
                     i + 1,
                     at_work & (fell if onwards else ~fell),
-                    *(current[key] for key in changed),
                 )
 
-            _, _, *leaves = tf.while_loop(
-                lambda i, at_work, *_: (i < MOST_STEPS) & tf.reduce_any(at_work),
+            state, _, _ = self.loop(
+                state,
+                lambda i, at_work: (i < MOST_STEPS) & tf.reduce_any(at_work),
                 trial,
-                (0, at_work, *(state[key] for key in changed)),
-                parallel_iterations=1,
+                (0, at_work),
+                changes=("theta", "distance", "alpha"),
             )
-            return {**state, **dict(zip(changed, leaves, strict=True))}
+            return state
 
         low, high = model.clip_values
-        changed = ("theta", "distance", "alpha", "queries", "executed_queries")
         state = search(state, 2.0, True, active)
         state = search(state, 0.25, False, active & (state["distance"] >= before))
         small = active & (state["alpha"] < SMALLEST_STEP)
@@ -194,7 +183,7 @@ class SignOPTAttack(QueryAttack):
         over |= state["queries"] > params["query_limit"]
         return state["gave_up"] | over | (state["beta"] < SMALLEST_BETA)
 
-    def finish(self, state: State, params: Params) -> tf.Tensor:
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor:
         return state["best"]
 
     def _gradient(
@@ -205,7 +194,7 @@ class SignOPTAttack(QueryAttack):
         features = math.prod(theta.shape[1:])
         draws = self.points_at_once(self.k, features)
 
-        def estimate(i: Any, total: Any, queries: Any, executed: Any) -> tuple[Any, ...]:
+        def estimate(state: State, i: Any, total: Any) -> tuple[Any, ...]:
             noise = tf.random.stateless_normal(
                 [draws, *theta.shape[1:]], tf.random.fold_in(seed, i)
             )
@@ -219,8 +208,7 @@ class SignOPTAttack(QueryAttack):
             around = tf.reshape(norms.normalize(around, 2), [-1, draws, *theta.shape[1:]])
             points = state["x"][:, None] + norms.expand(state["distance"], around) * around
             used = (i * draws + tf.range(draws) < self.k)[None] & active[:, None]
-            counted = {**state, "queries": queries, "executed_queries": executed}
-            fits, counted = self.ask(model, counted, self.clip(model, points), used)
+            fits, state = self.ask(model, state, self.clip(model, points), used)
             # An adversarial point at this distance: g is smaller that way.
             sign = (1.0 - 2.0 * tf.cast(fits, tf.float32)) * tf.cast(used, tf.float32)
             noise = tf.reshape(noise, [-1, draws, features])
@@ -228,17 +216,12 @@ class SignOPTAttack(QueryAttack):
                 total += tf.matmul(sign[:, None], noise)[:, 0]
             else:
                 total += tf.matmul(sign, noise[0])
-            return i + 1, total, counted["queries"], counted["executed_queries"]
+            return state, i + 1, total
 
         total = tf.zeros_like(norms.flatten(theta))
-        _, total, queries, executed = tf.while_loop(
-            lambda i, *_: i * draws < self.k,
-            estimate,
-            (0, total, state["queries"], state["executed_queries"]),
-            parallel_iterations=1,
-        )
+        state, _, total = self.loop(state, lambda i, _: i * draws < self.k, estimate, (0, total))
         gradient = tf.ensure_shape(tf.reshape(total / self.k, tf.shape(theta)), theta.shape)
-        return gradient, {**state, "queries": queries, "executed_queries": executed}
+        return gradient, state
 
     def _at(self, model: Any, state: State) -> tf.Tensor:
         """The point beyond the boundary along `theta`; the sample where there is none."""
@@ -271,55 +254,50 @@ class SignOPTAttack(QueryAttack):
         upper = state["distance"] if bound is None else bound
         x = state["x"]
 
-        def fits(distance: tf.Tensor, needed: tf.Tensor, counters: Any) -> tuple[Any, Any]:
-            counted = {**state, "queries": counters[0], "executed_queries": counters[1]}
+        def fits(state: State, distance: tf.Tensor, needed: tf.Tensor) -> tuple[Any, State]:
             # An infinite distance is never asked for, and must not make NaN.
             distance = tf.where(tf.math.is_finite(distance), distance, 0.0)
             point = self.clip(model, x + norms.expand(distance, x) * theta)
-            answer, counted = self.ask(model, counted, point[:, None], needed[:, None])
-            return answer[:, 0], (counted["queries"], counted["executed_queries"])
+            answer, state = self.ask(model, state, point[:, None], needed[:, None])
+            return answer[:, 0], state
 
-        closer, counters = fits(
-            upper, wanted & (upper > 0), (state["queries"], state["executed_queries"])
-        )
+        closer, state = fits(state, upper, wanted & (upper > 0))
         lower = tf.maximum(upper * (1 - bracket), 0.0)
 
         # Down to where it is not adversarial any more ...
-        def widen(lower: Any, upper: Any, share: Any, open_: Any, *counters: Any) -> tuple:
-            answer, counters = fits(lower, open_ & (lower > 0), counters)
+        def widen(state: State, lower: Any, upper: Any, share: Any, open_: Any) -> tuple[Any, ...]:
+            answer, state = fits(state, lower, open_ & (lower > 0))
             upper = tf.where(answer, lower, upper)
             share = tf.where(answer, 2 * share, share)
             lower = tf.where(answer, tf.maximum(upper * (1 - share), 0.0), lower)
-            return lower, upper, share, answer, *counters
+            return state, lower, upper, share, answer
 
         share = tf.zeros_like(upper) + bracket
-        lower, upper, _, _, *counters = tf.while_loop(
-            lambda lower, upper, share, open_, *_: tf.reduce_any(open_),
+        state, lower, upper, _, _ = self.loop(
+            state,
+            lambda lower, upper, share, open_: tf.reduce_any(open_),
             widen,
-            (lower, upper, share, closer, *counters),
-            parallel_iterations=1,
+            (lower, upper, share, closer),
         )
         # ... and between the two. float32 cannot tell points apart that are closer.
         precision = tf.maximum(precision, 2e-7 * upper)
 
-        def bisect(lower: Any, upper: Any, *counters: Any) -> tuple:
+        def bisect(state: State, lower: Any, upper: Any) -> tuple[Any, ...]:
             wide = closer & (upper - lower > precision)
             middle = (lower + upper) / 2
-            answer, counters = fits(middle, wide, counters)
+            answer, state = fits(state, middle, wide)
             lower = tf.where(wide & ~answer, middle, lower)
-            return lower, tf.where(answer, middle, upper), *counters
+            return state, lower, tf.where(answer, middle, upper)
 
-        lower, upper, *counters = tf.while_loop(
-            lambda lower, upper, *_: tf.reduce_any(closer & (upper - lower > precision)),
+        state, lower, upper = self.loop(
+            state,
+            lambda lower, upper: tf.reduce_any(closer & (upper - lower > precision)),
             bisect,
-            (lower, upper, *counters),
-            parallel_iterations=1,
+            (lower, upper),
         )
         closer &= upper < state["distance"]
         return {
             **state,
             "theta": tf.where(norms.expand(closer, theta), theta, state["theta"]),
             "distance": tf.where(closer, upper, state["distance"]),
-            "queries": counters[0],
-            "executed_queries": counters[1],
         }

@@ -51,6 +51,7 @@ class SimBA(QueryAttack):
     strategy = "optimization"
     source = "AREB"
     traced = ("max_iter", "epsilon")
+    state_leaves = ("order", "odds", "steps")
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class SimBA(QueryAttack):
                 f"Received: x of shape {tuple(x.shape)}"
             )
         drawn = tf.random.stateless_uniform(tf.shape(norms.flatten(x)), seed)
-        logits, granted, state = self.scores(model, state, x[:, None])
-        fooled, odds = self._outcome(logits, granted, state)
+        logits, fooled, _, state = self.scores(model, state, x[:, None])
+        odds = self._odds(logits, state)
         return {
             **state,
             # A random order within groups, the groups one after the other.
@@ -113,8 +114,10 @@ class SimBA(QueryAttack):
             candidate = self.clip(model, state["best"] + sign * direction)
             moves = tf.reduce_any(norms.flatten(candidate != state["best"]), axis=1)
             needed = ~improved & ~state["done"] & moves
-            logits, granted, state = self.scores(model, state, candidate[:, None], needed[:, None])
-            fooled, odds = self._outcome(logits, granted, state)
+            logits, fooled, granted, state = self.scores(
+                model, state, candidate[:, None], needed[:, None]
+            )
+            odds = self._odds(logits, state)
             better = granted[:, 0] & (fooled[:, 0] | (odds[:, 0] < state["odds"]))
             improved |= better
             best = tf.where(norms.expand(better, best), candidate, best)
@@ -128,11 +131,11 @@ class SimBA(QueryAttack):
     def done(self, state: State, params: Params) -> tf.Tensor:
         return state["found"] | (state["steps"] >= params["max_iter"])
 
-    def finish(self, state: State, params: Params) -> tf.Tensor:
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor:
         return state["best"]
 
-    def _outcome(self, logits: tf.Tensor, granted: tf.Tensor, state: State) -> tuple[Any, Any]:
-        """Whether points are adversarial, and what falls on the way there.
+    def _odds(self, logits: tf.Tensor, state: State) -> tf.Tensor:
+        """What falls on the way to an adversarial point.
 
         The logarithm of the odds of the class: it rises with the probability, and unlike it does
         not stick to one where the model is very confident.
@@ -140,9 +143,7 @@ class SimBA(QueryAttack):
         own = tf.one_hot(state["y"], tf.shape(logits)[-1])[:, None]
         rest = tf.reduce_logsumexp(logits - losses.FAR * own, axis=-1)
         odds = tf.reduce_sum(logits * own, axis=-1) - rest
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.is_adversarial(labels, state["y"][:, None]) & granted
-        return fooled, -odds if self.targeted else odds
+        return -odds if self.targeted else odds
 
     def _groups(self, shape: Any) -> np.ndarray:
         """Number of the group of each basis vector, `[features]`."""

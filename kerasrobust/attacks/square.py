@@ -57,6 +57,7 @@ class SquareAttack(QueryAttack):
     strategy = "optimization"
     source = "AREB"
     traced = ("max_iter", "nb_restarts")
+    state_leaves = ("signs", "loss", "steps")
 
     def __init__(
         self,
@@ -126,14 +127,12 @@ class SquareAttack(QueryAttack):
         else:
             delta = eps * norms.normalize(delta, 2)
         candidate = self.clip(model, x + delta)
-        logits, granted, state = self.scores(model, state, candidate[:, None])
-        logits, granted = logits[:, 0], granted[:, 0]
+        logits, fooled, granted, state = self.scores(model, state, candidate[:, None])
+        logits, fooled, granted = logits[:, 0], fooled[:, 0], granted[:, 0]
         if self.targeted:
             loss = losses.cross_entropy(logits, state["y"])
         else:
             loss = losses.margin(logits, state["y"])
-        fooled = self.is_adversarial(tf.argmax(logits, axis=-1, output_type=tf.int32), state["y"])
-        fooled &= granted
         better = granted & (first | fooled | (loss < state["loss"]))
         return {
             **state,
@@ -147,7 +146,7 @@ class SquareAttack(QueryAttack):
         most = params["nb_restarts"] * (params["max_iter"] + 1)
         return state["found"] | (state["steps"] >= most)
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
     # ---- Linf -------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import keras
@@ -13,45 +15,9 @@ import tensorflow as tf
 from kerasrobust import losses, norms
 from kerasrobust.attacks import base, registry
 from kerasrobust.engine import drivers
+from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
-
-
-class TransferJob(drivers.Job):
-    """Crafts on the sources and keeps, for each sample, what fools the model from nearest by."""
-
-    attack: TransferAttack
-
-    def _drive(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
-        attack = self.attack
-        bar.update(int(self.leaves["done"][rows].sum()) * attack.max_steps())
-        rows = rows[~self.leaves["done"][rows]]
-        if not len(rows):
-            return
-        nearest = np.full(len(rows), math.inf)
-        for crafter in attack.crafters:
-            leaves: dict[str, np.ndarray] = crafter.leaves(len(rows))
-            leaves.update(
-                (key, self.leaves[key][rows]) for key in ("x", "mask") if key in self.leaves
-            )
-            job = crafter.job(crafter, crafter._bound(), leaves)
-            job.craft(self.leaves["y"][rows].astype(np.int64))
-            self.gradients[rows] += job.gradients
-            self.executed["executed_gradients"] += job.executed["executed_gradients"]
-            bar.update(len(rows))
-            if len(attack.crafters) == 1:  # judged with all others at the end
-                self.x_adv[rows] = job.x_adv
-                return
-            points = self.x_adv.copy()
-            points[rows] = job.x_adv
-            labels, _ = self._predict(points, rows)
-            delta = tf.constant(points[rows] - self.leaves["x"][rows])
-            distance = norms.norm(delta, attack.norm).numpy()
-            better = self._fooled(labels, rows) & (distance < nearest)
-            nearest[better] = distance[better]
-            untouched = np.isinf(nearest) & ~self.found[rows]
-            self.x_adv[rows[better | untouched]] = points[rows[better | untouched]]
-            self.found[rows[better]] = True
-            self.best[rows[better]] = points[rows[better]]
+from kerasrobust.engine.source import Source
 
 
 class TransferAttack(base.Attack):
@@ -82,7 +48,6 @@ class TransferAttack(base.Attack):
     access = "none"
     strategy = "sensitivity"
     source = "GEA, E2SAD, NSLOSS"
-    job = TransferJob
 
     def __init__(
         self,
@@ -115,14 +80,14 @@ class TransferAttack(base.Attack):
         return len(self.sources)
 
     def check(self) -> None:
-        target = self._bound()
+        target = self.bound
         if not self.sources:
             raise ValueError(
                 "A transfer attack needs at least one model to craft on. Received: sources=[]"
             )
         self.crafters = [self.attack.bind(_classifier(source, target)) for source in self.sources]
         for crafter in self.crafters:
-            source = crafter._bound()
+            source = crafter.bound
             shapes = {source.input_shape, target.input_shape or source.input_shape}
             if source.clip_values != target.clip_values or len(shapes) > 1:
                 raise ValueError(
@@ -130,6 +95,53 @@ class TransferAttack(base.Attack):
                     f"{target.input_shape} in {target.clip_values}. "
                     f"Received: {source.input_shape} in {source.clip_values}"
                 )
+
+    def other_models(self) -> list[Classifier]:
+        return [crafter.bound for crafter in self.crafters]
+
+    def craft(
+        self, batch: Batch, prologue: Prologue, progress: Callable[[int], None]
+    ) -> drivers.Crafted:
+        """Crafts on the sources; of what fools the model the nearest is kept for each sample."""
+        crafted = drivers.Crafted.untouched(batch.given["x"])
+        done = batch.given["done"]
+        progress(int(done.sum()) * self.max_steps())
+        rows = np.flatnonzero(~done)
+        if not len(rows):
+            return crafted
+        part = batch.part(rows)
+        y, x = part.given["y"], part.given["x"]
+        nearest = np.full(len(rows), math.inf)
+        for number, crafter in enumerate(self.crafters):
+            own: dict[str, np.ndarray] = {**part.given}
+            known = crafter.bound.judge(x, batch.whole)[0]
+            already = crafter.criterion.met(known, y) & (crafter.kind == "minimal")
+            inner = crafter.batch(batch.index, part.rows, batch.total, own, part.y)
+            given = {**inner.given, "done": already}
+            # What its samples share is made from this batch: a source sees no more of them.
+            shared = crafter.prologue(Source(x, None, crafter.bound))
+            inner = dataclasses.replace(inner, given=given, whole=batch.whole)
+            found = crafter.craft(inner, shared, lambda steps: None)
+            crafted.gradients[rows] += found.gradients
+            crafted.executed_gradients += found.executed_gradients
+            progress(len(rows))
+            if len(self.crafters) == 1:  # judged with all others at the end
+                crafted.x_adv[rows] = found.x_adv
+                break
+            target = self.bound.judging
+            key = (self.seed, len(self.crafters) * batch.index + number)
+            labels, _, accepted = target.judge(found.x_adv, batch.whole, key)
+            crafted.queries[rows] += target.votes
+            crafted.executed_queries += target.votes * len(rows)
+            distance = norms.norm(tf.constant(found.x_adv - x), self.norm).numpy()
+            better = self.criterion.met(labels, y, accepted) & (distance < nearest)
+            nearest[better] = distance[better]
+            untouched = np.isinf(nearest) & ~crafted.found[rows]
+            taken = better | untouched
+            crafted.x_adv[rows[taken]] = found.x_adv[taken]
+            crafted.found[rows[better]] = True
+            crafted.best[rows[better]] = found.x_adv[better]
+        return crafted
 
     def get_config(self) -> dict[str, Any]:
         """See `Attack.get_config`; a source that is no path is given by its name."""
@@ -147,14 +159,15 @@ class TransferAttack(base.Attack):
         *,
         seed: tf.Tensor,
         scale: float | tf.Tensor | None = None,
+        start: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """See `Attack.perturb`; of several sources' points the one of the model's largest loss."""
-        target = self._bound()
+        target = self.bound
         sign = -1.0 if self.targeted else 1.0
         labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
-        best = self.crafters[0].perturb(x, y, seed=seed, scale=scale)
+        best = self.crafters[0].perturb(x, y, seed=seed, scale=scale, start=start)
         for crafter in self.crafters[1:]:
-            point = crafter.perturb(x, y, seed=seed, scale=scale)
+            point = crafter.perturb(x, y, seed=seed, scale=scale, start=start)
             loss, highest = (
                 sign * losses.cross_entropy(target.logits(p), labels) for p in (point, best)
             )

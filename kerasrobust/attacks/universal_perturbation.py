@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
@@ -11,71 +12,8 @@ import tensorflow as tf
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base, registry
 from kerasrobust.engine import drivers
-
-
-class UniversalJob(drivers.Job):
-    """A run that looks for one perturbation of all samples before it applies it to each batch."""
-
-    attack: UniversalPerturbation
-    noise: np.ndarray | None = None
-
-    def __init__(self, attack: Any, classifier: Any, leaves: dict[str, np.ndarray]):
-        self.owner = attack  # told of the perturbation; against a callable `attack` is a copy
-        super().__init__(attack, classifier, leaves)
-
-    def _drive(self, rows: np.ndarray, seed: tf.Tensor, pool: Any, bar: Any) -> None:
-        if self.noise is None:
-            self.noise = self._search(bar)
-        self.x_adv[rows] = self.best[rows] = self._perturbed(rows, self.noise)
-
-    def _search(self, bar: Any) -> np.ndarray:
-        attack, everyone = self.attack, np.arange(self.n)
-        inner = attack.inner.bind(self.classifier)
-        draw = np.random.default_rng(attack.seed)
-        noise = best = np.zeros_like(self.leaves["x"][0])
-        best_rate, passes = -1.0, np.zeros(2, np.int64)
-        for _ in range(attack.max_iter):
-            order = draw.permutation(self.n)
-            for group in np.split(order, np.arange(attack.group_size, self.n, attack.group_size)):
-                points = self._perturbed(group, noise)
-                right = ~self._fooled(self._labels(points, group), group)
-                if not right.any():
-                    continue
-                mask = self.leaves["mask"][group[right]] if "mask" in self.leaves else None
-                found = inner.run(points[right], self.leaves["y"][group[right]], mask=mask)
-                passes += (found.queries.sum(), found.gradients.sum())
-                self.executed["executed_queries"] += found.executed_queries
-                self.executed["executed_gradients"] += found.executed_gradients
-                noise = self._projected(noise + (found.x_adv - found.x).sum(axis=0))
-            bar.update(self.n)
-            labels = self._labels(self._perturbed(everyone, noise), everyone)
-            rate = float(self._fooled(labels, everyone).mean())
-            if rate > best_rate:
-                best, best_rate = noise, rate
-            if rate >= 1 - attack.delta:
-                break
-        # What all samples have in common is paid for by all of them.
-        for counter, total in zip((self.queries, self.gradients), passes, strict=True):
-            share, rest = divmod(int(total), self.n)
-            counter += share + (everyone < rest)
-        self.owner.noise, self.owner.fooling_rate = best, best_rate
-        self.owner.converged = best_rate >= 1 - attack.delta
-        return best
-
-    def _labels(self, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        self.queries[rows] += self.classifier.votes
-        self.executed["executed_queries"] += self.classifier.votes * len(rows)
-        return self.classifier.judge(points, self.attack.batch_size)[0]
-
-    def _perturbed(self, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        x = self.leaves["x"][rows]
-        low, high = self.classifier.clip_values
-        moved = np.clip(x + noise, low, high)
-        return np.where(self.leaves["mask"][rows] > 0, moved, x) if "mask" in self.leaves else moved
-
-    def _projected(self, noise: np.ndarray) -> np.ndarray:
-        radius = tf.constant([self.attack.eps], tf.float32)
-        return norms.project(tf.constant(noise[None]), radius, self.attack.norm).numpy()[0]
+from kerasrobust.engine.batches import Batch, Prologue
+from kerasrobust.engine.source import Source
 
 
 class UniversalPerturbation(base.Attack):
@@ -121,7 +59,6 @@ class UniversalPerturbation(base.Attack):
     can_target = False
     in_graph = False
     random = True
-    job = UniversalJob
     norms = (math.inf, 2.0)
 
     noise: np.ndarray | None = None
@@ -163,6 +100,75 @@ class UniversalPerturbation(base.Attack):
 
     def max_steps(self) -> int:
         return self.max_iter
+
+    def prologue(self, source: Source) -> Prologue:
+        """Looks for the perturbation, on all samples at once."""
+        classifier, n = self.bound, len(source)
+        (x, y), mask = source.whole(), source.mask
+        inner = self.inner.bind(classifier)
+        draw = np.random.default_rng(self.seed)
+        noise = best = np.zeros_like(x[0])
+        best_rate, passes = -1.0, np.zeros(4, np.int64)
+        if y is None:
+            y = classifier.judge(x, self.batch_size)[0]
+
+        def moved(rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            return self._moved(x[rows], noise, None if mask is None else mask[rows])
+
+        def fooled(rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            nonlocal passes
+            passes[[0, 2]] += classifier.votes * len(rows)
+            labels, _, accepted = classifier.judge(moved(rows, noise), self.batch_size)
+            return self.criterion.met(labels, y[rows], accepted)
+
+        for _ in range(self.max_iter):
+            order = draw.permutation(n)
+            for group in np.split(order, np.arange(self.group_size, n, self.group_size)):
+                right = group[~fooled(group, noise)]
+                if not len(right):
+                    continue
+                inside = None if mask is None else mask[right]
+                found = inner.run(moved(right, noise), y[right], mask=inside)
+                passes += (
+                    found.queries.sum(),
+                    found.gradients.sum(),
+                    found.executed_queries,
+                    found.executed_gradients,
+                )
+                assert found.x is not None and found.x_adv is not None
+                noise = self._projected(noise + (found.x_adv - found.x).sum(axis=0))
+            rate = float(fooled(np.arange(n), noise).mean())
+            if rate > best_rate:
+                best, best_rate = noise, rate
+            if rate >= 1 - self.delta:
+                break
+        return {"noise": best, "fooling_rate": np.array(best_rate), "passes": passes}
+
+    def craft(
+        self, batch: Batch, prologue: Prologue, progress: Callable[[int], None]
+    ) -> drivers.Crafted:
+        """Adds the perturbation; what was paid for it is shared by all samples."""
+        self.noise, self.fooling_rate = prologue["noise"], float(prologue["fooling_rate"])
+        self.converged = self.fooling_rate >= 1 - self.delta
+        x = batch.given["x"]
+        crafted = drivers.Crafted.untouched(x)
+        moved = self._moved(x, prologue["noise"], batch.given.get("mask"))
+        crafted.x_adv[:] = crafted.best[:] = moved
+        for number, key in enumerate(("queries", "gradients")):
+            share, rest = divmod(int(prologue["passes"][number]), batch.total)
+            getattr(crafted, key)[:] = share + (batch.rows < rest)
+        if batch.index == 0:
+            crafted.executed_queries, crafted.executed_gradients = map(int, prologue["passes"][2:])
+        progress(self.max_steps() * len(x))
+        return crafted
+
+    def _moved(self, x: np.ndarray, noise: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        moved = np.clip(x + noise, *self.bound.clip_values)
+        return moved if mask is None else np.where(mask > 0, moved, x)
+
+    def _projected(self, noise: np.ndarray) -> np.ndarray:
+        radius = tf.constant([self.eps], tf.float32)
+        return norms.project(tf.constant(noise[None]), radius, self.norm).numpy()[0]
 
     def perturb(self, x: tf.Tensor, y: tf.Tensor, **options: Any) -> tf.Tensor:
         """Not to be had: the perturbation belongs to a data set, not to a batch in a graph.

@@ -46,6 +46,7 @@ class VirtualAdversarialMethod(base.Attack):
     norm = 2.0
     norms = (2.0,)
     traced = ("finite_diff", "max_iter")
+    state_leaves = ("direction", "clean_logits", "steps")
 
     def __init__(
         self,
@@ -113,8 +114,8 @@ class VirtualAdversarialMethod(base.Attack):
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         return state["steps"] > params["max_iter"]
 
-    def finish(self, state: base.State, params: base.Params) -> tf.Tensor:
-        return self._point(self._bound(), state, state["direction"])
+    def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
+        return self._point(model, state, state["direction"])
 
     def _point(self, model: Any, state: base.State, direction: tf.Tensor) -> tf.Tensor:
         return self.clip(model, state["x"] + norms.expand(state["eps"], direction) * direction)

@@ -85,6 +85,16 @@ class ZooAttack(QueryAttack):
         "variable_h",
     )
     chunk = 4
+    state_leaves = (
+        "start_gap",
+        "gap",
+        "noise",
+        "mean",
+        "square",
+        "epochs",
+        "best_distance",
+        *constant_search.LEAVES,
+    )
 
     def __init__(
         self,
@@ -123,7 +133,7 @@ class ZooAttack(QueryAttack):
 
     def init(self, model: Any, state: State, params: Params, seed: Any) -> State:
         x = state["x"]
-        logits, _, state = self.scores(model, state, x[:, None])
+        logits, _, _, state = self.scores(model, state, x[:, None])
         gap = self._gap(logits, state, params)[:, 0]
         rows = tf.shape(x)[0]
         flat = tf.zeros([rows, math.prod(self._space(x.shape))])
@@ -151,12 +161,11 @@ class ZooAttack(QueryAttack):
         x_adv = self.clip(model, x + self._image(state, level, shape))
         if len(self._levels(shape)) == 1:  # what the box has taken is forgotten
             state["noise"] = norms.flatten(x_adv - x)
-        logits, granted, state = self.scores(model, state, x_adv[:, None])
+        logits, fooled, _, state = self.scores(model, state, x_adv[:, None])
         distance = norms.norm(x_adv - x, 2)
-        fooled = constant_search.fooled(self, logits[:, 0], state["y"], params["confidence"])
-        fooled &= granted[:, 0]
-        closer = fooled & (distance < state["best_distance"])
         gap = self._gap(logits, state, params)[:, 0]
+        fooled = fooled[:, 0] & tf.equal(gap, 0.0)  # by the confidence
+        closer = fooled & (distance < state["best_distance"])
         # The averages of the way there would carry the iterate past the boundary.
         first_time = fooled & ~state["worked"]
         for key in ("mean", "square", "epochs"):
@@ -181,7 +190,7 @@ class ZooAttack(QueryAttack):
     def done(self, state: State, params: Params) -> tf.Tensor:
         return constant_search.done(state, params)
 
-    def finish(self, state: State, params: Params) -> tf.Tensor:
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor:
         return state["best"]
 
     def _gap(self, logits: tf.Tensor, state: State, params: Params) -> tf.Tensor:
@@ -239,7 +248,7 @@ class ZooAttack(QueryAttack):
                 way = tf.reduce_sum((points - current[:, None]) * push, axis=across)
                 way = tf.math.divide_no_nan(way, weight)
                 needed = usable[:, begin : begin + part] & tf.not_equal(way, 0.0)
-                logits, granted, state = self.scores(model, state, points, needed)
+                logits, _, granted, state = self.scores(model, state, points, needed)
                 gaps.append(tf.where(granted, self._gap(logits, state, params), here))
                 ways.append(tf.where(granted, way, 0.0))
             slope = tf.math.divide_no_nan(gaps[0] - gaps[1], ways[0] - ways[1])

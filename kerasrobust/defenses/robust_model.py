@@ -462,8 +462,10 @@ class _Views:
 class _TrainingView(Classifier):
     """A model in training mode whose statistics and dropout seeds stay where they are."""
 
-    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        del training
+    def logits(
+        self, x: tf.Tensor, training: bool = False, key: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        del training, key
         with keras.StatelessScope():
             return super().logits(x, training=True)
 

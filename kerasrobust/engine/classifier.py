@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 import weakref
@@ -13,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from kerasrobust.checks import check_bounds, check_float, check_int
+from kerasrobust import _keras
+from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
+from kerasrobust.engine import backward
 from kerasrobust.engine.logits import as_float32, logits_head
 
 LOW_PRECISION = ("float16", "bfloat16")
@@ -69,6 +72,16 @@ class Classifier:
         from_logits: Whether an opaque model or a callable returns logits (True) or probabilities
             (False). By default this is seen from the outputs themselves.
         votes: Number of forward passes over which the label of a randomised model is voted.
+        draws: Number of passes over which the gradient of a randomised model is averaged
+            (expectation over transformation, Athalye et al. 2018).
+        seed: Seed of what a randomised model draws while it is attacked and judged.
+        gradient: Which backward pass stands for layers that offer a choice: ``"exact"``,
+            ``"straight_through"`` or ``"surrogate"`` (BPDA), or ``"ignore"``: attacks see the model
+            without these layers and are judged on the model with them (grey box).
+        detector: A callable that says of samples `[batch, ...]` which ones are accepted, bool
+            `[batch]`, usable inside a graph. By default what the model brings (`model.accepts`).
+        judge: A model or `Classifier` on which the outcome of an attack is judged, and from which
+            clean labels come; by default this one.
         jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
         timeout: Seconds that one call of a callable may take; a longer one counts as a failure of
             the model. None waits for ever.
@@ -86,11 +99,22 @@ class Classifier:
         nb_classes: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         from_logits: bool | None = None,
-        votes: int = 1,
+        votes: int | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+        gradient: str | None = None,
+        detector: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        judge: Any = None,
         jit_compile: bool | str = "auto",
         timeout: float | None = None,
     ):
         if isinstance(model, Classifier):
+            votes = model.votes if votes is None else votes
+            draws = model.draws if draws is None else draws
+            seed = model.seed if seed is None else seed
+            gradient = model.gradient_mode if gradient is None else gradient
+            detector = model.detector if detector is None else detector
+            judge = model._judge if judge is None else judge
             timeout = model.timeout if timeout is None else timeout
             clip_values = model.clip_values if clip_values is None else clip_values
             nb_classes = model.known_classes if nb_classes is None else nb_classes
@@ -112,7 +136,12 @@ class Classifier:
         self.clip_values: tuple[float, float] = check_bounds(
             (0.0, 1.0) if clip_values is None else clip_values
         )
-        self.votes = check_int("votes", votes, 1)
+        self.votes: int = check_int("votes", 1 if votes is None else votes, 1)
+        self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
+        self.seed: int = check_int("seed", 0 if seed is None else seed, 0)
+        self.gradient_mode: str = "exact" if gradient is None else gradient
+        self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
+        self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
         self.jit_compile = use_jit(jit_compile)
         self.is_keras = isinstance(model, keras.Model)
         if timeout is not None:
@@ -128,8 +157,57 @@ class Classifier:
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
         self._low_precision = False
+        # Whether the model draws at inference; None before that is known.
+        self.randomised: bool | None = None
+        self._check_gradient_mode()
         if self.is_keras:
             self._read_model()
+
+    def _check_gradient_mode(self) -> None:
+        if self.gradient_mode not in backward.MODES:
+            raise ValueError(
+                f"`gradient` must be one of {', '.join(backward.MODES)}. "
+                f"Received: gradient={self.gradient_mode!r}"
+            )
+        if self.gradient_mode == "exact":
+            return
+        layers = _keras.flatten_layers(self.model) if self.is_keras else []
+        offered = {mode for layer in layers for mode in getattr(layer, "gradients", ())}
+        if self.gradient_mode not in offered:
+            raise ValueError(
+                "No layer of the model offers this gradient. "
+                f"Offered: {', '.join(sorted(offered)) or 'the exact one only'}. "
+                f"Received: gradient={self.gradient_mode!r}"
+            )
+
+    @property
+    def judging(self) -> Classifier:
+        """The classifier that says how an attack ended: `judge`, or this one.
+
+        One that ignores layers is judged with them.
+        """
+        if self._judge is None and self.gradient_mode == "ignore":
+            self._judge = Classifier(self, gradient="exact")
+        return self if self._judge is None else self._judge
+
+    @property
+    def rejects(self) -> bool:
+        """Whether a detector may reject samples."""
+        return self.detector is not None
+
+    def settings(self) -> dict[str, Any]:
+        """What an outcome depends on beside the model, in types that JSON knows."""
+        own = {
+            "clip_values": list(self.clip_values),
+            "votes": self.votes,
+            "draws": self.draws,
+            "seed": self.seed,
+            "gradient": self.gradient_mode,
+            "from_logits": self._from_logits,
+            "detector": None if self.detector is None else repr(type(self.detector)),
+        }
+        judge = self.judging
+        return own if judge is self else {**own, "judge": judge.settings()}
 
     @classmethod
     def of(
@@ -200,6 +278,44 @@ class Classifier:
                     stacklevel=2,
                 )
 
+    def check(self, x: np.ndarray) -> np.ndarray:
+        """float32 samples that fit the model's input shape and bounds, and are finite.
+
+        Raises:
+            TypeError: If they are not numbers.
+            ValueError: If shape, bounds or values do not fit.
+        """
+        if x.dtype.kind not in "fiub":
+            raise TypeError(f"`x` must hold numbers. Received: x of dtype {x.dtype}")
+        if x.ndim < 2 or len(x) == 0:
+            raise ValueError(
+                "`x` must be a batch of samples, [n, ...], with n >= 1. "
+                f"Received: x of shape {x.shape}"
+            )
+        expected = self.input_shape
+        if expected is not None and (
+            len(expected) != x.ndim - 1
+            or any(a not in (None, b) for a, b in zip(expected, x.shape[1:], strict=False))
+        ):
+            raise ValueError(
+                f"`x` must have the model's input shape (n, {', '.join(map(str, expected))}). "
+                f"Received: x of shape {x.shape}"
+            )
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
+        low, high = self.clip_values
+        least, most = float(x.min()), float(x.max())
+        tolerance = 1e-6 * (high - low)
+        if least < low - tolerance or most > high + tolerance:
+            raise ValueError(
+                f"`x` must lie within the bounds clip_values=({low:g}, {high:g}). "
+                f"Received: values from {least:g} to {most:g}"
+            )
+        check_scale(x, (low, high))
+        self.prepare(x.shape[1:])
+        return np.clip(x, low, high)
+
     @property
     def known_classes(self) -> int | None:
         """Number of classes, None for a callable that has not said yet."""
@@ -219,17 +335,22 @@ class Classifier:
         """Shape of one sample; None, as an entry or whole, where the model leaves it open."""
         return self._input_shape
 
-    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def logits(
+        self, x: tf.Tensor, training: bool = False, key: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """float32 logits `[batch, classes]` of `x`, `[batch, ...]`; usable inside a graph.
 
         Args:
             x: Samples.
             training: Run the model in training mode (dropout, batch statistics) instead.
+            key: int32 `[2]`, what a randomised model draws by; without it the model's own seeds
+                move on.
         """
         if not self.is_keras:
             return tf.constant(self._call(np.asarray(x, np.float32)))
         assert self._head is not None
-        scores = self._head(tf.cast(x, tf.float32), training=training)
+        with backward.mode(self.gradient_mode), self._drawing(key):
+            scores = self._head(tf.cast(x, tf.float32), training=training)
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
@@ -238,30 +359,56 @@ class Classifier:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
 
-    def decide(self, x: tf.Tensor) -> tf.Tensor:
-        """int32 labels `[batch]`: of one forward pass, or by majority over `votes` of them."""
+    def _drawing(self, key: tf.Tensor | None) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which the model's seeds are functions of a key and stay where they are."""
+        if key is None or not (self.randomised or self.draws > 1 or self.votes > 1):
+            return contextlib.nullcontext()
+        states = [*_keras.seed_states(self.model), _keras.global_seed_state()]
+        fold = tf.random.experimental.stateless_fold_in
+        mapping = [(state, tf.cast(fold(key, i), state.dtype)) for i, state in enumerate(states)]
+        return keras.StatelessScope(state_mapping=mapping)
+
+    def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
+        """bool `[batch]`, the samples that the detector accepts; None without a detector."""
+        return None if self.detector is None else tf.cast(self.detector(x), tf.bool)
+
+    def decide(
+        self, x: tf.Tensor, key: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """int32 labels `[batch]`, of one pass or by majority over `votes`, and `accepts`."""
         if self.votes == 1:
-            return tf.argmax(self.logits(x), axis=-1, output_type=tf.int32)
-        counts = tf.add_n(
-            [
-                tf.one_hot(tf.argmax(self.logits(x), axis=-1), self.nb_classes)
-                for _ in range(self.votes)
-            ]
+            return tf.argmax(self.logits(x, key=key), axis=-1, output_type=tf.int32), self.accepts(
+                x
+            )
+
+        def vote(i: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            labels = tf.argmax(self.logits(x, key=_another(key, i)), axis=-1)
+            return i + 1, counts + tf.one_hot(labels, self.nb_classes)
+
+        counts = tf.zeros([tf.shape(x)[0], self.nb_classes])
+        _, counts = tf.while_loop(
+            lambda i, _: i < self.votes, vote, (0, counts), parallel_iterations=1
         )
-        return tf.argmax(counts, axis=-1, output_type=tf.int32)
+        return tf.argmax(counts, axis=-1, output_type=tf.int32), self.accepts(x)
 
     def gradient(
-        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor], training: bool = False
+        self,
+        x: tf.Tensor,
+        loss: Callable[[tf.Tensor], tf.Tensor],
+        training: bool = False,
+        key: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Logits, loss and input gradient in one forward and one backward pass.
 
         The gradient of the loss with respect to the logits is taken in float32 and, where the
-        model computes in float16, scaled per sample on its way through.
+        model computes in float16, scaled per sample on its way through. Of a randomised model all
+        three are means over `draws` passes, made one after the other.
 
         Args:
             x: Samples `[batch, ...]`.
             loss: Logits `[batch, classes]` to a loss per sample `[batch]`.
             training: Run the model in training mode instead.
+            key: See `logits`.
 
         Returns:
             Logits `[batch, classes]`, losses `[batch]` and the float32 gradient, shape of `x`.
@@ -270,6 +417,31 @@ class Classifier:
             TypeError: If the model is a callable.
             ValueError: If no gradient leads from the outputs back to the inputs.
         """
+        return self._mean_over_draws(lambda k: self._gradient(x, loss, training, k), key)
+
+    def _mean_over_draws(
+        self, compute: Callable[[tf.Tensor | None], tuple[tf.Tensor, ...]], key: tf.Tensor | None
+    ) -> tuple[tf.Tensor, ...]:
+        if self.draws == 1:
+            return compute(key)
+
+        def add(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            drawn = compute(_another(key, i))
+            return i + 1, *(total + part for total, part in zip(sums, drawn, strict=True))
+
+        first = compute(_another(key, 0))
+        _, *sums = tf.while_loop(
+            lambda i, *_: i < self.draws, add, (1, *first), parallel_iterations=1
+        )
+        return tuple(total / self.draws for total in sums)
+
+    def _gradient(
+        self,
+        x: tf.Tensor,
+        loss: Callable[[tf.Tensor], tf.Tensor],
+        training: bool,
+        key: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if not self.has_gradient:
             raise TypeError(
                 "This attack needs gradients, which a callable does not have: use a black-box "
@@ -277,7 +449,7 @@ class Classifier:
             )
         with tf.GradientTape(watch_accessed_variables=False) as through_model:
             through_model.watch(x)
-            logits = self.logits(x, training=training)
+            logits = self.logits(x, training=training, key=key)
         with tf.GradientTape(watch_accessed_variables=False) as through_loss:
             through_loss.watch(logits)
             value = loss(logits)
@@ -299,13 +471,19 @@ class Classifier:
         return logits, value, gradient / scale
 
     def jacobian(
-        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
+        self,
+        x: tf.Tensor,
+        weigh: Callable[[tf.Tensor], tf.Tensor],
+        key: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits and the gradients of several weighted sums of them: one forward pass, k backward.
+
+        Of a randomised model the means over `draws`.
 
         Args:
             x: Samples `[batch, ...]`.
             weigh: Logits `[batch, classes]` to weights `[batch, k, classes]`, k a fixed number.
+            key: See `logits`.
 
         Returns:
             Logits and the float32 gradients of `sum_c weights[:, i, c] * z_c`, `[batch, k, ...]`.
@@ -313,9 +491,15 @@ class Classifier:
         Raises:
             ValueError: If no gradient leads from the outputs back to the inputs.
         """
+        logits, rows = self._mean_over_draws(lambda k: self._jacobian(x, weigh, k), key)
+        return logits, rows
+
+    def _jacobian(
+        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor], key: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
-            logits = self.logits(x)
+            logits = self.logits(x, key=key)
         weights = tf.stop_gradient(weigh(tf.stop_gradient(logits)))
         scale = UPSTREAM_SCALE if self._low_precision else 1.0
 
@@ -335,22 +519,43 @@ class Classifier:
         rows = tf.map_fn(backward, tf.transpose(weights, [1, 0, 2]), parallel_iterations=1)
         return logits, tf.transpose(rows, [1, 0, *range(2, rows.shape.rank)])
 
-    def predict(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    def predict(
+        self, x: np.ndarray, batch_size: int = 128, key: tuple[int, int] = (0, 0)
+    ) -> np.ndarray:
         """float32 logits `[n, classes]` of an array `[n, ...]`, in batches of one fixed shape.
 
         For a callable they are its own scores, exactly the samples given, in one pass.
+
+        Args:
+            x: Samples.
+            batch_size: Samples per pass.
+            key: What a randomised model draws by; the same key, the same draws.
         """
         if not self.is_keras:
             return np.concatenate(
                 [self._call(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
             )
+        outputs = self._passes(
+            "predict", lambda x, key: (self.logits(x, key=key),), x, batch_size, key
+        )
+        return outputs[0]
+
+    def _passes(
+        self,
+        role: str,
+        function: Callable[..., tuple[tf.Tensor, ...]],
+        x: np.ndarray,
+        batch_size: int,
+        key: tuple[int, int],
+    ) -> list[np.ndarray]:
+        """Runs a function of samples and key, compiled once, batch by batch."""
         self.prepare(x.shape[1:])
-        forward = self.functions.get("predict")
+        forward = self.functions.get(role)
         if forward is None:
 
-            def traced(batch: tf.Tensor) -> tf.Tensor:
-                self.traces["predict"] = self.traces.get("predict", 0) + 1
-                return self.logits(batch)
+            def traced(batch: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                self.traces[role] = self.traces.get(role, 0) + 1
+                return function(batch, key)
 
             # Without XLA the second batch size makes the graph one for all of them.
             forward = tf.function(
@@ -359,29 +564,49 @@ class Classifier:
                 jit_compile=self.jit_compile,
                 reduce_retracing=not self.jit_compile,
             )
-            self.functions["predict"] = forward
+            self.functions[role] = forward
         outputs = []
         rows = min(batch_size, max(len(x), 1))
+        root = tf.random.experimental.stateless_fold_in(as_seed(*key), self.seed)
         for start in range(0, len(x), rows):
             batch = np.asarray(x[start : start + rows], np.float32)
             padding = rows - len(batch)
             if padding:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
-            outputs.append(np.asarray(forward(tf.constant(batch)))[: rows - padding])
-        return np.concatenate(outputs)
+            part = forward(
+                tf.constant(batch), tf.random.experimental.stateless_fold_in(root, start)
+            )
+            outputs.append([np.asarray(leaf)[: rows - padding] for leaf in part])
+        return [np.concatenate(leaf) for leaf in zip(*outputs, strict=True)]
 
-    def judge(self, x: np.ndarray, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and confidence of an array `[n, ...]`.
+    def judge(
+        self, x: np.ndarray, batch_size: int = 128, key: tuple[int, int] = (0, 0)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels, confidence and acceptance of an array `[n, ...]`.
+
+        Args:
+            x: Samples.
+            batch_size: Samples per pass.
+            key: See `predict`.
 
         Returns:
-            int64 labels `[n]`, of one forward pass or by majority over `votes` of them, and the
-            float32 probabilities of these labels, the mean over the passes.
+            int64 labels `[n]`, of one forward pass or by majority over `votes` of them; the float32
+            probabilities of these labels, the mean over the passes; and bool `[n]`, whether the
+            detector, if there is one, accepts the sample.
         """
-        scores = np.stack([self.predict(x, batch_size) for _ in range(self.votes)])
-        ballots = (scores == scores.max(axis=2, keepdims=True)).sum(axis=0)
+        ballots, probability = np.zeros(()), np.zeros(())
+        for vote in range(self.votes):
+            scores = self.predict(x, batch_size, (key[0], key[1] * self.votes + vote))
+            ballots = ballots + (scores == scores.max(axis=1, keepdims=True))
+            probability = probability + special.softmax(scores.astype(np.float64), axis=1)
         labels = ballots.argmax(axis=1)
-        probability = special.softmax(scores.astype(np.float64), axis=2).mean(axis=0)
-        return labels, probability[np.arange(len(x)), labels].astype(np.float32)
+        confidence = probability[np.arange(len(x)), labels] / self.votes
+        accepted = np.ones(len(x), bool)
+        if self.detector is not None:
+            (accepted,) = self._passes(
+                "accepts", lambda x, _: (self.accepts(x),), x, batch_size, key
+            )
+        return labels, confidence.astype(np.float32), accepted
 
     def _call(self, x: np.ndarray) -> np.ndarray:
         """Scores of a callable, checked, and its samples counted."""
@@ -410,32 +635,89 @@ class Classifier:
             scores = np.log(np.maximum(scores, SMALLEST_PROBABILITY))
         return scores
 
-    def black_box(self) -> BlackBox:
-        """The same model without its gradient."""
-        return BlackBox(self)
+    def view(self, access: str = "gradient", key: Any = None, witness: Any = None) -> BlackBox:
+        """What an attack gets to see of the model in one step.
+
+        Args:
+            access: ``"gradient"``, or anything else for an object that has none.
+            key: int32 `[2]`, unique to seed, batch and step: a randomised model draws by it.
+            witness: Told of all that a callable was asked; see `BlackBox`.
+        """
+        return (View if access == "gradient" else BlackBox)(self, key, witness)
 
 
 class BlackBox:
-    """What a black-box attack gets: scores and labels, and no gradient to be had."""
+    """What a black-box attack gets: scores and labels, and no gradient to be had.
 
-    def __init__(self, classifier: Classifier):
+    Attributes:
+        witness: Told of all that a callable was asked: sample, point and whether it fooled the
+            model; None where nobody listens.
+    """
+
+    def __init__(self, classifier: Classifier, key: Any = None, witness: Any = None):
         self._classifier = classifier
+        self._key = key
+        self._calls = 0
+        self.witness = witness
         self.clip_values = classifier.clip_values
         self.is_keras = classifier.is_keras
         self.votes = classifier.votes
+        self.draws = classifier.draws
+        self.rejects = classifier.rejects
 
     @property
     def nb_classes(self) -> int:
         """Number of classes."""
         return self._classifier.nb_classes
 
-    def logits(self, x: tf.Tensor) -> tf.Tensor:
-        """See `Classifier.logits`."""
-        return self._classifier.logits(x)
+    def _next(self, salt: Any = None) -> Any:
+        """Another key for each call, and for each value of `salt` in a call that is looped."""
+        if self._key is None:
+            return None
+        self._calls += 1
+        key = _another(self._key, self._calls)
+        return key if salt is None else _another(key, salt)
 
-    def decide(self, x: tf.Tensor) -> tf.Tensor:
+    def logits(self, x: tf.Tensor, salt: Any = None) -> tf.Tensor:
+        """See `Classifier.logits`."""
+        return self._classifier.logits(x, key=self._next(salt))
+
+    def decide(self, x: tf.Tensor, salt: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See `Classifier.decide`."""
-        return self._classifier.decide(x)
+        return self._classifier.decide(x, key=self._next(salt))
+
+    def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
+        """See `Classifier.accepts`."""
+        return self._classifier.accepts(x)
+
+
+class View(BlackBox):
+    """What a white-box attack gets: the gradient as well."""
+
+    def gradient(
+        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """See `Classifier.gradient`."""
+        return self._classifier.gradient(x, loss, key=self._next())
+
+    def jacobian(
+        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier.jacobian`."""
+        return self._classifier.jacobian(x, weigh, key=self._next())
+
+    def of(self, classifier: Classifier) -> View:
+        """The same step's view of another model, for an attack on several."""
+        return View(classifier, self._next())
+
+
+def as_seed(*numbers: int) -> tf.Tensor:
+    """int32 tensor of numbers, which may be as large as 2**32 - 1."""
+    return tf.constant(np.array(numbers, np.int64).astype(np.int32))
+
+
+def _another(key: tf.Tensor | None, salt: Any) -> tf.Tensor | None:
+    return None if key is None else tf.random.experimental.stateless_fold_in(key, salt)
 
 
 def _within(timeout: float | None, call: Callable[[np.ndarray], Any], x: np.ndarray) -> Any:

@@ -1,288 +1,451 @@
-"""The host and the eager driver: batches, buckets, counting and judging.
+"""The state machine that an attack is, and the three drivers that run it.
 
-The third driver, in graph, is `Attack.perturb`.
+* in graph (`in_graph`): one masked `while_loop`, for `train_step`, `tf.distribute` and XLA;
+* host (`drive`): some steps per compiled call; samples whose algorithm has ended leave, and the
+  rest are packed into one of a few bucket sizes;
+* eager (`drive` on a Python callable): the samples still at work and nothing else are sent, so that
+  the query count is exact, and the best points so far survive a failure of the callable.
 """
 
 from __future__ import annotations
 
-import copy
-import time
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from kerasrobust.checks import check_labels
-from kerasrobust.engine.classifier import Classifier, ModelFailure
-from kerasrobust.engine.result import AttackInterrupted, AttackResult
+from kerasrobust import norms
+from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, as_seed
+from kerasrobust.engine.criterion import Criterion
+from kerasrobust.engine.state import (
+    COUNTERS,
+    EXECUTED,
+    Params,
+    State,
+    check_leaves,
+    check_same_leaves,
+)
 
-if TYPE_CHECKING:
-    from kerasrobust.attacks.base import Attack, State
-
-# What a pass costs is counted whether or not the sample is still at work.
-EXECUTED = ("executed_queries", "executed_gradients")
-# Relative to the value range: a smaller change counts as no change in L0.
-L0_TOLERANCE = 1e-6
 SMALLEST_BUCKET = 4
-# Data points that a decision attack looks for a starting point among.
-POOL_SIZE = 128
+# The stream of the starting state is apart from those of the steps, which are numbered from 0.
+START_STREAM = 2**30
 
 
-class Job:
-    """One run of an attack over `n` samples: batches, buckets, counting and judging."""
+class Steps(Protocol):
+    """What a driver needs of an attack; see `kerasrobust.attacks.Attack`."""
 
-    def __init__(self, attack: Attack, classifier: Classifier, leaves: dict[str, np.ndarray]):
-        self.attack = attack
-        self.classifier = classifier
-        self.leaves = leaves
-        self.n = len(leaves["x"])
-        self.params = attack._params()
-        self.x_adv = leaves["x"].copy()
-        self.best = leaves["x"].copy()
-        self.found = np.zeros(self.n, bool)
-        self.gave_up = np.zeros(self.n, bool)
-        self.queries = np.zeros(self.n, np.int64)
-        self.gradients = np.zeros(self.n, np.int64)
-        self.executed = dict.fromkeys(EXECUTED, 0)
-        self.sent_before = classifier.queries
-        if not classifier.is_keras:  # what a failing callable has answered must not be lost
-            self.attack = copy.copy(attack)
-            self.attack.witness = self._note
-            self.at_work = np.arange(0)
-            self.noted = leaves["x"].copy()
-            self.noted_distance = np.full(self.n, np.inf)
+    @property
+    def name(self) -> str: ...
 
-    def run(self, labels: np.ndarray | None) -> AttackResult:
-        """Attacks every batch, then judges what came out with forward passes of its own.
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def access(self) -> str: ...
+
+    @property
+    def chunk(self) -> int: ...
+
+    @property
+    def needs_starts(self) -> bool: ...
+
+    @property
+    def norm(self) -> float: ...
+
+    @property
+    def criterion(self) -> Criterion: ...
+
+    def init(self, model: Any, state: State, params: Params, seed: tf.Tensor) -> State: ...
+
+    def step(
+        self, model: Any, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor
+    ) -> State: ...
+
+    def done(self, state: State, params: Params) -> tf.Tensor: ...
+
+    def finish(self, model: Any, state: State, params: Params) -> tf.Tensor: ...
+
+    def max_steps(self) -> int: ...
+
+    def params(self) -> Params: ...
+
+    def own_leaves(self) -> tuple[str, ...]: ...
+
+    def static_key(self) -> tuple[Any, ...]: ...
+
+    def compiles(self) -> bool: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """An attack on a classifier, as pure functions of its state.
+
+    Attributes:
+        attack: The attack.
+        classifier: The model that it sees.
+        witness: See `BlackBox`.
+    """
+
+    attack: Steps
+    classifier: Classifier
+    witness: Callable[..., None] | None = None
+
+    def _view(self, seed: tf.Tensor) -> BlackBox:
+        return self.classifier.view(self.attack.access, seed, self.witness)
+
+    def initialise(
+        self, given: State, params: Params, seed: tf.Tensor, pool: tuple[tf.Tensor, ...] = ()
+    ) -> State:
+        """The state before the first step.
 
         Args:
-            labels: int64 `[n]`, or None for the model's own.
+            given: `x`, `y`, `done` and, where there are any, `mask`, `eps`, `eps_step`, `limit`,
+                `start`.
+            params: Traced hyperparameters.
+            seed: int32 `[2]`, of the batch.
+            pool: Points and their labels, among which an attack that needs starts finds them.
         """
-        begin = time.perf_counter()
-        try:
-            return self._run(labels, begin)
-        except ModelFailure as error:
-            found = np.isfinite(self.noted_distance)
-            raise AttackInterrupted(
-                f"{error} {int(found.sum())} of {self.n} samples had been fooled by then; "
-                "`x_adv`, `success` and `queries` of this error hold what was found.",
-                self.noted,
-                found,
-                self.classifier.queries - self.sent_before,
-            ) from error
+        attack = self.attack
+        zeros = tf.zeros([tf.shape(given["x"])[0]], tf.int32)
+        state = {**given, **dict.fromkeys((*COUNTERS, *EXECUTED), zeros)}
+        if attack.needs_starts and "start" in state:
+            state["has_start"] = tf.ones_like(state["done"])
+        elif attack.needs_starts:
+            state["start"], state["has_start"] = self._nearest_start(state, *pool)
+        seed = tf.random.fold_in(seed, START_STREAM)
+        state = attack.init(self._view(seed), state, params, seed)
+        check_leaves(attack.name, state, attack.own_leaves())
+        state["done"] = state["done"] | self._ended(state, params)
+        return state
 
-    def craft(self, labels_given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Attacks every batch and leaves what it found in `x_adv`, not judged yet.
-
-        Returns:
-            Labels and confidence of the clean samples, and which were adversarial from the start.
-        """
-        attack, x = self.attack, self.leaves["x"]
-        everything = np.arange(self.n)
-        clean_labels, clean_confidence = self._predict(x, everything)
-        broken = int((~np.isfinite(clean_confidence)).sum())
-        if broken:
-            raise ValueError(
-                "The model must return finite scores. Received: NaN or infinite scores for "
-                f"{broken} of {self.n} clean samples"
-            )
-        y = clean_labels if labels_given is None else labels_given
-        if labels_given is not None:  # a callable has told its number of classes by now
-            check_labels(y, self.n, self.classifier.known_classes)
-        self.leaves["y"] = y.astype(np.int32)
-        initially = self._fooled(clean_labels, everything)
-        # The nearest adversarial point of a sample that is adversarial already is the sample.
-        at_once = initially if attack.kind == "minimal" else np.zeros(self.n, bool)
-        self.leaves["done"] = at_once
-        self.found[at_once] = True
-        if not self.classifier.is_keras:
-            self.noted_distance[at_once] = 0.0
-
-        pool: tuple[tf.Tensor, ...] = ()
-        if attack.needs_starts:
-            # Always as many, so that the number of samples retraces nothing.
-            chosen = np.linspace(0, self.n - 1, POOL_SIZE).astype(int)
-            pool = (tf.constant(x[chosen]), tf.constant(clean_labels[chosen], tf.int32))
-        total = attack.max_steps() * self.n
-        with tqdm.tqdm(
-            total=total, desc=attack.name, unit="step", disable=not attack.verbose
-        ) as bar:
-            for index, first in enumerate(range(0, self.n, attack.batch_size)):
-                rows = np.arange(first, min(first + attack.batch_size, self.n))
-                self._drive(rows, tf.constant([attack.seed, index], tf.int32), pool, bar)
-        return clean_labels, clean_confidence, initially
-
-    def _run(self, labels_given: np.ndarray | None, begin: float) -> AttackResult:
-        clean_labels, clean_confidence, initially = self.craft(labels_given)
-        attack, x, everything = self.attack, self.leaves["x"], np.arange(self.n)
-        labels, confidence = self._predict(self.x_adv, everything)
-        # A budget attack whose last iterate fails returns an earlier one that did not.
-        other = (self.best != self.x_adv).reshape(self.n, -1).any(axis=1)
-        lost = np.flatnonzero(self.found & other & ~self._fooled(labels, everything))
-        if len(lost):
-            self.x_adv[lost] = self.best[lost]
-            labels[lost], confidence[lost] = self._predict(self.x_adv, lost)
-        failed = np.flatnonzero(~self._fooled(labels, everything))
-        self.x_adv[failed] = x[failed]
-        labels[failed], confidence[failed] = clean_labels[failed], clean_confidence[failed]
-        success = self._fooled(labels, everything)
-        distances = self._distances()
-        for distance in distances.values():
-            distance[initially] = 0.0
-            distance[~success] = np.inf
-        return AttackResult(
-            name=attack.name,
-            config=attack.get_config(),
-            targeted=attack.targeted,
-            x=x,
-            x_adv=self.x_adv,
-            y=self.leaves["y"].astype(np.int64),
-            success=success,
-            initially_adversarial=initially,
-            labels=labels.astype(np.int64),
-            confidence=confidence,
-            queries=self.queries,
-            gradients=self.gradients,
-            executed_queries=self.executed["executed_queries"],
-            executed_gradients=self.executed["executed_gradients"],
-            gave_up=self.gave_up & ~success,
-            seconds=time.perf_counter() - begin,
-            **distances,
+    def _nearest_start(
+        self, state: State, pool: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """For each sample the nearest point of the pool whose label is adversarial for it."""
+        flat, points = norms.flatten(state["x"]), norms.flatten(pool)
+        distance = tf.reduce_sum(points**2, axis=1)[None] - 2 * tf.matmul(
+            flat, points, transpose_b=True
         )
+        fits = self.attack.criterion.met(labels[None], state["y"][:, None])
+        distance = tf.where(fits, distance, tf.fill(tf.shape(distance), math.inf))
+        start = tf.gather(pool, tf.argmin(distance, axis=1))
+        if "mask" in state:
+            start = tf.where(state["mask"] > 0, start, state["x"])
+        return start, tf.reduce_any(fits, axis=1)
 
-    def _distances(self) -> dict[str, np.ndarray]:
-        """How far `x_adv` is from `x` in each norm, batch by batch to save memory."""
-        low, high = self.classifier.clip_values
-        parts = []
-        for first in range(0, self.n, self.attack.batch_size):
-            rows = slice(first, first + self.attack.batch_size)
-            delta = self.x_adv[rows].astype(np.float64) - self.leaves["x"][rows]
-            size = np.abs(delta.reshape(len(delta), -1))
-            changed = (size > L0_TOLERANCE * (high - low)).sum(axis=1)
-            length = np.sqrt((size**2).sum(axis=1))
-            parts.append([changed, size.sum(axis=1), length, size.max(axis=1, initial=0.0)])
-        columns = np.concatenate(parts, axis=1).astype(np.float64)
-        return dict(zip(("l0", "l1", "l2", "linf"), columns, strict=True))
+    def one_step(self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor) -> State:
+        """A step, with the rows that were done before left as they were."""
+        seed = tf.random.fold_in(seed, t)
+        new = self.attack.step(self._view(seed), state, params, seed, t)
+        check_same_leaves(self.attack.name, state, new)
+        changed = [key for key in state if new[key] is not state[key] and key not in EXECUTED]
 
-    def _fooled(self, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        y = self.leaves["y"][rows]
-        return labels == y if self.attack.targeted else labels != y
+        def put_back() -> State:
+            return {
+                key: tf.where(norms.expand(state["done"], new[key]), state[key], new[key])
+                for key in changed
+            }
 
-    def _predict(self, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and confidence of some rows, by majority where the model is randomised."""
-        votes = self.classifier.votes
-        self.queries[rows] += votes
-        self.executed["executed_queries"] += votes * len(rows)
-        return self.classifier.judge(x[rows], self.attack.batch_size)
+        kept = tf.cond(
+            tf.reduce_any(state["done"]),
+            put_back,
+            lambda: {key: tf.identity(new[key]) for key in changed},
+        )
+        merged = {**{key: new[key] for key in state}, **kept}
+        merged["done"] = state["done"] | self._ended(merged, params)
+        return merged
 
-    def _collect(self, rows: np.ndarray, outcome: State, done: np.ndarray) -> None:
-        """Stores what the rows that leave found, and the cost of all rows, padding (-1) too."""
-        leaving = (rows >= 0) & done
+    def _ended(self, state: State, params: Params) -> tf.Tensor:
+        ended = self.attack.done(state, params)
+        return ended | (state["queries"] >= state["limit"]) if "limit" in state else ended
+
+    def advance(
+        self, state: State, params: Params, seed: tf.Tensor, t: tf.Tensor, stop: tf.Tensor
+    ) -> State:
+        """Steps `t` to `stop`, or fewer when every sample is done."""
+        keys = sorted(state)
+
+        def body(t: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            new = self.one_step(dict(zip(keys, leaves, strict=True)), params, seed, t)
+            return (
+                t + 1,
+                *(
+                    tf.ensure_shape(new[key], leaf.shape)
+                    for key, leaf in zip(keys, leaves, strict=True)
+                ),
+            )
+
+        def alive(t: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
+            return (t < stop) & ~tf.reduce_all(leaves[keys.index("done")])
+
+        # Parallel iterations keep every iterate alive at once and cost a third of the speed.
+        _, *leaves = tf.while_loop(
+            alive, body, (t, *(state[key] for key in keys)), parallel_iterations=1
+        )
+        return dict(zip(keys, leaves, strict=True))
+
+    def finish(self, state: State, params: Params, seed: tf.Tensor) -> State:
+        """What leaves the state machine, inside the box and outside the mask untouched."""
+        view = self._view(seed)
+        outcome = {key: state[key] for key in (*COUNTERS, *EXECUTED)}
+        points = {"x_adv": self.attack.finish(view, state, params)}
+        if "best" in state:
+            points["best"] = state["best"]
+        for key, point in points.items():
+            point = tf.clip_by_value(point, *self.classifier.clip_values)
+            if "mask" in state:
+                point = tf.where(state["mask"] > 0, point, state["x"])
+            outcome[key] = tf.where(tf.math.is_finite(point), point, state["x"])
+        for key in ("found", "gave_up"):
+            if key in state:
+                outcome[key] = state[key]
+        return outcome
+
+
+def in_graph(attack: Steps, classifier: Classifier, given: State, seed: tf.Tensor) -> tf.Tensor:
+    """The attack as part of a graph: the strongest point found for each sample."""
+    machine = Machine(attack, classifier)
+    params = attack.params()
+    pool: tuple[tf.Tensor, ...] = ()
+    if attack.needs_starts and "start" not in given:
+        labels, _ = classifier.decide(given["x"])
+        pool = (given["x"], labels)
+    state = machine.initialise(given, params, seed, pool)
+    steps = tf.constant(attack.max_steps())
+    state = machine.advance(state, params, seed, tf.constant(0), steps)
+    return tf.stop_gradient(machine.finish(state, params, seed)["x_adv"])
+
+
+@dataclasses.dataclass
+class Crafted:
+    """What an attack made of a batch, before anybody judged it.
+
+    Attributes:
+        x_adv: The points, `[n, ...]`.
+        best: Points to return where those fail.
+        found: bool `[n]`, whether `best` was adversarial.
+        gave_up: bool `[n]`, no starting point was found.
+        queries: int64 `[n]`.
+        gradients: int64 `[n]`.
+        zero_gradients: int64 `[n]`.
+        executed_queries: Forward passes executed, padding included.
+        executed_gradients: Forward and backward passes, likewise.
+    """
+
+    x_adv: np.ndarray
+    best: np.ndarray
+    found: np.ndarray
+    gave_up: np.ndarray
+    queries: np.ndarray
+    gradients: np.ndarray
+    zero_gradients: np.ndarray
+    executed_queries: int = 0
+    executed_gradients: int = 0
+
+    @classmethod
+    def untouched(cls, x: np.ndarray) -> Crafted:
+        """Nothing done yet."""
+        flags, counts = np.zeros((2, len(x)), bool), np.zeros((len(COUNTERS), len(x)), np.int64)
+        return cls(x.copy(), x.copy(), *flags, *counts)
+
+    def collect(self, rows: np.ndarray, outcome: State, leaving: np.ndarray) -> None:
+        """Stores what rows that leave have found, and the cost of all rows, padding (-1) too."""
+        leaving = leaving & (rows >= 0)
         for key in EXECUTED:
-            self.executed[key] += int(np.sum(outcome.pop(key)))
+            setattr(self, key, getattr(self, key) + int(np.sum(outcome.pop(key))))
         for key, value in outcome.items():
             values = np.asarray(value)[leaving]
-            if key in ("queries", "gradients"):
+            if key in COUNTERS:
                 getattr(self, key)[rows[leaving]] += values
             else:
                 getattr(self, key)[rows[leaving]] = values
 
-    def _note(self, sample: np.ndarray, points: np.ndarray, fits: np.ndarray) -> None:
-        """Keeps the nearest of the points that fooled a callable, for each sample."""
+    def add(self, other: Crafted, rows: np.ndarray) -> None:
+        """The cost of another attack on some of the rows."""
+        for key in COUNTERS:
+            getattr(self, key)[rows] += getattr(other, key)
+        self.executed_queries += other.executed_queries
+        self.executed_gradients += other.executed_gradients
+
+
+class Noted:
+    """The nearest points that fooled a callable, kept for the case that it fails."""
+
+    def __init__(self, x: np.ndarray, norm: float, done: np.ndarray):
+        self.x, self.norm = x, norm
+        self.points = x.copy()
+        self.distance = np.where(done, 0.0, np.inf)
+        self.at_work = np.arange(len(x))
+
+    def __call__(self, sample: np.ndarray, points: np.ndarray, fits: np.ndarray) -> None:
         rows, points = self.at_work[sample[fits]], points[fits]
         if not len(rows):
             return
-        delta = (points - self.leaves["x"][rows]).reshape(len(rows), -1)
-        distance = np.linalg.norm(delta, self.attack.norm, axis=1)
-        closer = np.flatnonzero(distance < self.noted_distance[rows])
+        delta = (points - self.x[rows]).reshape(len(rows), -1)
+        distance = np.linalg.norm(delta, self.norm, axis=1)
+        closer = np.flatnonzero(distance < self.distance[rows])
         # Of several assignments to one row the last one stays: the nearest.
         closer = closer[np.argsort(-distance[closer])]
-        self.noted[rows[closer]] = points[closer]
-        self.noted_distance[rows[closer]] = distance[closer]
+        self.points[rows[closer]] = points[closer]
+        self.distance[rows[closer]] = distance[closer]
 
-    def _leaves(self, rows: np.ndarray) -> State:
-        return {key: tf.constant(value[rows]) for key, value in self.leaves.items()}
 
-    def _drive(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
-        """Attacks one batch."""
-        drive = self._drive_compiled if self.classifier.is_keras else self._drive_eager
-        drive(rows, seed, pool, bar)
+class Stopped(ModelFailure):
+    """A callable failed while a batch was attacked.
 
-    def _drive_compiled(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
-        attack, classifier = self.attack, self.classifier
-        call = Compiled(attack, classifier)
-        limit = attack.max_steps()
-        steps_left = limit * len(rows)
-        bucket = self._bucket(len(rows))
-        index = np.concatenate([rows, np.repeat(rows[:1], bucket - len(rows))])
-        leaves = self._leaves(index)
-        real = np.arange(bucket) < len(rows)
-        leaves["done"] |= tf.constant(~real)
-        rows = np.where(real, index, -1)
-        state = call("init", attack._initialise, leaves, self.params, seed, pool)
-        for t in range(0, limit, attack.chunk):
-            stop = tf.constant(min(t + attack.chunk, limit))
-            state = call("advance", attack._advance, state, self.params, seed, tf.constant(t), stop)
+    Attributes:
+        points: The nearest points so far that fooled it, `[n, ...]`.
+        found: bool `[n]`, where there is one.
+    """
+
+    def __init__(self, message: str, points: np.ndarray, found: np.ndarray):
+        super().__init__(message)
+        self.points = points
+        self.found = found
+
+
+def drive(
+    attack: Steps,
+    classifier: Classifier,
+    given: dict[str, np.ndarray],
+    seed: tuple[int, int],
+    pool: tuple[np.ndarray, ...] = (),
+    whole: int | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Crafted:
+    """Attacks one batch on the host.
+
+    Args:
+        attack: The attack.
+        classifier: The model that it sees.
+        given: See `Machine.initialise`, as arrays.
+        seed: Of the batch.
+        pool: See `Machine.initialise`.
+        whole: Samples in a full batch; the buckets are shares of it. Default: as many as given.
+        progress: Told of steps that are behind, summed over samples.
+
+    Returns:
+        What was found.
+
+    Raises:
+        Stopped: If a callable fails.
+    """
+    seeds = as_seed(*seed)
+    points = tuple(
+        tf.constant(part, tf.int32 if part.dtype.kind == "i" else tf.float32) for part in pool
+    )
+    crafted = Crafted.untouched(given["x"])
+    if classifier.is_keras:
+        size = len(given["x"]) if whole is None else whole
+        _drive_compiled(attack, classifier, given, seeds, points, size, progress, crafted)
+        return crafted
+    noted = Noted(given["x"], attack.norm, given["done"])
+    try:
+        _drive_eager(attack, classifier, given, seeds, points, noted, progress, crafted)
+    except ModelFailure as error:
+        raise Stopped(str(error), noted.points, np.isfinite(noted.distance)) from error
+    return crafted
+
+
+def _drive_compiled(
+    attack: Steps,
+    classifier: Classifier,
+    given: dict[str, np.ndarray],
+    seed: tf.Tensor,
+    pool: tuple[tf.Tensor, ...],
+    whole: int,
+    progress: Callable[[int], None],
+    crafted: Crafted,
+) -> None:
+    machine, params = Machine(attack, classifier), attack.params()
+    call = Compiled(attack, classifier)
+    limit, n = attack.max_steps(), len(given["x"])
+    steps_left = limit * n
+    bucket = bucket_size(n, whole)
+    index = np.concatenate([np.arange(n), np.zeros(bucket - n, int)])
+    leaves = {key: tf.constant(value[index]) for key, value in given.items()}
+    real = np.arange(bucket) < n
+    leaves["done"] |= tf.constant(~real)
+    rows = np.where(real, index, -1)
+    state = call("init", machine.initialise, leaves, params, seed, pool)
+    for t in range(0, limit, attack.chunk):
+        stop = tf.constant(min(t + attack.chunk, limit))
+        state = call("advance", machine.advance, state, params, seed, tf.constant(t), stop)
+        done = state["done"].numpy()
+        left = int((~done).sum()) * (limit - int(stop))
+        progress(steps_left - left)
+        steps_left = left
+        if done.all():
+            break
+        bucket = bucket_size(int((~done).sum()), whole)
+        if bucket < len(rows) and int(stop) < limit:
+            crafted.collect(rows, call("finish", machine.finish, state, params, seed), done)
+            alive = np.flatnonzero(~done)
+            index = np.concatenate([alive, np.repeat(alive[:1], bucket - len(alive))])
+            state = {key: tf.gather(leaf, index) for key, leaf in state.items()}
+            real = np.arange(bucket) < len(alive)
+            state["done"] = tf.constant(~real)
+            state.update(dict.fromkeys(EXECUTED, tf.zeros([bucket], tf.int32)))
+            rows = np.where(real, rows[index], -1)
+    everyone = np.ones(len(rows), bool)
+    crafted.collect(rows, call("finish", machine.finish, state, params, seed), everyone)
+
+
+def bucket_size(rows: int, whole: int) -> int:
+    """The smallest of a few batch sizes (1, 3/4, 1/2, 3/8 ... of the whole) that holds the rows."""
+    size = whole
+    while size > SMALLEST_BUCKET and (size + 1) // 2 >= rows:
+        size = (size + 1) // 2
+    three_quarters = (3 * size + 3) // 4
+    return three_quarters if three_quarters >= rows else size
+
+
+def _drive_eager(
+    attack: Steps,
+    classifier: Classifier,
+    given: dict[str, np.ndarray],
+    seed: tf.Tensor,
+    pool: tuple[tf.Tensor, ...],
+    noted: Noted,
+    progress: Callable[[int], None],
+    crafted: Crafted,
+) -> None:
+    machine, params = Machine(attack, classifier, noted), attack.params()
+    limit = attack.max_steps()
+    # Samples that are done ask for nothing, but their rows decide what the others draw.
+    rows = noted.at_work
+    leaves = {key: tf.constant(value) for key, value in given.items()}
+    state = machine.initialise(leaves, params, seed, pool)
+    try:
+        for t in range(limit):
             done = state["done"].numpy()
-            left = int((~done).sum()) * (limit - int(stop))
-            bar.update(steps_left - left)
-            steps_left = left
-            if done.all():
-                break
-            bucket = self._bucket(int((~done).sum()))
-            if bucket < len(rows) and int(stop) < limit:
-                self._collect(rows, call("finish", attack._finish, state, self.params), done)
-                alive = np.flatnonzero(~done)
-                index = np.concatenate([alive, np.repeat(alive[:1], bucket - len(alive))])
-                state = {key: tf.gather(leaf, index) for key, leaf in state.items()}
-                real = np.arange(bucket) < len(alive)
-                state["done"] = tf.constant(~real)
-                state.update(dict.fromkeys(EXECUTED, tf.zeros([bucket], tf.int32)))
-                rows = np.where(real, rows[index], -1)
-        everyone = np.ones(len(rows), bool)
-        self._collect(rows, call("finish", attack._finish, state, self.params), everyone)
-
-    def _bucket(self, rows: int) -> int:
-        """The smallest of a few batch sizes (1, 3/4, 1/2, 3/8, 1/4 ...) that holds the rows."""
-        size = min(self.attack.batch_size, self.n)
-        while size > SMALLEST_BUCKET and (size + 1) // 2 >= rows:
-            size = (size + 1) // 2
-        three_quarters = (3 * size + 3) // 4
-        return three_quarters if three_quarters >= rows else size
-
-    def _drive_eager(self, rows: np.ndarray, seed: Any, pool: Any, bar: Any) -> None:
-        attack = self.attack
-        limit = attack.max_steps()
-        # Samples that are done ask for nothing, but their rows decide what the others draw.
-        self.at_work = rows
-        state = attack._initialise(self._leaves(rows), self.params, seed, pool)
-        try:
-            for t in range(limit):
-                done = state["done"].numpy()
-                if done.any():
-                    self._collect(rows, attack._finish(state, self.params), done)
-                    bar.update((limit - t) * int(done.sum()))
-                    self.at_work = rows = rows[~done]
-                    state = {key: leaf[~done] for key, leaf in state.items()}
-                    state.update(dict.fromkeys(EXECUTED, tf.zeros([len(rows)], tf.int32)))
-                if not len(rows):
-                    return
-                state = attack._one_step(state, self.params, seed, tf.constant(t))
-                bar.update(len(rows))
-        finally:
-            if len(rows):
-                everyone = np.ones(len(rows), bool)
-                self._collect(rows, attack._finish(state, self.params), everyone)
+            if done.any():
+                crafted.collect(rows, machine.finish(state, params, seed), done)
+                progress((limit - t) * int(done.sum()))
+                noted.at_work = rows = rows[~done]
+                state = {key: leaf[~done] for key, leaf in state.items()}
+                state.update(dict.fromkeys(EXECUTED, tf.zeros([len(rows)], tf.int32)))
+            if not len(rows):
+                return
+            state = machine.one_step(state, params, seed, tf.constant(t))
+            progress(len(rows))
+    finally:
+        if len(rows):
+            everyone = np.ones(len(rows), bool)
+            crafted.collect(rows, machine.finish(state, params, seed), everyone)
 
 
 class Compiled:
     """Calls the drivers' pieces through functions compiled once per attack kind and shape."""
 
-    def __init__(self, attack: Attack, classifier: Classifier):
+    def __init__(self, attack: Steps, classifier: Classifier):
+        self.name = attack.name
         self.classifier = classifier
-        self.jit = attack._jit()
-        self.key = attack._static_key()
+        self.jit = attack.compiles()
+        self.key = attack.static_key()
 
     def __call__(self, role: str, function: Any, state: State, *rest: Any) -> State:
         # Without XLA one graph serves every bucket size; XLA compiles one for each.
@@ -294,7 +457,7 @@ class Compiled:
         compiled = self.classifier.functions.get(key)
         if compiled is None:
             traces = self.classifier.traces
-            label = f"{self.key[0].name}:{role}"
+            label = f"{self.name}:{role}"
 
             def traced(*arguments: Any) -> State:
                 traces[label] = traces.get(label, 0) + 1

@@ -1,105 +1,184 @@
-"""Finished attacks on disk, so that an interrupted evaluation resumes."""
+"""Finished batches on disk, so that an interrupted run resumes and several processes share one."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
+import inspect
 import json
 import os
 import pathlib
+import sys
 import zipfile
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasrobust._version import __version__
+from kerasrobust import _keras
+from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.specs import jsonable
 
-_NOT_STORED = ("x",)
+# What results depend on inside the package.
+_CODE = ("engine", "attacks", "art", "norms.py", "losses.py", "checks.py", "_keras.py")
+_KNOWN = ("builtins", "abc", "typing", "keras", "kerasrobust")
+_PACKAGES = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox")
 
 
-def data_fingerprint(classifier: Classifier, x: np.ndarray, y: np.ndarray, confidence) -> str:
-    """Hash of everything but the attack that a result depends on.
+def fingerprint(classifier: Classifier) -> str:
+    """Hash of a model and of how it is looked at.
 
-    Data, labels, bounds, this package's version, and the model: architecture and weights of a
-    Keras model; of a callable, whose inside nobody sees, its confidence on these samples.
+    Of a Keras model: architecture, weights, and the source of the layers that are not Keras's own.
+    A callable's inside nobody sees: `answers` stand for it.
     """
-    digest = hashlib.sha256(f"{__version__} {classifier.clip_values} {classifier.votes}".encode())
+    digest = hashlib.sha256(json.dumps(jsonable(classifier.settings()), sort_keys=True).encode())
+    digest.update(str(classifier.jit_compile).encode())
+    judge = classifier.judging
+    if judge is not classifier and judge.model is not classifier.model:
+        digest.update(fingerprint(judge).encode())
     model = classifier.model
-    if isinstance(model, keras.Model):
-        try:
-            digest.update(model.to_json().encode())
-        except (NotImplementedError, TypeError, ValueError):  # a subclass without a config
-            digest.update(type(model).__name__.encode())
-        arrays = [weight.numpy() for weight in model.weights]
-    else:
-        arrays = [np.round(np.asarray(confidence, np.float64), 3)]
-    for array in (x, y, *arrays):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
+    if not isinstance(model, keras.Model):
+        digest.update(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+        return digest.hexdigest()
+    try:
+        digest.update(model.to_json().encode())
+    except (NotImplementedError, TypeError, ValueError):  # a subclass without a config
+        digest.update(type(model).__name__.encode())
+    for layer in _keras.flatten_layers(model):
+        layer_class: Any = type(layer)
+        digest.update(source(layer_class).encode())
+    if classifier.detector is not None:
+        detector: Any = type(classifier.detector)
+        digest.update(source(detector).encode())
+    for weight in model.weights:
+        digest.update(f"{weight.shape} {weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     return digest.hexdigest()
 
 
-class ResultStore:
-    """A folder with one file per finished attack.
+def answers(labels: np.ndarray, confidence: np.ndarray) -> list[Any]:
+    """What stands for a model whose inside nobody sees: its outputs on the clean samples."""
+    return [labels.tolist(), np.round(confidence.astype(np.float64), 3).tolist()]
 
-    A file is written under another name and moved into place, so it is either whole or
-    absent. It carries the fingerprint of what it was computed from; with another model, other
-    data or another parameter it is not found.
+
+@functools.cache
+def source(cls: Any) -> str:
+    """Hash of the files that define a class outside of this package, Keras and Python."""
+    digest = hashlib.sha256()
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in _KNOWN:
+            continue
+        try:
+            digest.update(inspect.getsource(inspect.getmodule(base) or base).encode())
+        except (OSError, TypeError):  # typed at a prompt, or compiled
+            digest.update(base.__qualname__.encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def version() -> str:
+    """Hash of the code and of the libraries that results depend on."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).parent.parent
+    for entry in _CODE:
+        path = root / entry
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            digest.update(file.read_bytes())
+    for package in _PACKAGES:
+        digest.update(f"{package} {importlib.metadata.version(package)}".encode())
+    digest.update(sys.version.encode())
+    return digest.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hash of arrays by name, or of what JSON knows."""
+    total = hashlib.sha256()
+    if isinstance(value, dict) and any(isinstance(item, np.ndarray) for item in value.values()):
+        for name in sorted(value):
+            array = np.ascontiguousarray(value[name])
+            total.update(f"{name} {array.shape} {array.dtype}".encode())
+            total.update(array.tobytes())
+    else:
+        total.update(json.dumps(jsonable(value), sort_keys=True).encode())
+    return total.hexdigest()
+
+
+class Store:
+    """A folder with one file per finished batch of an attack, and one per prologue.
+
+    A file is written under another name and moved into place, so that it is either whole or absent.
+    It is found by a key that covers all that its content depends on: model, data, attack with the
+    models that it crafts on, what ran before it in a cascade, the prologue, the place of the batch,
+    and the version of the code.
 
     Args:
         folder: Created if absent.
-        fingerprint: See `data_fingerprint`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fingerprint: str):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._fingerprint = fingerprint
 
-    def _path(self, attack: Any) -> pathlib.Path:
-        # Seed and batch size are part of the configuration, and so is what changes nothing.
-        config = {key: value for key, value in attack.get_config().items() if key != "verbose"}
-        settings = {"data": self._fingerprint, "attack": attack.name, "config": jsonable(config)}
-        text = json.dumps(settings, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{attack.name.replace(':', '-')}-{key}.npz"
+    def load(self, name: str, key: str, batch: Batch) -> AttackResult | None:
+        """The stored result of a batch, with its samples, or None.
 
-    def load(self, attack: Any, x: np.ndarray) -> AttackResult | None:
-        """The stored result of this attack on `x`, or `None`."""
-        path = self._path(attack)
-        if not path.exists():
+        Args:
+            name: Of the attack, to find the file again by eye.
+            key: See `Store`.
+            batch: The batch.
+        """
+        stored = self._read(name, key)
+        if stored is None:
             return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                fields = {name: stored[name] for name in stored.files if name != "meta"}
-                meta = json.loads(str(stored["meta"]))
-            return AttackResult(x=x, **fields, **meta, config=attack.get_config())
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
-            return None  # damaged or of another version: the attack is run again
+        meta = json.loads(str(stored.pop("meta")))
+        return AttackResult(x=batch.given["x"], **stored, **meta)
 
-    def save(self, attack: Any, result: AttackResult) -> None:
-        """Stores a result; what was there before is replaced in one move."""
-        arrays: dict[str, Any] = {}
+    def save(self, name: str, key: str, result: AttackResult) -> None:
+        """Stores the result of a batch."""
+        arrays: dict[str, np.ndarray] = {}
         meta: dict[str, Any] = {}
         for field in dataclasses.fields(result):
             value = getattr(result, field.name)
-            if field.name in _NOT_STORED or field.name == "config":
-                continue
+            if field.name in ("x", "columns"):
+                continue  # at hand, and measured anew
             if isinstance(value, np.ndarray):
                 arrays[field.name] = value
             else:
                 meta[field.name] = jsonable(value)
-        arrays["meta"] = np.array(json.dumps(meta))
-        path = self._path(attack)
+        self._write(name, key, {**arrays, "meta": np.array(json.dumps(meta))})
+
+    def load_prologue(self, name: str, key: str) -> Prologue | None:
+        """What all batches of an attack share, or None."""
+        return self._read(name + "-prologue", key)
+
+    def save_prologue(self, name: str, key: str, prologue: Prologue) -> None:
+        """Stores what all batches of an attack share."""
+        self._write(name + "-prologue", key, prologue)
+
+    def _path(self, name: str, key: str) -> pathlib.Path:
+        return self.folder / f"{name.replace(':', '-')}-{key[:32]}.npz"
+
+    def _read(self, name: str, key: str) -> dict[str, Any] | None:
+        path = self._path(name, key)
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None  # damaged: computed again
+
+    def _write(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> None:
+        path = self._path(name, key)
         temporary = path.with_suffix(f".{os.getpid()}.part")
         try:
             with open(temporary, "wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

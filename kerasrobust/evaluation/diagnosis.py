@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
-from kerasrobust.attacks import AttackResult
+from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.specs import jsonable
 
 # A distance must be this much smaller before one attack counts as nearer than another.
 _MARGIN = 0.03
 # A white-box attack may miss this share of the samples by bad luck.
 _LUCK = 0.01
+# A median this many times another one's is far behind it.
+_FAR_BEHIND = 2.0
 _SIGNIFICANCE = 0.05
-_ORDER = ("gradient_masking", "black_box_stronger", "cross_check", "few_samples", "gave_up")
+_ORDER = (
+    "constant_predictions",
+    "chance_level",
+    "gradient_masking",
+    "black_box_stronger",
+    "step_too_long",
+    "not_converged",
+    "cross_check",
+    "few_samples",
+    "gave_up",
+)
 # Half-width, in points, from which an interval is worth a sentence.
 _WIDE = 3.0
+# Fewer clean samples do not tell a bad model from bad luck.
+_ENOUGH = 20
+# A step is small that fits into the budget this many times.
+_STEPS = 4
+# Attacks that choose their own step.
+_OWN_STEP = ("apgd",)
+# How many more iterations a repeated minimal-norm attack gets.
+_PATIENCE = 5
+
+Description = dict[str, Any]
+Repeat = Callable[[Description], AttackResult | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +53,9 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"gradient_masking"`, `"black_box_stronger"`, `"cross_check"`, `"few_samples"`,
-            `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
+        code: `"constant_predictions"`, `"chance_level"`, `"gradient_masking"`,
+            `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`, `"cross_check"`,
+            `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
         message: One or two sentences with the figures.
     """
 
@@ -36,35 +63,97 @@ class Finding:
     message: str
 
 
+def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int) -> list[Finding]:
+    """Looks at the clean predictions: nothing that follows means anything if they are noise.
+
+    - *Constant predictions*: one class for all samples, though the samples are of several; or for
+      nearly all of them, though at least half are of other classes.
+    - *Chance level*: the accuracy is not above `1 / nb_classes` (exact binomial test, p < 0.05).
+
+    Both ask for at least 20 samples.
+
+    Args:
+        labels: Labels the model gives the clean samples, shape `(n,)`.
+        y: True labels, shape `(n,)`; `None` where there are none.
+        nb_classes: Number of classes.
+
+    Returns:
+        At most one finding.
+    """
+    if len(labels) < _ENOUGH:
+        return []
+    advice = (
+        "The model is untrained or constant, or expects its pixels in another unit: check "
+        "`clip_values` (--clip-min, --clip-max). The other figures say nothing about robustness."
+    )
+    values, counts = np.unique(labels, return_counts=True)
+    often, share = values[counts.argmax()], counts.max() / len(labels)
+    its_own = 0.0 if y is None else float(np.mean(y == often))
+    if (share == 1.0 and its_own <= 0.9) or (share >= 0.95 and y is not None and its_own <= 0.5):
+        true = "" if y is None else f", which {_percent(its_own)} of them are"
+        return [
+            Finding(
+                "constant_predictions",
+                f"{_percent(share)} of the {_samples(len(labels))} are taken for class {often}"
+                f"{true}. {advice}",
+            )
+        ]
+    if y is None:
+        return []
+    hits = int(np.sum(labels == y))
+    chance = 1.0 / nb_classes
+    if binomtest(hits, len(y), chance, alternative="greater").pvalue < _SIGNIFICANCE:
+        return []
+    return [
+        Finding(
+            "chance_level",
+            f"{hits} of {_samples(len(y))} are classified right without any attack, which is not "
+            f"above chance ({_percent(chance)} for {nb_classes} classes). {advice}",
+        )
+    ]
+
+
 def diagnose(
-    summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
+    summaries: Mapping[str, AttackSummary],
+    results: Mapping[str, AttackResult],
+    repeat: Repeat | None = None,
+    in_a_row: bool = False,
 ) -> list[Finding]:
     """Looks through the results of all attacks for signs that they cannot be trusted.
 
     - *Gradient masking* (Athalye et al., "Obfuscated gradients give a false sense of security",
       ICML 2018): a black-box attack sees less than a white-box one and cannot do better unless the
-      gradient misleads. Against a budget attack the comparison is made inside its own budget and
-      norm; against a minimal-norm attack by distances in its own norm (paired sign test, p < 0.05).
-    - A black-box attack that leaves less accuracy than a white-box one, but at larger
-      distances, is reported as well, with the more careful conclusion it allows.
+      gradient misleads. It is compared with all white-box attacks together: inside the budget
+      of each (what none of them broke there), and by distances in the norm of each minimal-norm one
+      (paired sign test, p < 0.05). The word falls where a white-box attack with small steps, or one
+      repeated with smaller steps, failed as well; otherwise the finding is
+      `"black_box_stronger"` and says how to repeat it. A repetition that closes the gap is
+      `"step_too_long"` or `"not_converged"`.
+    - A minimal-norm attack whose median distance in its own norm is more than twice another one's.
     - A cross-check that is stronger than the attack it checks.
     - Few samples, and samples that a decision attack gave up on.
 
     Args:
         summaries: The rows of the report, by name.
         results: The outcomes they were computed from, by the same names.
+        repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on the same samples and
+            returns its outcome, or `None` where it cannot; called at most once per attack.
+        in_a_row: Whether each outcome holds what the ones before it broke: distances are not
+            compared then.
 
     Returns:
         The findings, the most serious first.
     """
-    findings = []
+    findings: list[Finding] = []
     own = [s for s in summaries.values() if s.checks is None]
-    for white in (s for s in own if s.knowledge == "white"):
-        for black in (s for s in own if s.knowledge == "black"):
-            if black.targeted == white.targeted:
-                finding = _compare(white, black, results[white.name], results[black.name])
-                if finding:
-                    findings.append(finding)
+    again = _once(repeat)
+    for black in (s for s in own if s.knowledge == "black"):
+        whites = [s for s in own if s.knowledge == "white" and s.targeted == black.targeted]
+        findings += _inside_budgets(black, whites, results, again)
+        if not in_a_row:
+            findings += _nearer(black, whites, results, again)
+    if not in_a_row:
+        findings += [f for s in own if (f := _far_behind(s, own, results)) is not None]
     for check in summaries.values():
         if check.checks is not None and check.checks in summaries:
             native = summaries[check.checks]
@@ -95,48 +184,257 @@ def diagnose(
     return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
 
 
-def _compare(
-    white: AttackSummary, black: AttackSummary, of_white: AttackResult, of_black: AttackResult
-) -> Finding | None:
-    attacked = ~(of_white.initially_adversarial | of_black.initially_adversarial)
-    norm = _norm_name(white.norm)
-    reach = of_black.distance(white.norm)
-    if white.kind == "budget" and white.config.get("eps") is not None:
-        eps = np.asarray(white.config["eps"], dtype=np.float64)
-        inside = reach <= eps * (1.0 + 1e-5)
-        missed = attacked & inside & ~of_white.success
-        if missed.sum() > _LUCK * attacked.sum():
-            return Finding(
+def _once(repeat: Repeat | None) -> Repeat:
+    """`repeat`, asked once for each attack; `None` always where there is no `repeat`."""
+    asked: dict[str, AttackResult | None] = {}
+
+    def again(description: Description) -> AttackResult | None:
+        if repeat is None:
+            return None
+        key = json.dumps(jsonable(description), sort_keys=True)
+        if key not in asked:
+            asked[key] = repeat(description)
+        return asked[key]
+
+    return again
+
+
+def _inside_budgets(
+    black: AttackSummary,
+    whites: list[AttackSummary],
+    results: Mapping[str, AttackResult],
+    again: Repeat,
+) -> Iterable[Finding]:
+    """What a black-box attack broke inside a budget in which no white-box attack broke it."""
+    attacked = _attacked(black, whites, results)
+    for norm, eps, names in _budgets(whites):
+
+        def fits(result: AttackResult, norm=norm, eps=eps) -> np.ndarray:
+            return result.success & (result.distance(norm) <= eps * (1.0 + 1e-5))
+
+        broken = {white.name: fits(results[white.name]) for white in whites}
+        missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)
+        if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
+            continue
+        inside = [white for white in whites if white.name in names]
+        best = max(inside, key=lambda white: int(broken[white.name].sum()))
+        smaller = _smaller_step(best, norm, eps)
+        count, where = _samples(missed.sum()), f"the budget of {_listed(names)} ({_norm(norm)})"
+        careful = [white.name for white in inside if _is_careful(white, eps)]
+        repeated = again(smaller)
+        if repeated is not None:
+            missed &= ~fits(repeated)
+            if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
+                yield Finding(
+                    "step_too_long",
+                    f"{black.name}, which sees no gradient, broke {count} inside {where} that no "
+                    f"white-box attack broke; {_spec(smaller)} breaks them too. No gradient is "
+                    f"masked, the steps were too long or too few: the accuracy of "
+                    f"{_percent(best.accuracy)} under {best.name} is not robustness.",
+                )
+                continue
+            careful = [f"{best.name} with smaller steps ({_spec(smaller)})"]
+        if careful:
+            yield Finding(
                 "gradient_masking",
-                f"{black.name}, which sees no gradient, broke {_samples(missed.sum())} inside the "
-                f"budget of {white.name} ({norm}) on which {white.name} failed. The "
-                f"gradient misleads the attack (gradient masking): the accuracy of "
-                f"{_percent(white.accuracy)} under {white.name} is not robustness.",
+                f"{black.name}, which sees no gradient, broke {count} inside {where} on which "
+                f"every white-box attack failed, {_listed(careful)} among them. The gradient "
+                "misleads the attack (gradient masking): the accuracy of "
+                f"{_percent(best.accuracy)} under {best.name} is not robustness.",
             )
-    else:
-        nearer = attacked & (reach < (1.0 - _MARGIN) * of_white.distance(white.norm))
-        farther = attacked & (of_white.distance(white.norm) < (1.0 - _MARGIN) * reach)
-        if _significant(nearer.sum(), farther.sum()):
-            return Finding(
-                "gradient_masking",
-                f"{black.name}, which sees no gradient, came nearer than {white.name} in "
-                f"{white.name}'s own norm ({norm}) on {_samples(nearer.sum())}, and "
-                f"{white.name} nearer on {farther.sum()}. The gradient misleads the attack "
-                f"(gradient masking) or {white.name} was stopped too early: do not take its "
-                "figures for robustness.",
+        else:
+            yield Finding(
+                "black_box_stronger",
+                f"{black.name}, a black-box attack, broke {count} inside {where} that no white-box "
+                "attack broke. The steps were too long or too few, or the gradient misleads: do "
+                f"not read the accuracy of {_percent(best.accuracy)} under {best.name} as "
+                "robustness before it was repeated with a smaller step: "
+                f'--attacks "{_spec(smaller)}".',
             )
-    more = attacked & of_black.success & ~of_white.success
-    less = attacked & of_white.success & ~of_black.success
-    if _significant(more.sum(), less.sum()):
-        return Finding(
-            "black_box_stronger",
-            f"{black.name}, a black-box attack, leaves {_percent(black.accuracy)} accuracy where "
-            f"{white.name}, a white-box attack, leaves {_percent(white.accuracy)}. {black.name} "
-            f"went farther than {white.name} ({norm}), so this may be the larger "
-            "perturbation or gradient masking: do not read the higher accuracy as robustness "
-            f"before {white.name} was repeated with a larger budget and more steps.",
+
+
+def _nearer(
+    black: AttackSummary,
+    whites: list[AttackSummary],
+    results: Mapping[str, AttackResult],
+    again: Repeat,
+) -> Iterable[Finding]:
+    """A black-box attack that came nearer than all white-box attacks, in the norm of some."""
+    attacked = _attacked(black, whites, results)
+    free = [white for white in whites if _budget(white) is None]
+    for norm in sorted({white.norm for white in free}):
+        inside = [white for white in free if white.norm == norm]
+        reach = results[black.name].distance(norm)
+        best = np.min([results[white.name].distance(norm) for white in whites], axis=0)
+        nearer, farther = _nearer_and_farther(reach, best, attacked)
+        if not _clearly_nearer(reach, best, attacked):
+            continue
+        told = (
+            f"{black.name}, which sees no gradient, came nearer than every white-box attack in "
+            f"{_norm(norm)}, the norm of {_listed(white.name for white in inside)}, on "
+            f"{_samples(nearer)}, and they nearer on {farther}."
         )
-    return None
+        medians = [np.median(results[white.name].distance(norm)[attacked]) for white in inside]
+        closest = inside[int(np.argmin(medians))]
+        longer = _more_steps(closest) if closest.config.get("max_iter") else None
+        repeated = None if longer is None else again(longer)
+        if longer is not None and repeated is not None:
+            best = np.minimum(best, repeated.distance(norm))
+            if _clearly_nearer(reach, best, attacked):
+                yield Finding(
+                    "gradient_masking",
+                    f"{told} With max_iter={longer['config']['max_iter']} {closest.name} came no "
+                    "nearer: the gradient misleads the attack (gradient masking), do not take its "
+                    "figures for robustness.",
+                )
+            else:
+                yield Finding(
+                    "not_converged",
+                    f"{told} With max_iter={longer['config']['max_iter']} {closest.name} came as "
+                    "near: it had been stopped too early, its figures are no measure of "
+                    "robustness.",
+                )
+            continue
+        advice = "" if longer is None else f" (max_iter={longer['config']['max_iter']}, say)"
+        yield Finding(
+            "black_box_stronger",
+            f"{told} {closest.name} was stopped too early or its gradient misleads: do not take "
+            f"its figures for robustness before it was repeated with more steps{advice}.",
+        )
+
+
+def _far_behind(
+    late: AttackSummary, own: list[AttackSummary], results: Mapping[str, AttackResult]
+) -> Finding | None:
+    """A minimal-norm attack far behind one that knows no more, in its own norm."""
+    steps = late.config.get("max_iter")
+    if late.kind != "minimal" or steps is None:
+        return None
+    ahead: list[tuple[float, float, str]] = []
+    for other in own:
+        if (other.knowledge, other.targeted) != (late.knowledge, late.targeted) or other is late:
+            continue
+        attacked = _attacked(late, [other], results)
+        if not attacked.any():
+            continue
+        far = results[late.name].distance(late.norm)
+        near = results[other.name].distance(late.norm)
+        medians = float(np.median(near[attacked])), float(np.median(far[attacked]))
+        if medians[1] > _FAR_BEHIND * medians[0] and _significant(
+            *_nearer_and_farther(near, far, attacked)
+        ):
+            ahead.append((*medians, other.name))
+    if not ahead:
+        return None
+    near_median, far_median, name = min(ahead)
+    rate = late.config.get("learning_rate")
+    settings = f"max_iter={steps}" + ("" if rate is None else f", learning_rate={rate:g}")
+    return Finding(
+        "not_converged",
+        f"{late.name}'s median distance in its own norm ({_norm(late.norm)}) is "
+        f"{far_median:.4g} where the points of {name} lie at {near_median:.4g}: {late.name} has "
+        f"not converged with {settings}. Its figures are no measure of robustness before it was "
+        "repeated with more or larger steps.",
+    )
+
+
+def _attacked(
+    one: AttackSummary, others: list[AttackSummary], results: Mapping[str, AttackResult]
+) -> np.ndarray:
+    """Samples that all of these attacks had something to do on."""
+    return ~np.any(
+        [results[summary.name].initially_adversarial for summary in (one, *others)], axis=0
+    )
+
+
+def _budget(summary: AttackSummary) -> np.ndarray | None:
+    """The radius, one or one per sample, that a budget attack works to."""
+    if summary.kind != "budget" or summary.config.get("eps") is None:
+        return None
+    return np.asarray(summary.config["eps"], dtype=np.float64)
+
+
+def _budgets(whites: list[AttackSummary]) -> list[tuple[float, np.ndarray, list[str]]]:
+    """Each budget once: norm, radius, the attacks that work to it."""
+    found: list[tuple[float, np.ndarray, list[str]]] = []
+    for white in whites:
+        eps = _budget(white)
+        if eps is None:
+            continue
+        for norm, radius, names in found:
+            if norm == white.norm and np.array_equal(radius, eps):
+                names.append(white.name)
+                break
+        else:
+            found.append((white.norm, eps, [white.name]))
+    return found
+
+
+def _is_careful(white: AttackSummary, eps: np.ndarray) -> bool:
+    """Whether it walked through its budget in small steps, and far enough."""
+    if white.attack in _OWN_STEP:
+        return True
+    step, steps = white.config.get("eps_step"), white.config.get("max_iter")
+    if step is None or steps is None:
+        return False
+    longest, radius = float(np.max(step)), float(np.max(eps))
+    return longest <= radius / _STEPS and longest * steps >= radius
+
+
+def _smaller_step(white: AttackSummary, norm: float, eps: np.ndarray) -> Description:
+    """The same attack in smaller steps, and more of them; PGD for one that has a single step."""
+    radius, step = float(np.max(eps)), white.config.get("eps_step")
+    if white.attack in _OWN_STEP:
+        return _more_steps(white)
+    if step is not None and white.config.get("max_iter") is not None:
+        name, config = white.attack, dict(white.config)
+        config["eps_step"] = min(radius / 10, float(np.max(step)) / _STEPS)
+    else:
+        kept = ("eps", "targeted", "batch_size", "seed", "verbose")
+        name, config = "pgd", {key: white.config[key] for key in kept if key in white.config}
+        config.update(norm="inf" if norm == math.inf else norm, eps_step=radius / 10, max_iter=0)
+    needed = math.ceil(_STEPS * radius / config["eps_step"])
+    config["max_iter"] = max(config["max_iter"], needed)
+    return {"name": name, "config": config}
+
+
+def _more_steps(white: AttackSummary) -> Description:
+    """The same attack with more iterations."""
+    steps = _PATIENCE * white.config["max_iter"]
+    return {"name": white.attack, "config": {**white.config, "max_iter": steps}}
+
+
+def _spec(description: Description) -> str:
+    """As it is written on the command line, what is not at issue left out."""
+    config, parts = description["config"], []
+    for key in ("eps", "norm", "eps_step", "max_iter"):
+        value = config.get(key)
+        if value is None or np.ndim(value) or (key == "norm" and value in ("inf", math.inf)):
+            continue
+        parts.append(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}")
+    return f"{description['name']}:{','.join(parts)}"
+
+
+def _nearer_and_farther(
+    one: np.ndarray, other: np.ndarray, attacked: np.ndarray
+) -> tuple[int, int]:
+    """On how many samples one attack came clearly nearer than another, and the other way round."""
+    nearer = attacked & (one < (1.0 - _MARGIN) * other)
+    farther = attacked & (other < (1.0 - _MARGIN) * one)
+    return int(nearer.sum()), int(farther.sum())
+
+
+def _clearly_nearer(one: np.ndarray, other: np.ndarray, attacked: np.ndarray) -> bool:
+    """More often nearer than farther, and on more samples than bad luck explains."""
+    nearer, farther = _nearer_and_farther(one, other, attacked)
+    return _significant(nearer, farther) and _beyond_luck(nearer, int(attacked.sum()))
+
+
+def _beyond_luck(missed: int, attacked: int) -> bool:
+    """Whether so many samples are more than an attack may miss by bad luck (exact test)."""
+    if not missed:
+        return False
+    return binomtest(missed, attacked, _LUCK, alternative="greater").pvalue < _SIGNIFICANCE
 
 
 def _cross_check(
@@ -144,18 +442,17 @@ def _cross_check(
 ) -> Finding | None:
     attacked = ~of_native.initially_adversarial
     if native.kind == "budget":
-        better = attacked & of_check.success & ~of_native.success
-        worse = attacked & of_native.success & ~of_check.success
+        better = int((attacked & of_check.success & ~of_native.success).sum())
+        worse = int((attacked & of_native.success & ~of_check.success).sum())
     else:
         ours, theirs = of_native.distance(native.norm), of_check.distance(native.norm)
-        better = attacked & (theirs < (1.0 - _MARGIN) * ours)
-        worse = attacked & (ours < (1.0 - _MARGIN) * theirs)
-    if not _significant(better.sum(), worse.sum()):
+        better, worse = _nearer_and_farther(theirs, ours, attacked)
+    if not _significant(better, worse):
         return None
     return Finding(
         "cross_check",
-        f"{check.name} did better than {native.name} on {_samples(better.sum())} and worse on "
-        f"{worse.sum()}: {native.name} is weaker here than its reference.",
+        f"{check.name} did better than {native.name} on {_samples(better)} and worse on "
+        f"{worse}: {native.name} is weaker here than its reference.",
     )
 
 
@@ -163,10 +460,10 @@ def _significant(more: int, less: int) -> bool:
     """One-sided sign test of paired outcomes."""
     if more <= less:
         return False
-    return binomtest(int(more), int(more + less), 0.5, alternative="greater").pvalue < _SIGNIFICANCE
+    return binomtest(more, more + less, 0.5, alternative="greater").pvalue < _SIGNIFICANCE
 
 
-def _norm_name(norm: float) -> str:
+def _norm(norm: float) -> str:
     return "Linf" if norm == math.inf else f"L{norm:g}"
 
 
@@ -176,3 +473,9 @@ def _percent(share: float) -> str:
 
 def _samples(count: int) -> str:
     return f"{count:,} sample" + ("" if count == 1 else "s")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """`"a"`, `"a and b"`, `"a, b and c"`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-import math
+import itertools
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+import tqdm
 
-from kerasrobust import attacks as registry
-from kerasrobust import metrics
 from kerasrobust._version import __version__
-from kerasrobust.attacks import AttackResult
-from kerasrobust.attacks.base import Attack
-from kerasrobust.checks import check_labels, check_samples, unpack
-from kerasrobust.engine.classifier import Classifier
-from kerasrobust.engine.store import ResultStore, data_fingerprint
-from kerasrobust.evaluation import cascade, presets, summary
-from kerasrobust.evaluation.diagnosis import Finding, diagnose
+from kerasrobust.attacks import Attack
+from kerasrobust.checks import check_labels
+from kerasrobust.engine import store as storage
+from kerasrobust.engine.batches import Batch, Prologue, run_batch
+from kerasrobust.engine.classifier import Classifier, ModelFailure
+from kerasrobust.engine.criterion import Criterion, clean_correct, survived
+from kerasrobust.engine.result import AttackInterrupted, AttackResult
+from kerasrobust.engine.source import Block, Source
+from kerasrobust.evaluation import pictures, summary
+from kerasrobust.evaluation.diagnosis import Finding, check_predictions, diagnose
 from kerasrobust.evaluation.report import Report, Samples
-from kerasrobust.norms import check_norm
-from kerasrobust.specs import parse_spec
+from kerasrobust.evaluation.resolve import references, resolve, unique
+from kerasrobust.metrics import Outcome, registry
 
 _VERSIONS = ("tensorflow", "keras", "numpy")
-_REFERENCE = "art:"
+_ART = "adversarial-robustness-toolbox"
+_BLOCK = 1024
 
 
 def evaluate(
@@ -36,6 +40,7 @@ def evaluate(
     y: Any = None,
     *,
     attacks: Any = "areb",
+    metrics: Sequence[str] = (),
     dataset: str | None = None,
     eps: float | None = None,
     norm: float | str | None = None,
@@ -43,6 +48,7 @@ def evaluate(
     batch_size: int = 128,
     seed: int = 0,
     cross_check: bool = False,
+    keep_adversaries: bool = False,
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
 ) -> Report:
@@ -56,8 +62,9 @@ def evaluate(
       already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, as
       zero in the median distances, and not at all in the success rate.
 
-    AutoAttack runs its attacks in a row, each on what the ones before it left: its rows hold the
-    accuracy and the distances after each step, and the passes and seconds of that step.
+    AutoAttack runs its attacks in a row, inside each batch, each on what the ones before it left:
+    its rows hold the accuracy and the distances after each step, and the passes and seconds of that
+    step.
 
     `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
     A targeted attack is given, for every sample, a class other than the true one, drawn with
@@ -67,12 +74,14 @@ def evaluate(
         model: A `keras.Model`, a `Classifier`, an ART estimator, or a callable that returns
             scores (black-box attacks only).
         x: Samples, shape `(n, ...)`, inside the bounds; or a finite `tf.data.Dataset` of
-            `(x, y)`.
+            `(x, y)`, which is read once for the clean pass and once per attack and is never whole
+            in memory.
         y: True labels, integers of shape `(n,)` or one-hot of shape `(n, classes)`. Without them
             the model's own predictions stand in, and the report says so.
         attacks: The name of a preset (`presets.names()`), an attack specification such as
             `"fgsm:eps=0.1"`, an attack, or a list of these. An attack instance keeps its own
             batch size and seed.
+        metrics: Names of further figures for the report (`kerasrobust.metrics.names()`).
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
             adversarial samples beyond it do not count for *any* attack.
@@ -82,8 +91,11 @@ def evaluate(
         seed: Seed of all randomness.
         cross_check: Run every attack that ART has through ART as well, on the same samples, and
             show both.
-        output: Folder for the report. Each attack's result is stored there as soon as it is
-            finished; the same call on the same folder resumes after the last finished one.
+        keep_adversaries: Keep all adversarial samples (`report.samples`), which takes as much
+            memory as the samples per attack. Without it figures per sample are kept, and a few
+            samples for the pictures.
+        output: Folder for the report. Each batch's result is stored there as soon as it is
+            finished; the same call on the same folder goes on after the last finished one.
         verbose: Show a progress bar for each attack.
 
     Returns:
@@ -102,137 +114,436 @@ def evaluate(
     >>> report.clean_accuracy, report.robust_accuracy, report.attacks["pgd"].median_linf
     >>> report.save("report/")
     """
-    if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
-        raise ValueError(
-            "The bounds are the Classifier's own where one is given. "
-            f"Received: clip_values={clip_values!r} beside {model.clip_values}"
-        )
-    classifier = Classifier.of(model, clip_values)
-    low, high = classifier.clip_values
-    x, y = _arrays(x, y, classifier, batch_size)
-    x = check_samples(x, classifier)
-    if y is not None:  # how many classes a callable has is known after its first call
-        y = check_labels(y, len(x), classifier.nb_classes if classifier.is_keras else None)
-    channels = x.shape[-1] if x.ndim == 4 else 1
-    plan, preset, budget = _plan(
-        attacks,
-        dataset,
-        channels,
-        high - low,
-        classifier.known_classes,
-        eps,
-        norm,
-        batch_size,
-        seed,
-        verbose,
+    evaluation = Evaluation(
+        model,
+        x,
+        y,
+        attacks=attacks,
+        metrics=metrics,
+        dataset=dataset,
+        eps=eps,
+        norm=norm,
+        clip_values=clip_values,
+        batch_size=batch_size,
+        seed=seed,
+        cross_check=cross_check,
+        keep_adversaries=keep_adversaries,
+        output=output,
+        verbose=verbose,
     )
-    in_a_row = preset is not None and preset.cascade
-    plan = {name: attack.bind(classifier) for name, attack in plan.items()}
-    checks, missing = _references(plan, classifier) if cross_check else ({}, [])
-    if output is not None:
-        _check_writable(output)
-
-    labels, confidence = classifier.judge(x, batch_size)
-    if not np.all(np.isfinite(confidence)):
-        raise ValueError("The model's scores of the clean samples are not all finite.")
-    nb_classes = classifier.nb_classes
-    given = y is not None
-    y = check_labels(y, len(x), nb_classes) if given else labels
-    correct = labels == y
-    store = None
-    if output is not None:
-        folder = pathlib.Path(output) / "results"
-        store = ResultStore(folder, data_fingerprint(classifier, x, y, confidence))
-
-    targets = (y + np.random.default_rng(seed).integers(1, nb_classes, len(y))) % nb_classes
-    results: dict[str, AttackResult] = {}
-    rows: dict[str, summary.AttackSummary] = {}
-    robust = correct.copy()
-    so_far = cascade.nothing_yet(x, y, labels, confidence)
-    for name, attack, checked in _order(plan, checks):
-        result = store.load(attack, x) if store else None
-        if result is None:
-            if in_a_row and checked is None:
-                result = cascade.next_step(so_far, attack)
-            else:
-                result = attack.run(x, targets if attack.targeted else y)
-            if store:
-                store.save(attack, result)
-        if budget is not None:
-            result = summary.within(result, *budget, labels, confidence)
-        so_far = so_far if checked else result
-        robust &= summary.survived(result, y, correct)
-        results[name] = result
-        rows[name] = summary.summarise(
-            name,
-            attack,
-            result,
-            y,
-            correct,
-            nb_classes,
-            high - low,
-            knowledge="white" if attack.access == "gradient" else "black",
-            checks=checked,
-        )
-
-    # Of attacks in a row the last white-box one holds what all before it broke.
-    white = [name for name, row in rows.items() if row.knowledge == "white"]
-    past = set(white[:-1]) if in_a_row else set()
-    compared = {name: row for name, row in rows.items() if name not in past}
-    findings = diagnose(compared, results) + missing
-    if not given:
-        findings.append(
-            Finding(
-                "no_labels",
-                "No labels were given: the model's own predictions stand in for them, so the clean "
-                "accuracy is 100 % by definition and says nothing about the model.",
-            )
-        )
-    clean = metrics.accuracy(labels, y)
-    worst = metrics.proportion(robust)
-    assert clean is not None and worst is not None  # there is at least one sample
-    report = Report(
-        clean_accuracy=clean.value,
-        clean_interval=(clean.low, clean.high),
-        clean_confidence=metrics.average_confidence(confidence),
-        clean_class_accuracy=summary.listed(metrics.class_accuracy(labels, y, nb_classes)),
-        robust_accuracy=worst.value,
-        robust_interval=(worst.low, worst.high),
-        robust_class_accuracy=summary.listed(
-            metrics.class_accuracy(np.where(robust, y, -1), y, nb_classes)
-        ),
-        attacks=rows,
-        findings=findings,
-        settings={
-            "dataset": dataset,
-            "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
-            "samples": len(x),
-            "shape": list(x.shape[1:]),
-            "classes": nb_classes,
-            "labels": "given" if given else "predicted",
-            "clip_values": [low, high],
-            "batch_size": batch_size,
-            "seed": seed,
-            "eps": budget and budget[0],
-            "norm": budget and budget[1],
-            "preset": preset and preset.name,
-            "preset_variant": preset and preset.variant,
-            "unpublished_parameters": preset and preset.unpublished,
-            "cross_check": cross_check,
-        },
-        versions={
-            "kerasrobust": __version__,
-            **{package: _version(package) for package in _VERSIONS},
-            **({"adversarial-robustness-toolbox": _version(_ART)} if checks else {}),
-        },
-        samples=Samples(x, y, labels, robust, results),
-    )
+    for group, units in itertools.groupby(evaluation.units(), lambda unit: unit.group):
+        with evaluation.bar(group) as bar:
+            for unit in units:
+                evaluation.compute(unit, bar.update)
+    report = evaluation.report()
     if output is not None:
         report.save(output)
     return report
 
 
-_ART = "adversarial-robustness-toolbox"
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """An attack of an evaluation.
+
+    Attributes:
+        name: In the report.
+        attack: The attack, bound.
+        checks: Name of the attack whose cross-check it is, or None.
+    """
+
+    name: str
+    attack: Attack
+    checks: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A batch of one attack, or of a cascade: what is computed, stored and shared out.
+
+    Attributes:
+        group: Number of the attack or cascade.
+        index: Number of the batch.
+    """
+
+    group: int
+    index: int
+
+
+class Evaluation:
+    """An evaluation in pieces that may be computed in any order, by several processes.
+
+    Each process makes the same object, with a common `output`, and computes some of `units()`; what
+    another one has finished is read, not computed again. `evaluate` computes them all in a row.
+
+    Args: as of `evaluate`.
+
+    Raises:
+        ValueError, TypeError, OSError: As `evaluate`, before any attack is run.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        attacks: Any = "areb",
+        metrics: Sequence[str] = (),
+        dataset: str | None = None,
+        eps: float | None = None,
+        norm: float | str | None = None,
+        clip_values: tuple[float, float] | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        cross_check: bool = False,
+        keep_adversaries: bool = False,
+        output: str | os.PathLike[str] | None = None,
+        verbose: bool = False,
+    ):
+        if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
+            raise ValueError(
+                "The bounds are the Classifier's own where one is given. "
+                f"Received: clip_values={clip_values!r} beside {model.clip_values}"
+            )
+        self.classifier = classifier = Classifier.of(model, clip_values)
+        self.judge = classifier.judging
+        self.source = Source(x, y, classifier)
+        self.metrics = registry.resolve(metrics)
+        low, high = classifier.clip_values
+        shape = classifier.input_shape or self.source.sample_shape
+        self.plan = resolve(
+            attacks,
+            eps=eps,
+            norm=norm,
+            dataset=dataset,
+            channels=(shape[-1] or 1) if len(shape) == 3 else 1,
+            value_range=high - low,
+            nb_classes=classifier.known_classes,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        bound = {name: attack.bind(classifier) for name, attack in self.plan.attacks.items()}
+        checks, self.missing = references(bound, classifier) if cross_check else ({}, [])
+        steps = [Step(name, attack) for name, attack in bound.items()]
+        # A cascade is one group; apart from it each attack is one, followed by its cross-check.
+        self.groups = [steps] if self.plan.cascade else [[step] for step in steps]
+        for place, step in reversed(list(enumerate(steps))):
+            if step.name in checks:
+                name = unique("art:" + step.name, bound)
+                check = [Step(name, checks[step.name], step.name)]
+                at = len(self.groups) if self.plan.cascade else place + 1
+                self.groups.insert(at, check)
+        self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
+        self.keep = keep_adversaries
+        self.settings = {"dataset": dataset, "cross_check": cross_check}
+        self.store = None
+        if output is not None:
+            _check_writable(output)
+            self.store = storage.Store(pathlib.Path(output) / "results")
+        self._look()
+        self._prologues: dict[str, Prologue] = {}
+        self._parts: dict[tuple[str, int], AttackResult] = {}
+        self._examples: dict[tuple[str, int], tuple[AttackResult, np.ndarray]] = {}
+        self._model = storage.fingerprint(classifier) if self.store else ""
+
+    def _look(self) -> None:
+        """The clean pass: labels, confidence, and which samples are shown in pictures."""
+        judged, given = [], []
+        for block in self.source.blocks(_BLOCK):
+            key = (self.seed, -2 - block.index)
+            judged.append(self.judge.judge(block.x, self.batch_size, key))
+            if block.y is not None:
+                given.append(block.y)
+        labels, confidence, accepted = (np.concatenate(part) for part in zip(*judged, strict=True))
+        if not np.all(np.isfinite(confidence)):
+            raise ValueError(
+                "The model must return finite scores. Received: NaN or infinite scores for "
+                f"{int((~np.isfinite(confidence)).sum())} of {len(confidence)} clean samples"
+            )
+        self.labels, self.confidence, self.accepted = labels, confidence, accepted
+        self.nb_classes = self.judge.nb_classes
+        self.given = self.source.has_labels
+        self.y = np.concatenate(given) if self.given else labels
+        check_labels(self.y, len(labels), self.nb_classes)
+        self.correct = clean_correct(labels, accepted, self.y)
+        draw = np.random.default_rng(self.seed)
+        shift = draw.integers(1, self.nb_classes, len(labels))
+        self.targets = (self.y + shift) % self.nb_classes
+        self.shown = pictures.choose(self.y, self.correct)
+
+    def bar(self, group: int) -> tqdm.tqdm:
+        """A progress bar of the steps of one attack or cascade."""
+        steps = self.groups[group]
+        return tqdm.tqdm(
+            total=sum(step.attack.max_steps() for step in steps) * len(self.source),
+            desc=", ".join(step.name for step in steps),
+            unit="step",
+            disable=not self.verbose,
+        )
+
+    def units(self) -> Iterator[Unit]:
+        """All pieces, attack by attack."""
+        for group, steps in enumerate(self.groups):
+            size = self._size(steps)
+            for index in range(-(-len(self.source) // size)):
+                yield Unit(group, index)
+
+    def _size(self, steps: list[Step]) -> int:
+        # An attack that was given keeps its own batch size; a cascade works on common batches.
+        return self.batch_size if self.plan.cascade else steps[0].attack.batch_size
+
+    def compute(self, unit: Unit, progress: Callable[[int], Any] = lambda steps: None) -> None:
+        """Computes a piece, or reads it where it is finished already.
+
+        Args:
+            unit: One of `units()`.
+            progress: Told of steps that are behind, summed over samples.
+
+        Raises:
+            AttackInterrupted: If a callable fails. What was finished before is stored.
+        """
+        steps = self.groups[unit.group]
+        block = self.source.block(unit.index, self._size(steps))
+        try:
+            self._compute(unit, steps, block, progress)
+        except ModelFailure as error:
+            raise AttackInterrupted(
+                f"{error} It failed in batch {unit.index} of {steps[0].name}; what was finished "
+                "before is stored where `output` was given.",
+                block.x,
+                np.zeros(len(block.x), bool),
+                self.classifier.queries,
+            ) from error
+
+    def _compute(
+        self, unit: Unit, steps: list[Step], block: Block, progress: Callable[[int], Any]
+    ) -> None:
+        places = np.arange(block.rows.start, block.rows.stop)
+        standing = self._untouched(block.x, places) if self.plan.cascade else None
+        chain: list[Any] = []
+        for step in steps:
+            attack = step.attack
+            wanted = self.targets if attack.targeted else self.y
+            batch = attack.batch(
+                unit.index, places, len(self.source), {"x": block.x}, wanted[places]
+            )
+            batch = dataclasses.replace(batch, whole=min(self._size(steps), len(self.source)))
+            prologue = self._prologue(step)
+            key = self._key(step, batch, prologue, chain)
+            result = self.store.load(step.name, key, batch) if self.store else None
+            if result is None:
+                result = self._run(attack, batch, prologue, standing, progress)
+                if self.store:
+                    self.store.save(step.name, key, result)
+            else:
+                progress(attack.max_steps() * len(places))
+            chain.append([key, dataclasses.astuple(self.plan.criterion)])
+            result = summary.within(
+                result,
+                self.plan.criterion,
+                self.labels[places],
+                self.confidence[places],
+                self.accepted[places],
+            )
+            standing = result if standing is not None else None
+            low, high = self.classifier.clip_values
+            result = summary.measured(result, high - low, self.metrics)
+            shown = np.flatnonzero(np.isin(places, self.shown))
+            self._examples[step.name, unit.index] = result.take(shown), places[shown]
+            if not self.keep:
+                result = dataclasses.replace(result, x=None, x_adv=None)
+            self._parts[step.name, unit.index] = result
+
+    def _untouched(self, x: np.ndarray | None, places: Any) -> AttackResult:
+        """The state before the first attack: what is wrong already is broken, all else stands."""
+        labels, y = self.labels[places], self.y[places]
+        accepted = self.accepted[places] if self.judge.rejects else None
+        wrong = Criterion().met(labels, y, accepted)
+        distance, nothing = np.where(wrong, 0.0, np.inf), np.zeros(len(y), np.int64)
+        return AttackResult(
+            name="",
+            config={},
+            targeted=False,
+            x=x,
+            x_adv=x,
+            y=y,
+            success=wrong,
+            initially_adversarial=wrong,
+            labels=labels,
+            accepted=accepted,
+            confidence=self.confidence[places],
+            l0=distance,
+            l1=distance,
+            l2=distance,
+            linf=distance,
+            queries=nothing,
+            gradients=nothing,
+            zero_gradients=nothing,
+            executed_queries=0,
+            executed_gradients=0,
+            gave_up=np.zeros(len(y), bool),
+            seconds=0.0,
+        )
+
+    def _run(
+        self,
+        attack: Attack,
+        batch: Batch,
+        prologue: Prologue,
+        standing: AttackResult | None,
+        progress: Callable[[int], Any],
+    ) -> AttackResult:
+        """An attack on a batch; in a cascade on what stands, added to what was broken before."""
+        if standing is None:
+            return run_batch(attack, batch, prologue, progress)
+        rows = np.flatnonzero(~standing.success)
+        progress(attack.max_steps() * (len(standing.success) - len(rows)))
+        nothing = np.zeros(len(standing.success), np.int64)
+        step = dataclasses.replace(
+            standing,
+            name=attack.name,
+            config=attack.get_config(),
+            queries=nothing,
+            gradients=nothing,
+            zero_gradients=nothing,
+            executed_queries=0,
+            executed_gradients=0,
+            seconds=0.0,
+        )
+        if not len(rows):
+            return step
+        return step.overlaid(run_batch(attack, batch.part(rows), prologue, progress), rows)
+
+    def _prologue(self, step: Step) -> Prologue:
+        if step.name not in self._prologues:
+            key = storage.digest({**self._describe(step.attack), "data": self.source.fingerprint})
+            found = self.store.load_prologue(step.name, key) if self.store else None
+            if found is None:
+                found = step.attack.prologue(self.source)
+                if self.store and found:
+                    self.store.save_prologue(step.name, key, found)
+            self._prologues[step.name] = found
+        return self._prologues[step.name]
+
+    def _describe(self, attack: Attack) -> dict[str, Any]:
+        """All that an attack's outcome depends on, data and place apart."""
+        config = {key: value for key, value in attack.get_config().items() if key != "verbose"}
+        return {
+            "model": self._model,
+            "attack": attack.name,
+            "config": config,
+            "sources": [storage.fingerprint(one) for one in attack.other_models()],
+            "class": storage.source(type(attack)),
+            "version": storage.version(),
+        }
+
+    def _key(self, step: Step, batch: Batch, prologue: Prologue, chain: list[Any]) -> str:
+        assert batch.y is not None
+        data = {"y": batch.y, **batch.given}
+        parts = {
+            **self._describe(step.attack),
+            "data": storage.digest(data),
+            "place": [batch.index, batch.total, batch.whole],
+            "prologue": storage.digest(prologue) if prologue else None,
+            "before": chain,
+        }
+        if not self.classifier.is_keras:  # a callable, whose inside nobody sees
+            parts["answers"] = storage.answers(self.labels[batch.rows], self.confidence[batch.rows])
+        return storage.digest(parts)
+
+    def result(self, name: str) -> AttackResult:
+        """The outcome of one attack on all samples, its batches in a row.
+
+        Raises:
+            KeyError: If a batch has not been computed.
+        """
+        (steps,) = [group for group in self.groups if any(step.name == name for step in group)]
+        batches = -(-len(self.source) // self._size(steps))
+        return AttackResult.concatenate([self._parts[name, index] for index in range(batches)])
+
+    def report(self) -> Report:
+        """The report, once all pieces are computed."""
+        classifier, plan, y = self.classifier, self.plan, self.y
+        low, high = classifier.clip_values
+        results: dict[str, AttackResult] = {}
+        rows: dict[str, summary.AttackSummary] = {}
+        robust = self.correct.copy()
+        for step in itertools.chain.from_iterable(self.groups):
+            results[step.name] = result = self.result(step.name)
+            robust &= survived(result.labels, result.accepted, y, self.correct)
+            rows[step.name] = summary.summarise(
+                step.name,
+                step.attack,
+                result,
+                y,
+                self.correct,
+                self.nb_classes,
+                high - low,
+                knowledge="white" if step.attack.access == "gradient" else "black",
+                checks=step.checks,
+                metrics=self.metrics,
+            )
+        findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
+        findings += diagnose(rows, results, in_a_row=plan.cascade) + self.missing
+        if not self.given:
+            findings.append(
+                Finding(
+                    "no_labels",
+                    "No labels were given: the model's own predictions stand in for them, so the "
+                    "clean accuracy is 100 % by definition and says nothing about the model.",
+                )
+            )
+        untouched = self._untouched(None, slice(None))
+        clean = Outcome(untouched, y, self.correct, self.nb_classes, high - low, row="clean")
+        worst = dataclasses.replace(clean, row="worst", unbroken=robust)
+        preset, criterion = plan.preset, plan.criterion
+        checked = any(step.checks for group in self.groups for step in group)
+        return Report(
+            clean=summary.figures(clean, self.metrics),
+            robust=summary.figures(worst, self.metrics),
+            attacks=rows,
+            findings=findings,
+            settings={
+                "dataset": self.settings["dataset"],
+                "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
+                "samples": len(y),
+                "shape": list(self.source.sample_shape),
+                "classes": self.nb_classes,
+                "labels": "given" if self.given else "predicted",
+                "classifier": classifier.settings(),
+                "clip_values": [low, high],
+                "batch_size": self.batch_size,
+                "seed": self.seed,
+                "eps": criterion.eps,
+                "norm": None if criterion.eps is None else criterion.norm,
+                "preset": preset and preset.name,
+                "preset_variant": preset and preset.variant,
+                "unpublished_parameters": preset and preset.unpublished,
+                "cross_check": self.settings["cross_check"],
+            },
+            versions={
+                "kerasrobust": __version__,
+                **{package: _version(package) for package in _VERSIONS},
+                **({_ART: _version(_ART)} if checked else {}),
+            },
+            metrics=self.metrics,
+            examples=self._shown_examples(),
+            samples=Samples(
+                self.source.whole()[0] if self.keep else None, y, self.labels, robust, results
+            ),
+        )
+
+    def _shown_examples(self) -> pictures.Examples:
+        """The samples that pictures show, in the order of `shown`."""
+        shown: dict[str, AttackResult] = {}
+        for step in itertools.chain.from_iterable(self.groups):
+            parts = [part for (name, _), part in self._examples.items() if name == step.name]
+            places = np.concatenate([place for _, place in parts])
+            together = AttackResult.concatenate([result for result, _ in parts])
+            order = np.argsort(places)[np.searchsorted(np.sort(places), self.shown)]
+            shown[step.name] = together.take(order)
+        x = self.source.take(self.shown)
+        return pictures.Examples(x, self.y[self.shown], self.labels[self.shown], shown)
 
 
 def _version(package: str) -> str:
@@ -240,152 +551,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _arrays(x: Any, y: Any, classifier: Classifier, batch_size: int) -> tuple[Any, Any]:
-    """Arrays out of a `tf.data.Dataset`, batched or not; everything else as it is."""
-    if not isinstance(x, tf.data.Dataset):
-        return np.asarray(x), None if y is None else np.asarray(y)
-    if y is not None:
-        raise ValueError(
-            "Expected the labels inside the data set, as (x, y). Received: a tf.data.Dataset and y"
-        )
-    if x.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("Expected a finite tf.data.Dataset. Received: one that repeats for ever")
-    spec = x.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(f"Expected a tf.data.Dataset of (x, y). Received: element_spec={spec!r}")
-    shape = classifier.input_shape
-    if shape is not None and spec[0].shape.rank == len(shape):
-        x = x.batch(batch_size)
-    return unpack(x, None)
-
-
-def _plan(
-    requested: Any,
-    dataset: str | None,
-    channels: int,
-    value_range: float,
-    nb_classes: int | None,
-    eps: float | None,
-    norm: float | str | None,
-    batch_size: int,
-    seed: int,
-    verbose: bool,
-) -> tuple[dict[str, Attack], presets.Preset | None, tuple[float, float] | None]:
-    """The recipes to run under unique names, the preset they come from, and the budget."""
-    if dataset is not None and not isinstance(dataset, str):
-        raise TypeError(f"Expected the name of a data set. Received: dataset={dataset!r}")
-    items = list(requested) if isinstance(requested, (list, tuple)) else [requested]
-    if not items:
-        raise ValueError(f"Expected at least one attack. Received: attacks={requested!r}")
-    chosen: presets.Preset | None = None
-    # What to make, with which parameters, which of these nothing may change, and its own name.
-    wanted: list[tuple[Any, dict[str, Any], dict[str, Any], str | None]] = []
-    for item in items:
-        if isinstance(item, str) and item in presets.names():
-            order = math.inf if norm is None else check_norm(norm)
-            preset = presets.get(item, dataset, channels, value_range, eps, order, nb_classes)
-            if preset.cascade and len(items) > 1:
-                raise ValueError(
-                    f"The preset {item!r} runs its attacks in a row and takes no others beside it. "
-                    f"Received: attacks={requested!r}"
-                )
-            if preset.eps is not None and not preset.cascade:
-                if eps is not None:
-                    raise ValueError(
-                        f"The preset {item!r} has a budget of its own; give no other one. "
-                        f"Received: eps={eps!r}"
-                    )
-                eps, norm = preset.eps, preset.norm
-            chosen = chosen or preset
-            labels = preset.labels or (None,) * len(preset.attacks)
-            for (name, parameters), label in zip(preset.attacks, labels, strict=True):
-                wanted.append((name, parameters, {}, label))
-        elif isinstance(item, str):
-            name, parameters = parse_spec(item)
-            wanted.append((name, parameters, parameters, None))
-        elif isinstance(item, (Attack, dict)):
-            wanted.append((item, {}, {}, None))
-        else:
-            raise TypeError(
-                "Expected the name of a preset, a specification such as 'fgsm:eps=0.1', an attack, "
-                f"or a list of these. Received: attacks={item!r}"
-            )
-    budget = _budget(eps, norm)
-    common = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
-    plan: dict[str, Attack] = {}
-    for item, parameters, explicit, label in wanted:
-        if isinstance(item, str):
-            attack = registry.get(item, **{**common, **parameters})
-            if budget is not None:
-                changes = _fitted(attack, explicit, *budget)
-                attack = registry.get(item, **{**common, **parameters, **changes})
-        else:
-            attack = registry.get(item)
-        plan[_unique(label or attack.name, plan)] = attack
-    return plan, chosen, budget
-
-
-def _budget(eps: Any, norm: Any) -> tuple[float, float] | None:
-    if eps is None:
-        if norm is not None:
-            raise ValueError(f"Expected `eps` beside `norm`. Received: norm={norm!r}, eps=None")
-        return None
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)):
-        raise TypeError(f"Expected a number as the budget. Received: eps={eps!r}")
-    if not (eps > 0 and math.isfinite(eps)):
-        raise ValueError(f"Expected a positive, finite budget. Received: eps={eps!r}")
-    return float(eps), check_norm(math.inf if norm is None else norm)
-
-
-def _fitted(attack: Attack, explicit: dict[str, Any], eps: float, norm: float) -> dict[str, Any]:
-    """The changes that bring an attack's own budget to the one of the evaluation."""
-    config = attack.get_config()
-    changes: dict[str, Any] = {}
-    if "norm" in config and "norm" not in explicit and norm in attack.norms:
-        changes["norm"] = norm
-    if attack.kind == "budget" and "eps" in config and "eps" not in explicit:
-        changes["eps"] = eps
-        if config.get("eps_step") is not None and "eps_step" not in explicit:
-            changes["eps_step"] = config["eps_step"] * eps / config["eps"]
-    return changes
-
-
-def _unique(name: str, taken: dict[str, Any]) -> str:
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate
-
-
-def _references(
-    plan: dict[str, Attack], classifier: Classifier
-) -> tuple[dict[str, Attack], list[Finding]]:
-    """ART's run of each attack, bound, by the name of the attack it checks."""
-    checks, missing = {}, []
-    for name, attack in plan.items():
-        if attack.name.startswith(_REFERENCE):
-            continue
-        reference = _REFERENCE + attack.name
-        if reference not in registry.ATTACKS:
-            missing.append(Finding("no_counterpart", f"ART has no attack to check {name} with."))
-            continue
-        recipe = registry.get({"name": reference, "config": attack.get_config()})
-        try:
-            checks[name] = recipe.bind(classifier)
-        except ValueError as error:
-            missing.append(Finding("no_counterpart", f"{name} is not checked: {error}"))
-    return checks, missing
-
-
-def _order(plan: dict[str, Attack], checks: dict[str, Attack]):
-    """Each attack, followed by its cross-check: name, attack, name of the attack it checks."""
-    for name, attack in plan.items():
-        yield name, attack, None
-        if name in checks:
-            yield _unique(_REFERENCE + name, plan), checks[name], name
 
 
 def _check_writable(output: str | os.PathLike[str]) -> None:

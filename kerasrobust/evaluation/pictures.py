@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -9,72 +10,113 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kerasrobust.attacks import AttackResult
+from kerasrobust.engine.result import AttackResult
 
 _RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#777777"
+_COLUMNS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A few samples to look at, and what each attack made of them.
+
+    Which ones, `choose` says from the clean pass alone; an attack's part of them is
+    `result.take(rows)`, batch by batch: only these few samples need be kept.
+
+    Attributes:
+        x: Clean samples, shape `(m, ...)`.
+        y: True labels, shape `(m,)`.
+        labels: Labels the model gives the clean samples, shape `(m,)`.
+        results: Outcome of each attack on these samples alone, by its name in the report.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    labels: np.ndarray
+    results: Mapping[str, AttackResult]
+
+
+def choose(y: np.ndarray, right: np.ndarray, columns: int = _COLUMNS) -> np.ndarray:
+    """Rows of the samples to show: one of each class, then a second; right before wrong ones.
+
+    Args:
+        y: True labels, shape `(n,)`.
+        right: Booleans of shape `(n,)`, what the model gets right.
+        columns: Largest number of samples.
+
+    Returns:
+        At most `columns` indices, by class.
+    """
+    order = np.argsort(~right, kind="stable")
+    rank = np.empty(len(y), int)
+    seen: dict[int, int] = {}
+    for position in order[: 100 * columns]:
+        label = int(y[position])
+        rank[position] = seen.get(label, 0)
+        seen[label] = rank[position] + 1
+    shown = order[: 100 * columns]
+    shown = shown[np.argsort(rank[shown], kind="stable")][:columns]
+    return shown[np.lexsort((rank[shown], y[shown]))]
+
+
+def are_images(x: np.ndarray) -> bool:
+    """Whether samples can be drawn: images of one, three or four channels."""
+    return x.ndim == 4 and x.shape[-1] in (1, 3, 4) and min(x.shape[1:3]) > 1
 
 
 def adversarial_grid(
     path: str | os.PathLike[str],
-    x: np.ndarray,
-    y: np.ndarray,
-    clean_labels: np.ndarray,
-    results: Mapping[str, AttackResult],
+    examples: Examples,
     clip_values: tuple[float, float] = (0.0, 1.0),
-    columns: int = 10,
     class_names: Sequence[str] | None = None,
 ) -> None:
     """Draws clean images in the first row and what each attack made of them below.
 
-    One column per sample, as many classes as there is room for, samples that the model gets right
-    first. Above each image stands the label the model gives it: green where it is the true one,
-    red where it is not, grey "not fooled" where the attack failed, "wrong already" where there was
-    nothing to do; the image is then the clean one.
+    One column per sample. Above each image stands the label the model gives it: green where it is
+    the true one, red where it is not, grey "rejected" where a detector caught it, "not fooled"
+    where the attack failed, "wrong already", with the clean image, where there was nothing to do.
 
     Args:
         path: PNG file to write.
-        x: Clean images, shape `(n, height, width, channels)`, one, three or four channels.
-        y: True labels, shape `(n,)`.
-        clean_labels: Labels the model gives the clean images, shape `(n,)`.
-        results: Outcome of each attack on these images, by name.
+        examples: The samples.
         clip_values: Pixel values of black and white.
-        columns: Largest number of samples to show.
         class_names: Names to show in place of the labels' numbers.
 
     Raises:
-        ValueError: If `x` holds no images.
+        ValueError: If `examples.x` holds no images.
     """
-    x = np.asarray(x)
+    x, y, clean_labels = np.asarray(examples.x), examples.y, examples.labels
     if x.ndim != 4 or x.shape[-1] not in (1, 3, 4) or len(x) == 0:
         raise ValueError(
             "Expected images of shape (n, height, width, channels) with 1, 3 or 4 channels. "
             f"Received: x of shape {x.shape}"
         )
-    chosen = _choose(y, clean_labels == y, columns)
-    rows = len(results) + 1
+    rows = len(examples.results) + 1
     # A canvas of its own: pyplot's global state belongs to the caller.
-    figure = Figure(figsize=(1.1 * len(chosen) + 0.9, 1.32 * rows + 0.1), layout="constrained")
+    figure = Figure(figsize=(1.1 * len(x) + 0.9, 1.32 * rows + 0.1), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(chosen), squeeze=False)
+    axes = figure.subplots(rows, len(x), squeeze=False)
 
     def name(label: int) -> str:
         return str(label) if class_names is None else str(class_names[label])
 
-    for column, i in enumerate(chosen):
+    for i, image in enumerate(x):
         right = clean_labels[i] == y[i]
-        _show(axes[0, column], x[i], clip_values)
-        axes[0, column].set_title(name(clean_labels[i]), color=_RIGHT if right else _FOOLED)
-        for row, result in enumerate(results.values(), start=1):
-            image = result.x_adv[i]
+        _show(axes[0, i], image, clip_values)
+        axes[0, i].set_title(name(clean_labels[i]), color=_RIGHT if right else _FOOLED)
+        for row, result in enumerate(examples.results.values(), start=1):
+            shown, colour = image if result.x_adv is None else result.x_adv[i], _UNTOUCHED
             if result.initially_adversarial[i]:
-                title, colour, image = "wrong already", _UNTOUCHED, x[i]
+                title, shown = "wrong already", image
             elif result.success[i]:
                 title, colour = name(result.labels[i]), _FOOLED
+            elif result.accepted is not None and not result.accepted[i]:
+                title = "rejected"
             else:
-                title, colour = "not fooled", _UNTOUCHED
-            _show(axes[row, column], image, clip_values)
-            axes[row, column].set_title(title, color=colour)
-    for row, text in enumerate(["clean", *results]):
+                title, shown = "not fooled", image
+            _show(axes[row, i], shown, clip_values)
+            axes[row, i].set_title(title, color=colour)
+    for row, text in enumerate(["clean", *examples.results]):
         axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
     for axis in axes.flat:
         axis.title.set_fontsize(8)
@@ -158,20 +200,6 @@ def _accuracy_panel(axis, curves: Mapping[str, Mapping], key: str, label: str) -
     axis.set_ylim(-2, 102)
     axis.grid(alpha=0.3)
     axis.legend()
-
-
-def _choose(y: np.ndarray, right: np.ndarray, columns: int) -> np.ndarray:
-    """Samples to show: one of each class, then a second; right before wrong ones."""
-    order = np.argsort(~right, kind="stable")
-    rank = np.empty(len(y), int)
-    seen: dict[int, int] = {}
-    for position in order[: 100 * columns]:
-        label = int(y[position])
-        rank[position] = seen.get(label, 0)
-        seen[label] = rank[position] + 1
-    shown = order[: 100 * columns]
-    shown = shown[np.argsort(rank[shown], kind="stable")][:columns]
-    return shown[np.lexsort((rank[shown], y[shown]))]
 
 
 def _show(axis, image: np.ndarray, clip_values: tuple[float, float]) -> None:

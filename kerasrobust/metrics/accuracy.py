@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from kerasrobust.metrics.base import Metric, Outcome, Share
 from kerasrobust.metrics.proportion import Proportion, proportion
 
 
@@ -61,3 +64,38 @@ def class_accuracy(labels, y, nb_classes: int) -> np.ndarray:
     hits = np.bincount(y, weights=correct, minlength=nb_classes)
     with np.errstate(invalid="ignore"):
         return hits / samples
+
+
+class Accuracy(Share):
+    """Share of *all* samples that keep their true label, or are rejected, under the attack."""
+
+    key = "accuracy"
+    header = "accuracy %"
+    narrow = "acc.%"
+    legend = (
+        "Accuracy: share of all samples that keep their true label. In brackets: 95 % Wilson "
+        "intervals."
+    )
+    rows = ("clean", "attack", "worst")
+
+    def compute(self, outcome: Outcome) -> Proportion | None:
+        return proportion(outcome.survived)
+
+
+class ClassAccuracy(Metric):
+    """Accuracy per class, `None` for classes without samples."""
+
+    key = "class_accuracy"
+    header = "Accuracy per class, %"
+    table = "classes"
+    digits = 0
+    rows = ("clean", "attack", "worst")
+
+    def compute(self, outcome: Outcome) -> list[float | None]:
+        # Any other label than y would do: the metric only asks whether the two agree.
+        labels = np.where(outcome.survived, outcome.y, -1)
+        shares = class_accuracy(labels, outcome.y, outcome.nb_classes)
+        return [None if np.isnan(share) else float(share) for share in shares]
+
+    def format(self, value: Any) -> str:
+        return "" if value is None else super().format(100.0 * value)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from kerasrobust.metrics.base import Metric, Outcome
+
+_POINTS = 21
 
 
 def accuracy_against_budget(distances, budgets) -> np.ndarray:
@@ -39,3 +45,20 @@ def accuracy_against_budget(distances, budgets) -> np.ndarray:
     if not np.all(budgets >= 0.0):
         raise ValueError(f"Expected non-negative budgets. Received: budgets={budgets}")
     return 1.0 - np.searchsorted(distances, budgets, side="right") / distances.size
+
+
+class BudgetCurve(Metric):
+    """Accuracy against budget in the norm of a minimal-norm attack.
+
+    `{"norm", "eps", "accuracy"}`; `None` for an attack that works to a budget or broke nothing.
+    """
+
+    key = "budget_curve"
+
+    def compute(self, outcome: Outcome) -> dict[str, Any] | None:
+        if outcome.kind != "minimal" or not outcome.found.any():
+            return None
+        distances = outcome.distances(outcome.result.distance(outcome.norm))
+        budgets = np.linspace(0.0, distances[outcome.found].max(), _POINTS)
+        accuracy = accuracy_against_budget(distances, budgets)
+        return {"norm": outcome.norm, "eps": budgets.tolist(), "accuracy": accuracy.tolist()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerasrobust.metrics.base import Metric, Outcome
+
 
 def average_confidence(confidence, where=None) -> float:
     """Mean probability that the model gives to the label it predicts.
@@ -35,3 +37,22 @@ def average_confidence(confidence, where=None) -> float:
             f"Received: confidence between {np.min(confidence)} and {np.max(confidence)}"
         )
     return float(confidence[keep].mean()) if keep.any() else float("nan")
+
+
+class AverageConfidence(Metric):
+    """Mean probability of the predicted label: of the successes, or of all clean samples.
+
+    `None` without any.
+    """
+
+    key = "average_confidence"
+    header = "confid."
+    narrow = "conf."
+    digits = 2
+    legend = "Confidence of the predicted label: mean over the successes."
+    rows = ("clean", "attack")
+
+    def compute(self, outcome: Outcome) -> float | None:
+        where = None if outcome.row == "clean" else outcome.found
+        value = average_confidence(outcome.result.confidence, where)
+        return None if np.isnan(value) else value

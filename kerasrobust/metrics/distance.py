@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerasrobust.metrics.base import Metric, Outcome
+
 
 def median_distance(distances) -> float:
     """Median over *all* samples, a failure counting as infinite.
@@ -60,3 +62,57 @@ def altered_pixels(x, x_adv, value_range: float = 1.0, tolerance: float = 1e-6) 
     if x.ndim == 4:
         changed = changed.any(axis=-1)
     return 100.0 * changed.reshape(len(x), -1).mean(axis=1)
+
+
+class MedianDistance(Metric):
+    """Median distance in one norm, over all samples."""
+
+    norm: float
+    legend = (
+        "L0 (altered pixels), L1, L2, Linf: medians over all samples, a failure as infinite, a "
+        "sample that was wrong already as 0."
+    )
+
+    def compute(self, outcome: Outcome) -> float | None:
+        return median_distance(outcome.distances(outcome.result.distance(self.norm)))
+
+
+class MedianL0(MedianDistance):
+    """Median percentage of altered pixels."""
+
+    key = "median_l0"
+    header = "L0 %"
+    digits = 1
+    norm = 0.0
+
+    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray:
+        return altered_pixels(x, x_adv, value_range)
+
+    def compute(self, outcome: Outcome) -> float | None:
+        pixels = outcome.result.columns.get(self.key)
+        return None if pixels is None else median_distance(outcome.distances(pixels))
+
+
+class MedianL1(MedianDistance):
+    """Median L1 distance."""
+
+    key = "median_l1"
+    header = "L1"
+    digits = 2
+    norm = 1.0
+
+
+class MedianL2(MedianDistance):
+    """Median L2 distance."""
+
+    key = "median_l2"
+    header = "L2"
+    norm = 2.0
+
+
+class MedianLinf(MedianDistance):
+    """Median Linf distance."""
+
+    key = "median_linf"
+    header = "Linf"
+    norm = np.inf

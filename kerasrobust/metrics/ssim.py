@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.metrics.base import Metric, Outcome
+
 _CHUNK = 512
 
 
@@ -47,3 +49,25 @@ def ssim(x, x_adv, value_range: float = 1.0) -> np.ndarray:
         for i in range(0, len(x), _CHUNK)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+class SSIM(Metric):
+    """Mean structural similarity of the successes to their clean images.
+
+    `None` without any, or for inputs that are no images. Read it beside the success rate.
+    """
+
+    key = "ssim"
+    header = "SSIM"
+    legend = "SSIM: mean over the successes."
+
+    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray | None:
+        if x.ndim != 4 or min(x.shape[1:3]) < 3:
+            return None
+        return ssim(x, x_adv, value_range)
+
+    def compute(self, outcome: Outcome) -> float | None:
+        similarity = outcome.result.columns.get(self.key)
+        if similarity is None or not outcome.found.any():
+            return None
+        return float(similarity[outcome.found].mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerasrobust.metrics.base import Outcome, Share
 from kerasrobust.metrics.proportion import Proportion, proportion
 
 
@@ -36,3 +37,18 @@ def success_rate(success, initially_adversarial, level: float = 0.95) -> Proport
             f"and dtype {initial.dtype}"
         )
     return proportion(success[~initial], level)
+
+
+class SuccessRate(Share):
+    """Successes over the attacked samples, `None` when nothing was attacked."""
+
+    key = "success_rate"
+    header = "success %"
+    narrow = "succ.%"
+    legend = (
+        "Success: share of the samples the model got right whose label the attack changed (a "
+        "targeted attack: that reached the target)."
+    )
+
+    def compute(self, outcome: Outcome) -> Proportion | None:
+        return success_rate(outcome.found, outcome.result.initially_adversarial)

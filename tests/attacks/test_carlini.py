@@ -12,6 +12,7 @@ from art.attacks import evasion
 
 from kerasrobust import art, attacks
 from kerasrobust.attacks import tanh_space
+from kerasrobust.engine import drivers
 
 N = 24
 INF = np.inf
@@ -140,10 +141,10 @@ def test_the_mean_gradient_sees_through_noise():
             "y": tf.constant(y, tf.int32),
             "done": tf.zeros([N], tf.bool),
         }
-        params, seed = attack._params(), tf.constant([0, 1])
-        state = attack.init(attack._view(), attack._start(leaves, ()), params, seed)
+        params, seed = attack.params(), tf.constant([0, 1])
+        state = drivers.Machine(attack, attack.bound).initialise(leaves, params, seed)
         _, _, gradient, state = attack._gradient(
-            attack._view(), state, tf.constant(x), params, seed
+            attack.bound.view(), state, tf.constant(x), params, seed
         )
         gradient = gradient.numpy().reshape(N, -1)
         sizes = np.linalg.norm(gradient, axis=1) * np.linalg.norm(smooth, axis=1)

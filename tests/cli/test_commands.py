@@ -287,7 +287,11 @@ ERRORS = [
     (evaluate, ["--dataset", "{folder}/none.npz"], "Expected a .npz file"),
     (evaluate, ["--import", "{file}"], "ImportError: a script must be a file that ends in .py"),
     (evaluate, ["--import", "kerasrobust_none"], "--import kerasrobust_none: ModuleNotFoundError"),
-    (evaluate, ["--import", "{script}"], "script.py, line 3: ZeroDivisionError: float division by zero"),
+    (
+        evaluate,
+        ["--import", "{script}"],
+        "script.py, line 3: ZeroDivisionError: float division by zero",
+    ),
     (train, ["--list-defenses", "--import", "{script}"], "script.py, line 3: ZeroDivisionError"),
     (train, ["--output", "{folder}/m.keras", "--model", "areb_cn"], "Did you mean 'areb_cnn'"),
     (train, ["--output", "{folder}/m.keras", "--model", "areb_cnn"], "at least 10x10"),

@@ -98,8 +98,8 @@ def test_guard_measures_under_pgd(cnn, images):
     model = RobustModel(base, [link])
     model.compile(keras.optimizers.SGD(0.0), CE)
     pgd = attacks.get("pgd", eps=0.05, eps_step=0.03125, max_iter=4).bind(base)
-    pgd.start = tf.constant(start(model, x, 0.05))
-    x_adv = pgd.perturb(tf.constant(x), tf.constant(y), seed=tf.constant([0, 0]))
+    begin = {"seed": tf.constant([0, 0]), "start": tf.constant(start(model, x, 0.05))}
+    x_adv = pgd.perturb(tf.constant(x), tf.constant(y), **begin)
     expected = np.mean(base.predict(x_adv, verbose=0).argmax(axis=1) == y)
     assert 0 < expected < 1
     model.fit(x, y, batch_size=20, shuffle=False, verbose=0)
@@ -109,8 +109,7 @@ def test_guard_measures_under_pgd(cnn, images):
     mean = base.get_layer("norm").moving_mean.numpy()
     features = keras.Model(base.inputs, base.get_layer("norm").input)
     single = attacks.get("pgd", eps=0.05, eps_step=0.0625, max_iter=1).bind(cnn(batch_norm=True))
-    single.start = pgd.start
-    trained = single.perturb(tf.constant(x), tf.constant(y), seed=tf.constant([0, 0]))
+    trained = single.perturb(tf.constant(x), tf.constant(y), **begin)
     seen = features.predict(trained, verbose=0).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(mean, 0.5 * seen, atol=1e-5)
 

@@ -15,7 +15,9 @@ EPS = 0.06
 @pytest.fixture(scope="module")
 def report(digits_model, digits):
     x, y = digits[0][:40], digits[1][:40]
-    return evaluate(digits_model, x, y, attacks="autoattack", eps=EPS, norm="inf")
+    return evaluate(
+        digits_model, x, y, attacks="autoattack", eps=EPS, norm="inf", keep_adversaries=True
+    )
 
 
 def test_each_step_gets_what_the_ones_before_it_left(report, digits_model, digits):

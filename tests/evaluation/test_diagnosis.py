@@ -5,17 +5,23 @@ import math
 import numpy as np
 import pytest
 
+from kerasrobust import attacks
 from kerasrobust.evaluation import summary
-from kerasrobust.evaluation.diagnosis import diagnose
+from kerasrobust.evaluation.diagnosis import check_predictions, diagnose
 
 NAN = math.nan
+
+
+MANY = 2000  # enough that the sample size is no finding
+SMALL_STEPS = {"eps": 0.5, "eps_step": 0.05, "max_iter": 40}
+LONG_STEPS = {"eps": 0.5, "eps_step": 0.25, "max_iter": 40}
 
 
 @pytest.fixture
 def findings(make_result, make_attack):
     """Codes and messages for a table of `name: (shifts, kind, norm, knowledge, checks)`."""
 
-    def find(table, **changes):
+    def find(table, repeat=None, in_a_row=False, **changes):
         rows, results = {}, {}
         for name, (shifts, kind, norm, knowledge, checks) in table.items():
             result = make_result(shifts, name=name, **changes.get(name, {}))
@@ -32,59 +38,187 @@ def findings(make_result, make_attack):
                 knowledge=knowledge,
                 checks=checks,
             )
-        return {finding.code: finding.message for finding in diagnose(rows, results)}
+        found = diagnose(rows, results, repeat, in_a_row)
+        assert len({finding.code for finding in found}) == len(found)
+        return {finding.code: finding.message for finding in found}
 
     return find
 
 
-MANY = 2000  # enough that the sample size is no finding
+def budget(shifts):
+    return shifts, "budget", math.inf, "white", None
 
 
-def test_black_box_inside_the_white_box_budget_is_gradient_masking(findings):
-    found = findings(
-        {
-            "pgd": ([NAN] * MANY, "budget", math.inf, "white", None),
-            "hsja": ([0.4] * 100 + [NAN] * (MANY - 100), "minimal", 2, "black", None),
-        }
-    )
-    assert list(found) == ["gradient_masking"]
-    assert "100 samples inside the budget of pgd" in found["gradient_masking"]
+def minimal(shifts, knowledge="white"):
+    return shifts, "minimal", 2, knowledge, None
 
 
-def test_black_box_beyond_the_budget_is_told_apart(findings):
-    found = findings(
-        {
-            "pgd": ([0.5] * 100 + [NAN] * (MANY - 100), "budget", math.inf, "white", None),
-            "hsja": ([0.7] * MANY, "minimal", 2, "black", None),
-        }
-    )
+def broken(count, shift=0.4, first=0):
+    """The first so many samples broken, or so many after some others."""
+    return [NAN] * first + [shift] * count + [NAN] * (MANY - count - first)
+
+
+def test_black_box_inside_the_budget_of_small_steps_is_gradient_masking(findings):
+    table = {"pgd": budget([NAN] * MANY), "hsja": minimal(broken(100), "black")}
+    for in_a_row in (False, True):
+        found = findings(table, in_a_row=in_a_row, pgd={"config": SMALL_STEPS})
+        assert list(found) == ["gradient_masking"]
+        assert "100 samples inside the budget of pgd" in found["gradient_masking"]
+
+
+@pytest.mark.parametrize(
+    "name, config, command",
+    [
+        ("pgd", LONG_STEPS, "pgd:eps=0.5,eps_step=0.05,max_iter=40"),
+        ("pgd", {**SMALL_STEPS, "max_iter": 5}, "pgd:eps=0.5,eps_step=0.0125,max_iter=160"),
+        ("fgsm", {"eps": 0.5, "eps_step": 0.1}, "pgd:eps=0.5,eps_step=0.05,max_iter=40"),
+    ],
+)
+def test_long_or_few_steps_are_no_proof_of_masking(findings, name, config, command):
+    table = {name: budget([NAN] * MANY), "hsja": minimal(broken(100), "black")}
+    found = findings(table, **{name: {"config": config}})
     assert list(found) == ["black_box_stronger"]
-    assert "hsja" in found["black_box_stronger"] and "95 %" in found["black_box_stronger"]
+    assert command in found["black_box_stronger"]
+    assert attacks.get(command).get_config()["eps"] == 0.5
 
 
-def test_a_nearer_black_box_beats_a_minimal_white_box(findings):
+def test_what_another_white_box_attack_broke_is_not_masked(findings):
+    """FGSM misses what PGD breaks: the false alarm of comparing attack with attack."""
     table = {
-        "cwl2": ([0.4] * MANY, "minimal", 2, "white", None),
-        "hsja": ([0.3] * MANY, "minimal", 2, "black", None),
+        "fgsm": budget([NAN] * MANY),
+        "pgd": budget(broken(200)),
+        "square": (broken(100), "budget", math.inf, "black", None),
     }
-    assert list(findings(table)) == ["gradient_masking"]
+    assert not findings(table, pgd={"config": SMALL_STEPS})
+    # A minimal-norm attack that got there counts as well, one that went too far does not.
+    near = {
+        "pgd": budget([NAN] * MANY),
+        "fab": ([0.4] * 100 + [NAN] * (MANY - 100), "minimal", math.inf, "white", None),
+        "square": table["square"],
+    }
+    assert not findings(near)
+    far = {**near, "fab": (broken(100, 0.6), "minimal", math.inf, "white", None)}
+    found = findings(far, pgd={"config": SMALL_STEPS})
+    assert list(found) == ["gradient_masking", "black_box_stronger"]  # the budget's, and fab's norm
+    # Two samples of two hundred are bad luck.
+    two = {"pgd": budget([NAN] * 200), "square": minimal([0.4] * 2 + [NAN] * 198, "black")}
+    assert list(findings(two, pgd={"config": SMALL_STEPS})) == ["few_samples"]
+    # What only the black-box attack broke is still seen, once for the budget that both work to.
+    more = {**table, "square": (broken(100, first=200), "budget", math.inf, "black", None)}
+    found = findings(more, fgsm={"config": SMALL_STEPS}, pgd={"config": SMALL_STEPS})
+    assert list(found) == ["gradient_masking"]
+    assert "the budget of fgsm and pgd" in found["gradient_masking"]
+
+
+def test_a_repetition_decides_between_masking_and_a_long_step(findings, make_result):
+    table = {
+        "pgd": budget([NAN] * MANY),
+        "hsja": minimal(broken(100), "black"),
+        "square": (broken(100), "budget", math.inf, "black", None),
+    }
+    for shifts, code in ((broken(100), "step_too_long"), ([NAN] * MANY, "gradient_masking")):
+        asked = []
+
+        def repeat(description, shifts=shifts, asked=asked):
+            asked.append(description)
+            return make_result(shifts)
+
+        for config in (LONG_STEPS, SMALL_STEPS):
+            only = {key: table[key] for key in ("pgd", "hsja")}
+            found = findings(only, repeat, pgd={"config": {**config, "seed": 3}})
+            assert list(found) == [code] and "pgd:eps=0.5,eps_step=" in found[code]
+        assert asked[0]["config"] == {**SMALL_STEPS, "seed": 3} and asked[0]["name"] == "pgd"
+        assert asked[1]["config"]["eps_step"] < 0.05
+    assert list(findings(only, lambda _: None, pgd={"config": LONG_STEPS})) == [
+        "black_box_stronger"
+    ]
+
+
+def test_a_repetition_is_asked_for_once(make_result, make_attack):
+    rows, results, asked = {}, {}, []
+    for name, shifts, knowledge in (
+        ("pgd", [NAN] * MANY, "white"),
+        ("hsja", broken(100), "black"),
+        ("square", broken(100), "black"),
+    ):
+        results[name] = make_result(shifts, name=name, config=LONG_STEPS)
+        y, attack = np.zeros(MANY, np.int64), make_attack("budget", math.inf)
+        rows[name] = summary.summarise(
+            name, attack, results[name], y, np.ones(MANY, bool), 2, 1.0, knowledge
+        )
+
+    def repeat(description):
+        asked.append(description)
+        return make_result([NAN] * MANY)
+
+    codes = [finding.code for finding in diagnose(rows, results, repeat)]
+    assert codes == ["gradient_masking"] * 2 and len(asked) == 1
+
+
+def test_a_black_box_that_goes_beyond_the_budget_proves_nothing(findings):
+    table = {"pgd": budget(broken(100, 0.5)), "hsja": minimal([0.7] * MANY, "black")}
+    assert not findings(table)
+
+
+def test_a_nearer_black_box_beats_a_minimal_white_box(findings, make_result):
+    table = {"cwl2": minimal([0.4] * MANY), "hsja": minimal([0.3] * MANY, "black")}
+    few = {"config": {"max_iter": 10}}
+    found = findings(table, cwl2=few)
+    assert list(found) == ["black_box_stronger"]
+    assert "max_iter=50" in found["black_box_stronger"]
+    assert list(findings(table)) == ["black_box_stronger"]  # an attack that counts no steps
+    asked = []
+
+    def repeat(description, shift):
+        asked.append(description)
+        return make_result([shift] * MANY)
+
+    found = findings(table, lambda one: repeat(one, 0.4), cwl2=few)
+    assert list(found) == ["gradient_masking"] and asked[0]["config"] == {"max_iter": 50}
+    assert list(findings(table, lambda one: repeat(one, 0.2), cwl2=few)) == ["not_converged"]
+    # Another white-box attack that is as near: nothing misleads.
+    assert not findings({**table, "ead": ([0.3] * MANY, "minimal", 1, "white", None)})
+    # In a row each outcome holds what the ones before it broke.
+    assert not findings(table, in_a_row=True)
+
+
+def test_an_attack_far_behind_another_in_its_own_norm_has_not_converged(findings):
+    settings = {"config": {"max_iter": 50, "learning_rate": 0.01}}
+    table = {
+        "cwl2": minimal([0.9] * MANY),
+        "ead": ([0.05] * MANY, "minimal", 1, "white", None),
+        "pgd": budget([0.3] * MANY),
+    }
+    found = findings(table, cwl2=settings, ead=settings)
+    assert list(found) == ["not_converged"]
+    assert "(L2) is 1.8 where the points of ead lie at 0.1:" in found["not_converged"]
+    assert "max_iter=50, learning_rate=0.01" in found["not_converged"]
+    failed = {**table, "cwl2": minimal([0.1] * 500 + [NAN] * (MANY - 500))}
+    assert "is inf where" in findings(failed, cwl2=settings)["not_converged"]
+    # Less than twice as far; another norm; an attack that has nothing to converge; a row of them.
+    assert not findings({**table, "cwl2": minimal([0.09] * MANY)}, cwl2=settings, ead=settings)
+    assert not findings({"pgd": table["ead"][:1] + ("budget", 1, "white", None)}, pgd=settings)
+    assert not findings(table)
+    assert not findings(table, in_a_row=True, cwl2=settings, ead=settings)
+    # Who sees less may be behind; three samples prove nothing.
+    assert not findings({**table, "cwl2": minimal([0.9] * MANY, "black")}, cwl2=settings)
+    three = {"cwl2": minimal([0.9] * 3), "ead": ([0.05] * 3, "minimal", 1, "white", None)}
+    assert list(findings(three, cwl2=settings)) == ["few_samples"]
 
 
 def test_no_warning_where_the_white_box_is_stronger(findings):
     assert not findings(
         {
-            "pgd": ([0.5] * MANY, "budget", math.inf, "white", None),
-            "cwl2": ([0.2] * MANY, "minimal", 2, "white", None),
-            "hsja": ([0.3] * (MANY - 5) + [NAN] * 5, "minimal", 2, "black", None),
+            "pgd": budget([0.5] * MANY),
+            "cwl2": minimal([0.2] * MANY),
+            "hsja": minimal([0.3] * (MANY - 5) + [NAN] * 5, "black"),
         }
     )
     # Nearer by less than the margin is a tie.
-    assert not findings(
-        {
-            "cwl2": ([0.300] * MANY, "minimal", 2, "white", None),
-            "hsja": ([0.298] * MANY, "minimal", 2, "black", None),
-        }
-    )
+    assert not findings({"cwl2": minimal([0.300] * MANY), "hsja": minimal([0.298] * MANY, "black")})
+    # And so is nearer on one sample in a hundred: bad luck.
+    lucky = minimal([0.2] * 20 + [0.3] * (MANY - 20), "black")
+    assert not findings({"cwl2": minimal([0.3] * MANY), "hsja": lucky})
 
 
 def test_samples_wrong_already_are_no_evidence(findings):
@@ -118,3 +252,34 @@ def test_few_samples_and_samples_given_up(findings):
     assert list(found) == ["few_samples", "gave_up"]
     assert "100 samples" in found["few_samples"] and "10 points" in found["few_samples"]
     assert "3 of 100 samples" in found["gave_up"]
+
+
+def codes(labels, y, nb_classes):
+    found = check_predictions(np.asarray(labels), None if y is None else np.asarray(y), nb_classes)
+    assert all("--clip-min, --clip-max" in finding.message for finding in found)
+    return [finding.code for finding in found]
+
+
+def test_constant_predictions_and_chance_level():
+    ten = np.arange(100) % 10
+    assert codes(np.full(100, 3), ten, 10) == ["constant_predictions"]
+    assert codes(np.full(100, 3), None, 10) == ["constant_predictions"]
+    nearly = np.where(np.arange(100) < 96, 3, ten)
+    assert codes(nearly, ten, 10) == ["constant_predictions"]
+    assert codes((ten + 1) % 10, ten, 10) == ["chance_level"]
+    assert codes(np.random.default_rng(0).permutation(ten), ten, 10) == ["chance_level"]
+    # Two classes: 60 of 100 is above chance (p = 0.028), 58 is not (p = 0.067).
+    two = np.arange(100) % 2
+    for right, expected in ((60, []), (58, ["chance_level"])):
+        assert codes(np.where(np.arange(100) < right, two, 1 - two), two, 2) == expected
+
+
+def test_predictions_that_are_worth_something():
+    ten = np.arange(100) % 10
+    assert not codes(ten, ten, 10)
+    assert not codes(np.where(np.arange(100) < 20, ten, (ten + 1) % 10), ten, 10)  # 20 %
+    # Data of one class, or nearly so; nobody knows the classes; too few samples to tell.
+    assert not codes(np.full(100, 3), np.full(100, 3), 10)
+    assert not codes(np.full(100, 3), np.where(np.arange(100) < 8, 4, 3), 10)
+    assert not codes(np.where(np.arange(100) < 4, 4, 3), None, 10)
+    assert not codes(np.full(19, 3), np.arange(19) % 10, 10)

@@ -1,5 +1,7 @@
 """`evaluate` on a linear model, where the robust accuracy is known in closed form."""
 
+import dataclasses
+import importlib
 import json
 import math
 import types
@@ -10,8 +12,12 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust.attacks import ATTACKS, FastGradientMethod, ProjectedGradientDescent, get
+from kerasrobust.engine import batches
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
+
+# The package's attribute of this name is the function.
+evaluate_module = importlib.import_module("kerasrobust.evaluation.evaluate")
 
 SHAPE = (4, 4, 1)
 WEIGHTS = np.random.default_rng(0).normal(size=16).astype(np.float32)
@@ -161,7 +167,7 @@ def test_report_survives_json(model, data, tmp_path):
         raise AssertionError(f"{constant} is not JSON")
 
     stored = json.loads(text, parse_constant=refuse)
-    assert stored["attacks"]["fgsm"]["median_l2"] is None
+    assert stored["attacks"]["fgsm"]["median_l2"] == "inf"
     assert stored["attacks"]["fgsm"]["failures"] > 0
     assert stored["attacks"]["pgd"]["config"]["norm"] == "inf"
     assert stored["versions"]["keras"] == keras.__version__
@@ -193,6 +199,43 @@ def test_table_and_markdown_show_the_figures(model, data):
     assert "![examples.png](examples.png)" in report.to_markdown(["examples.png"])
     rows = [line for line in report.to_markdown().splitlines() if line.startswith("| fgsm")]
     assert all(line.count("|") == 12 for line in rows[:1])
+    # The figures of the report and the tables come from the same declarations.
+    for metric in report.metrics:
+        if metric.header is not None and metric.table == "main":
+            values = [row.get(metric.key) for row in (report.clean, *figures_of(report))]
+            shown = any(value is not None for value in values)
+            assert (f"| {metric.header} |" in report.to_markdown()) == shown
+            assert (metric.legend in report.to_markdown()) == (shown or not metric.legend)
+
+
+def figures_of(report):
+    return [row.figures for row in report.attacks.values()]
+
+
+def test_false_positives_have_a_column_where_there_is_a_detector(model, data, capsys):
+    from rich.console import Console
+
+    report = evaluate(model, *data[:2], attacks=["pgd:eps=0.02"])
+    assert "false pos." not in str(report) + report.to_markdown()
+    clean = {"false_positive_rate": 0.05, "false_positive_rate_interval": [0.02, 0.14]}
+    guarded = dataclasses.replace(report, clean={**report.clean, **clean})
+    assert "5.0 [2, 14]" in str(guarded) and "| false pos. % |" in guarded.to_markdown()
+    assert "they count as wrong" in str(guarded).replace("\n", " ")
+    guarded.render(Console(width=80, no_color=True))
+    table = capsys.readouterr().out.splitlines()
+    assert "f.p.%" in next(line for line in table if "attack" in line)
+    assert " 5.0 " in next(line for line in table if "clean" in line)
+    assert Report.from_dict(json.loads(json.dumps(guarded.to_dict()))) == guarded
+
+
+def test_a_metric_that_is_not_installed_is_kept_and_not_shown(model, data):
+    stored = evaluate(model, *data[:2], attacks=["pgd:eps=0.02"]).to_dict()
+    stored["metrics"].append("elsewhere")
+    stored["attacks"]["pgd"]["elsewhere"] = "inf"
+    report = Report.from_dict(stored)
+    assert report.attacks["pgd"].elsewhere == math.inf
+    assert "elsewhere" not in str(report) + report.to_markdown()
+    assert report.to_dict()["attacks"] == stored["attacks"]
 
 
 def test_narrow_terminal_keeps_every_column(model, data, capsys):
@@ -208,22 +251,22 @@ def test_narrow_terminal_keeps_every_column(model, data, capsys):
 def test_an_interrupted_run_resumes(model, data, tmp_path, monkeypatch):
     x, y, _ = data
     specs = ["fgsm:eps=0.01", "pgd:eps=0.02,num_random_init=1"]
-    whole = evaluate(model, x, y, attacks=specs)
+    whole = evaluate(model, x, y, attacks=specs, keep_adversaries=True)
     ran = []
-    run = FastGradientMethod.run
+    run = batches.run_batch
 
-    def counted(self, *args, **kwargs):
-        ran.append(self.name)
-        if self.name == "pgd" and interrupt:
+    def counted(attack, *args):
+        ran.append(attack.name)
+        if attack.name == "pgd" and interrupt:
             raise KeyboardInterrupt
-        return run(self, *args, **kwargs)
+        return run(attack, *args)
 
-    monkeypatch.setattr(ProjectedGradientDescent, "run", counted)  # FGSM inherits it
+    monkeypatch.setattr(evaluate_module, "run_batch", counted)
     interrupt = True
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, x, y, attacks=specs, output=tmp_path)
     interrupt = False
-    resumed = evaluate(model, x, y, attacks=specs, output=tmp_path)
+    resumed = evaluate(model, x, y, attacks=specs, output=tmp_path, keep_adversaries=True)
     assert ran == ["fgsm", "pgd", "pgd"]
     for name, result in whole.samples.results.items():
         np.testing.assert_array_equal(resumed.samples.results[name].x_adv, result.x_adv)
@@ -257,9 +300,9 @@ def test_an_interrupted_run_resumes(model, data, tmp_path, monkeypatch):
         ({"attacks": 3}, TypeError, "Received: attacks=3"),
         ({"attacks": "fgsm:eps=-1"}, ValueError, "Received: eps=-1"),
         ({"attacks": "fgsm:step=1"}, TypeError, "fgsm.*step"),
-        ({"eps": -0.1}, ValueError, "positive, finite budget.*Received: eps=-0.1"),
+        ({"eps": -0.1}, ValueError, "positive and finite.*Received: eps=-0.1"),
         ({"eps": "big"}, TypeError, "Received: eps='big'"),
-        ({"norm": 2}, ValueError, "`eps` beside `norm`"),
+        ({"norm": 2}, ValueError, "`norm` is that of `eps`"),
         ({"eps": 0.1, "norm": 3}, ValueError, "Received: norm=3"),
         ({"attacks": "l2-0.5", "eps": 0.1}, ValueError, "budget of its own"),
         ({"dataset": 5}, TypeError, "Received: dataset=5"),
@@ -279,7 +322,7 @@ def test_bad_input_is_refused_before_any_work(model, data, monkeypatch, changes,
         raise AssertionError("work was done before the input was checked")
 
     monkeypatch.setattr(Classifier, "predict", work)
-    monkeypatch.setattr(ProjectedGradientDescent, "run", work)
+    monkeypatch.setattr(evaluate_module, "run_batch", work)
     call = {"x": data[0], "y": data[1], "attacks": "fgsm", **changes}
     with pytest.raises(error, match=message):
         evaluate(model, call.pop("x"), call.pop("y"), **call)
@@ -288,13 +331,13 @@ def test_bad_input_is_refused_before_any_work(model, data, monkeypatch, changes,
 def test_bad_data_set_and_bad_folder(model, data, tmp_path):
     x, y, _ = data
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    with pytest.raises(ValueError, match="labels inside the data set"):
+    with pytest.raises(ValueError, match="Labels must come with the data set"):
         evaluate(model, dataset, y, attacks="fgsm")
-    with pytest.raises(ValueError, match="finite tf.data.Dataset"):
+    with pytest.raises(ValueError, match="must end"):
         evaluate(model, dataset.repeat(), attacks="fgsm")
-    with pytest.raises(ValueError, match=r"of \(x, y\).*Received: element_spec"):
-        evaluate(model, dataset.map(lambda a, b: a), attacks="fgsm")
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match=r"`\(x, y\)`.*Received: element_spec"):
+        evaluate(model, dataset.map(lambda a, b: (a, b, b)), attacks="fgsm")
+    with pytest.raises(ValueError, match="an empty one"):
         evaluate(model, dataset.take(0), attacks="fgsm")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
@@ -329,6 +372,17 @@ def test_areb_lists_every_parameter_of_its_attacks(dataset, channels):
     for name, parameters in presets.get("areb", dataset, channels).attacks:
         unlisted = get(name, **parameters).get_config().keys() - parameters.keys() - run_settings
         assert not unlisted, f"{name} leaves {unlisted} to its defaults"
+
+
+def test_a_model_that_answers_one_class_is_found_out_first(model, data):
+    x, y, _ = data
+    constant = keras.models.clone_model(model)
+    constant.set_weights([np.zeros((16, 2), np.float32), np.array([0.0, 3.0], np.float32)])
+    report = evaluate(constant, x, y, attacks="fgsm:eps=0.01")
+    assert report.findings[0].code == "constant_predictions"
+    assert "--clip-max" in report.findings[0].message
+    honest = evaluate(model, x, y, attacks="fgsm:eps=0.01")
+    assert [finding.code for finding in honest.findings] == ["few_samples"]
 
 
 def test_masked_gradient_is_found_out(model, data):

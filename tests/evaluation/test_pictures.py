@@ -27,7 +27,8 @@ def test_grid_shows_the_pixels_of_colour_images(make_result, tmp_path):
     y = np.zeros(1, np.int64)
     result = make_result([0.5], x=x, x_adv=x_adv)
     path = tmp_path / "grid.png"
-    pictures.adversarial_grid(path, x, y, y, {"fake": result}, (0.0, 255.0), class_names=["a", "b"])
+    examples = pictures.Examples(x, y, y, {"fake": result})
+    pictures.adversarial_grid(path, examples, (0.0, 255.0), class_names=["a", "b"])
     image = drawn(path)
     half = len(image) // 2
     assert has_colour(image[:half], clean / 255) and not has_colour(image[:half], attacked / 255)
@@ -39,18 +40,29 @@ def test_grid_marks_labels(make_result, tmp_path):
     y = np.zeros(1, np.int64)
     for shift, fooled in ((0.5, True), (NAN, False)):
         result = make_result([shift])
-        pictures.adversarial_grid(tmp_path / "g.png", result.x, y, y, {"fake": result})
+        examples = pictures.Examples(result.x, y, y, {"fake": result})
+        pictures.adversarial_grid(tmp_path / "g.png", examples)
         image = drawn(tmp_path / "g.png")
         assert has_colour(image, green, 0.1)
         assert has_colour(image, red, 0.1) == fooled
 
 
+def test_grid_shows_a_rejected_image_and_not_one_that_failed(make_result, tmp_path):
+    x = np.zeros((1, 6, 6, 3), np.float32)
+    y, blue = np.zeros(1, np.int64), np.array([0.0, 0.0, 1.0])
+    x_adv = np.broadcast_to(blue, x.shape).astype(np.float32)
+    for accepted, shown in ((np.array([False]), True), (np.array([True]), False), (None, False)):
+        result = make_result([NAN], x=x, x_adv=x_adv, accepted=accepted)
+        pictures.adversarial_grid(tmp_path / "g.png", pictures.Examples(x, y, y, {"fake": result}))
+        assert has_colour(drawn(tmp_path / "g.png"), blue) == shown
+
+
 def test_grid_shows_one_sample_of_each_class_right_ones_first():
     y = np.array([0, 0, 0, 1, 1, 2])
     right = np.array([False, True, True, True, True, False])
-    assert pictures._choose(y, right, 3).tolist() == [1, 3, 5]
-    assert pictures._choose(y, right, 5).tolist() == [1, 2, 3, 4, 5]
-    assert sorted(pictures._choose(y, right, 10)) == list(range(6))
+    assert pictures.choose(y, right, 3).tolist() == [1, 3, 5]
+    assert pictures.choose(y, right, 5).tolist() == [1, 2, 3, 4, 5]
+    assert sorted(pictures.choose(y, right, 10)) == list(range(6))
 
 
 def test_curves_and_bad_input(tmp_path):
@@ -66,9 +78,8 @@ def test_curves_and_bad_input(tmp_path):
     with pytest.raises(ValueError, match="at least one curve"):
         pictures.budget_curves(tmp_path / "none.png", {})
     with pytest.raises(ValueError, match="Received: x of shape"):
-        pictures.adversarial_grid(
-            tmp_path / "x.png", np.zeros((2, 9)), np.zeros(2), np.zeros(2), {}
-        )
+        examples = pictures.Examples(np.zeros((2, 9)), np.zeros(2), np.zeros(2), {})
+        pictures.adversarial_grid(tmp_path / "x.png", examples)
 
 
 def test_adaptive_curves_show_where_the_lines_are(tmp_path):

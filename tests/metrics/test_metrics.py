@@ -158,3 +158,61 @@ def test_accuracy_against_budget_is_the_plain_count():
         metrics.accuracy_against_budget(d, [-1.0])
     with pytest.raises(ValueError, match="Received: distances="):
         metrics.accuracy_against_budget([], [1.0])
+
+
+def test_every_metric_is_declared_once_under_its_own_name():
+    declared = metrics.registry.resolve()
+    assert [metric.key for metric in declared] == metrics.names()
+    shown = [m.header for m in declared if m.header is not None]
+    assert len(set(shown)) == len(shown)
+    for metric in declared:
+        assert type(metric).__doc__ and metric.table in ("main", "counts", "classes")
+
+
+def test_further_metrics_by_name_or_object():
+    class Own(metrics.Metric):
+        key = "own"
+
+    own = Own()
+    for further in (own, [own], ["accuracy", own]):
+        assert metrics.registry.resolve(further)[-1] is own
+    assert len(metrics.registry.resolve("ssim")) == len(metrics.names())
+    with pytest.raises(ValueError, match="Did you mean 'ssim'.*Received: metric='ssmi'"):
+        metrics.registry.resolve(["ssmi"])
+    with pytest.raises(TypeError, match="Received: metrics=3"):
+        metrics.registry.resolve([3])
+    with pytest.raises(ValueError, match="Received: two with key='own'"):
+        metrics.registry.resolve([own, Own()])
+    with pytest.raises(NotImplementedError, match="Own must define `compute`"):
+        own.compute(None)
+
+
+def test_cells_of_numbers_and_shares():
+    class Number(metrics.Metric):
+        key, digits = "number", 2
+
+    class Part(metrics.Share):
+        key = "part"
+
+    number, part = Number(), Part()
+    for value, text in ((1.239, "1.24"), (None, "-"), (np.inf, "inf"), (np.nan, "-"), (7, "7")):
+        assert number.cell({"number": value}, 10) == text
+    assert number.cell({}, 10) == ""
+    row = {"part": 0.5, "part_interval": [0.4041, 0.6]}
+    assert part.cell(row, 10) == "50.0 [40, 60]"
+    assert part.cell(row, 1000) == "50.0 [40.4, 60.0]"
+    assert part.cell(row, 10, narrow=True) == "50.0"
+    assert part.cell({"part": None, "part_interval": None}, 10) == "-"
+    assert part.cell({}, 10) == ""
+
+
+def test_a_metric_must_measure_one_value_per_sample():
+    class Wrong(metrics.Metric):
+        key = "wrong"
+
+        def measure(self, x, x_adv, value_range):
+            return np.zeros(3)
+
+    x = np.zeros((2, 4), np.float32)
+    with pytest.raises(ValueError, match=r"'wrong' must measure.*Received: values of shape \(3,\)"):
+        metrics.registry.measure([Wrong()], x, x, 1.0)

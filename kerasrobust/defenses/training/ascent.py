@@ -58,8 +58,8 @@ class InputAscent(TrainingDefense):
         attack = self.ascent(
             norm=self.norm, eps=self.eps, eps_step=self.eps_step, max_iter=self.max_iter
         )
-        attack.start = self._start(batch, context)
-        adversarial = craft(attack, batch, context, self.crafting, self.name)
+        start = self._start(batch, context)
+        adversarial = craft(attack, batch, context, self.crafting, self.name, start=start)
         return batch.with_extra(self.name, adversarial)
 
     def _start(self, batch: Batch, context: Context) -> tf.Tensor:

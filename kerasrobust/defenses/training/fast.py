@@ -130,8 +130,7 @@ class Fast(TrainingDefense):
             attack = ProjectedGradientDescent(
                 context.classifier(self.crafting), eps=self.eps, eps_step=step, max_iter=max_iter
             )
-            attack.start = start
-            return attack.perturb(batch.x, labels, seed=context.seed(self.name))
+            return attack.perturb(batch.x, labels, seed=context.seed(self.name), start=start)
 
         def single() -> tf.Tensor:
             return pgd(1.25 * self.eps if self.eps_step is None else self.eps_step, 1)

@@ -104,10 +104,11 @@ class VirtualAdversarialTraining(TrainingDefense):
             max_iter=self.max_iter,
         )
         # Drawn here and not by the attack, so that several devices start where one does.
-        attack.start = context.draw(lambda n: tf.random.stateless_normal([n, *shape], seed))
+        start = context.draw(lambda n: tf.random.stateless_normal([n, *shape], seed))
         # An attack has to be given labels; this one does not look at them.
         unseen = tf.zeros(tf.shape(batch.x)[:1], tf.int32)
-        return batch.with_extra(self.name, attack.perturb(batch.x, unseen, seed=seed))
+        adversarial = attack.perturb(batch.x, unseen, seed=seed, start=start)
+        return batch.with_extra(self.name, adversarial)
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         x, batch = batch.pop_extra(self.name)
@@ -129,14 +130,14 @@ class VirtualAdversarialTraining(TrainingDefense):
 class _PowerIteration(attacks.VirtualAdversarialMethod):
     """The attack from a given start and without the two passes that choose a sign."""
 
-    start: tf.Tensor
+    takes_start = True
 
     def max_steps(self) -> int:
         return self.max_iter
 
     def init(self, model: Any, state: Any, params: Any, seed: Any) -> Any:
         state = super().init(model, state, params, seed)
-        return {**state, "direction": norms.normalize(self.start, 2)}
+        return {**state, "direction": norms.normalize(state["start"], 2)}
 
     def step(self, model: Any, state: Any, params: Any, seed: Any, t: Any) -> Any:
         return self._iterate_power(model, state, params)

@@ -1,1 +1,1 @@
-"""Functions of a report: terminal table, Markdown."""
+"""How a report looks: functions of it, each for one medium."""

@@ -1,3 +1,3 @@
-"""An attack and a training defense of another package."""
+"""An attack, a training defense and a metric of another package."""
 
 ATTACKS = {"twice": "kerasrobust_plugin.attack:Twice"}

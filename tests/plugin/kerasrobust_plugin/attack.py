@@ -47,7 +47,7 @@ class PluginAttack(Attack):
     def done(self, state, params):
         return state["steps"] >= params["max_iter"]
 
-    def finish(self, state, params):
+    def finish(self, model, state, params):
         return state["iterate"]
 
 

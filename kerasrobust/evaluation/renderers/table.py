@@ -1,0 +1,116 @@
+"""The tables of a report as text, made from the metrics' declarations; shared by the renderers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from kerasrobust.evaluation.diagnosis import Finding
+from kerasrobust.evaluation.pictures import Examples
+from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.metrics.base import Metric
+
+WORST = "worst case"
+
+
+class ReportData(Protocol):
+    """What a renderer reads of a `Report`."""
+
+    @property
+    def clean(self) -> dict[str, Any]: ...
+    @property
+    def robust(self) -> dict[str, Any]: ...
+    @property
+    def attacks(self) -> dict[str, AttackSummary]: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def versions(self) -> dict[str, str]: ...
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
+    @property
+    def examples(self) -> Examples | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Table(NamedTuple):
+    """A table as text: its header, its rows, and the sentences that explain it."""
+
+    header: list[str]
+    rows: list[list[str]]
+    legends: list[str]
+
+
+def title(report: ReportData) -> str:
+    """What was evaluated, in one line."""
+    name = report.settings.get("dataset") or "data"
+    budget = ""
+    if report.settings.get("eps") is not None:
+        norm = norm_name(float(report.settings["norm"]))
+        budget = f", adversarial within {norm} {report.settings['eps']:.4g}"
+    return f"{name}, {report.settings['samples']:,} samples{budget}"
+
+
+def main_table(report: ReportData, narrow: bool = False) -> Table:
+    """The clean samples, every attack, the worst case."""
+    rows: list[tuple[list[str], Mapping[str, Any]]] = [(["clean", ""], report.clean)]
+    for attack in report.attacks.values():
+        name = attack.name + (" (check)" if attack.checks else "")
+        rows.append(([name, norm_name(attack.norm)], attack.figures))
+    rows.append(([WORST, ""], report.robust))
+    return _table(report, "main", ["attack", "norm"], rows, narrow)
+
+
+def counts_table(report: ReportData) -> Table:
+    """Every attack's numbers of samples and passes."""
+    rows = [([attack.name], attack.figures) for attack in report.attacks.values()]
+    return _table(report, "counts", ["attack"], rows, narrow=False)
+
+
+def class_tables(report: ReportData) -> dict[str, Table]:
+    """By its heading, a table per class for each figure that has one entry per class.
+
+    Classes that the samples do not hold are left out.
+    """
+    tables = {}
+    header = ["class", "clean", *report.attacks, WORST]
+    rows = [report.clean, *(attack.figures for attack in report.attacks.values()), report.robust]
+    for metric in _shown(report, "classes"):
+        columns = [row.get(metric.key) for row in rows]
+        entries = max((len(column) for column in columns if column is not None), default=0)
+        body = []
+        for i in range(entries):
+            values = [None if column is None else column[i] for column in columns]
+            if any(value is not None for value in values):
+                cells = ["" if value is None else metric.format(value) for value in values]
+                body.append([str(i), *cells])
+        tables[str(metric.header)] = Table(header, body, [metric.legend] if metric.legend else [])
+    return tables
+
+
+def norm_name(norm: float) -> str:
+    """`"Linf"`, `"L2"` and so on."""
+    return "Linf" if norm == math.inf else f"L{norm:g}"
+
+
+def _shown(report: ReportData, table: str) -> list[Metric]:
+    return [m for m in report.metrics if m.header is not None and m.table == table]
+
+
+def _table(
+    report: ReportData,
+    table: str,
+    first: list[str],
+    rows: Sequence[tuple[list[str], Mapping[str, Any]]],
+    narrow: bool,
+) -> Table:
+    """Columns of one table; a column that no row has a value for is left out."""
+    shown = [m for m in _shown(report, table) if any(r.get(m.key) is not None for _, r in rows)]
+    header = [*first, *((m.narrow if narrow else "") or str(m.header) for m in shown)]
+    samples = int(report.settings["samples"])
+    body = [[*start, *(m.cell(row, samples, narrow) for m in shown)] for start, row in rows]
+    legends = list(dict.fromkeys(metric.legend for metric in shown if metric.legend))
+    return Table(header, body, legends)

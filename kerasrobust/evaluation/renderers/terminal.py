@@ -1,0 +1,54 @@
+"""A report on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kerasrobust.evaluation.renderers.table import ReportData, main_table, title
+
+
+def render(report: ReportData, console: Console | None = None) -> None:
+    """Prints the table and the findings.
+
+    Args:
+        report: The report.
+        console: A `rich` console; standard output by default.
+    """
+    console = console or Console()
+    table = _table(report, narrow=False)
+    unbounded = console.options.update(width=1000)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        # A narrow terminal gets the figures without their intervals, not a table cut off.
+        table = _table(report, narrow=True)
+    console.print(table)
+    console.print(" ".join(main_table(report).legends), style="dim", highlight=False)
+    for finding in report.findings:
+        console.print(Text.assemble((finding.code, "bold"), ": ", finding.message))
+
+
+def text(report: ReportData) -> str:
+    """What `render` prints, 130 columns wide and without colours."""
+    buffer = io.StringIO()
+    render(report, Console(file=buffer, width=130, no_color=True, force_terminal=False))
+    return buffer.getvalue()
+
+
+def _table(report: ReportData, narrow: bool) -> Table:
+    content = main_table(report, narrow)
+    table = Table(
+        title=title(report),
+        title_justify="left",
+        box=box.SIMPLE if narrow else box.HEAVY_HEAD,
+        padding=(0, 1 - narrow),
+    )
+    for i, column in enumerate(content.header):
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+    last = len(content.rows) - 1
+    for i, row in enumerate(content.rows):
+        table.add_row(*row, end_section=i in (0, last - 1), style="bold" if i == last else None)
+    return table

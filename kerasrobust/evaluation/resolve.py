@@ -1,0 +1,179 @@
+"""What a request for attacks means: recipes with all their parameters, in the order they run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from kerasrobust import attacks as registry
+from kerasrobust.attacks import Attack
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.criterion import Criterion
+from kerasrobust.evaluation import presets
+from kerasrobust.evaluation.diagnosis import Finding
+from kerasrobust.norms import check_norm
+from kerasrobust.specs import parse_spec
+
+_REFERENCE = "art:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Recipes and what counts.
+
+    Attributes:
+        attacks: Recipes by their names in the report, in the order they run.
+        criterion: The budget inside of which adversarial samples count for any attack.
+        preset: The preset they come from, if any.
+    """
+
+    attacks: dict[str, Attack]
+    criterion: Criterion
+    preset: presets.Preset | None
+
+    @property
+    def cascade(self) -> bool:
+        """Whether each attack gets only the samples that the ones before it left."""
+        return self.preset is not None and self.preset.cascade
+
+
+def resolve(
+    requested: Any,
+    *,
+    eps: float | None = None,
+    norm: float | str | None = None,
+    dataset: str | None = None,
+    channels: int = 1,
+    value_range: float = 1.0,
+    nb_classes: int | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = False,
+) -> Plan:
+    """Reads a request for attacks; a command calls it before it reads data or a model.
+
+    Args:
+        requested: The name of a preset, an attack specification, an attack, or a list of these; see
+            `kerasrobust.evaluate`.
+        eps: Budget of the evaluation.
+        norm: Its norm.
+        dataset: Name of the data set.
+        channels: Of its images.
+        value_range: Upper minus lower bound of the pixel values.
+        nb_classes: Number of classes, where it is known.
+        batch_size: Of the attacks that are made here.
+        seed: Likewise.
+        verbose: Likewise.
+
+    Raises:
+        ValueError: If a name is unknown, a parameter out of range, or things do not go together.
+        TypeError: If an argument is of the wrong kind.
+    """
+    if dataset is not None and not isinstance(dataset, str):
+        raise TypeError(f"`dataset` must be the name of a data set. Received: dataset={dataset!r}")
+    items = list(requested) if isinstance(requested, (list, tuple)) else [requested]
+    if not items:
+        raise ValueError(f"There must be at least one attack. Received: attacks={requested!r}")
+    chosen: presets.Preset | None = None
+    # What to make, with which parameters, which of these nothing may change, and its own name.
+    wanted: list[tuple[Any, dict[str, Any], dict[str, Any], str | None]] = []
+    for item in items:
+        if isinstance(item, str) and item in presets.names():
+            order = math.inf if norm is None else check_norm(norm)
+            preset = presets.get(item, dataset, channels, value_range, eps, order, nb_classes)
+            if preset.cascade and len(items) > 1:
+                raise ValueError(
+                    f"The preset {item!r} runs its attacks in a row and takes no others beside it. "
+                    f"Received: attacks={requested!r}"
+                )
+            if preset.eps is not None and not preset.cascade:
+                if eps is not None:
+                    raise ValueError(
+                        f"The preset {item!r} has a budget of its own; give no other one. "
+                        f"Received: eps={eps!r}"
+                    )
+                eps, norm = preset.eps, preset.norm
+            chosen = chosen or preset
+            labels = preset.labels or (None,) * len(preset.attacks)
+            for (name, parameters), label in zip(preset.attacks, labels, strict=True):
+                wanted.append((name, parameters, {}, label))
+        elif isinstance(item, str):
+            name, parameters = parse_spec(item)
+            wanted.append((name, parameters, parameters, None))
+        elif isinstance(item, (Attack, dict)):
+            wanted.append((item, {}, {}, None))
+        else:
+            raise TypeError(
+                "`attacks` must be the name of a preset, a specification such as 'fgsm:eps=0.1', "
+                f"an attack, or a list of these. Received: attacks={item!r}"
+            )
+    criterion = _budget(eps, norm)
+    common = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
+    plan: dict[str, Attack] = {}
+    for item, parameters, explicit, label in wanted:
+        if isinstance(item, str):
+            attack = registry.get(item, **{**common, **parameters})
+            if criterion.eps is not None:
+                changes = _fitted(attack, explicit, criterion.eps, criterion.norm)
+                attack = registry.get(item, **{**common, **parameters, **changes})
+        else:
+            attack = registry.get(item)
+        plan[unique(label or attack.name, plan)] = attack
+    return Plan(plan, criterion, chosen)
+
+
+def _budget(eps: Any, norm: Any) -> Criterion:
+    if eps is None:
+        if norm is not None:
+            raise ValueError(f"`norm` is that of `eps`. Received: norm={norm!r}, eps=None")
+        return Criterion()
+    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)):
+        raise TypeError(f"`eps` must be a number. Received: eps={eps!r}")
+    if not (eps > 0 and math.isfinite(eps)):
+        raise ValueError(f"`eps` must be positive and finite. Received: eps={eps!r}")
+    return Criterion(eps=float(eps), norm=check_norm(math.inf if norm is None else norm))
+
+
+def _fitted(attack: Attack, explicit: dict[str, Any], eps: float, norm: float) -> dict[str, Any]:
+    """The changes that bring an attack's own budget to the one of the evaluation."""
+    config = attack.get_config()
+    changes: dict[str, Any] = {}
+    if "norm" in config and "norm" not in explicit and norm in attack.norms:
+        changes["norm"] = norm
+    if attack.kind == "budget" and "eps" in config and "eps" not in explicit:
+        changes["eps"] = eps
+        if config.get("eps_step") is not None and "eps_step" not in explicit:
+            changes["eps_step"] = config["eps_step"] * eps / config["eps"]
+    return changes
+
+
+def unique(name: str, taken: dict[str, Any]) -> str:
+    """The name, or with a number the first one that is free."""
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def references(
+    plan: dict[str, Attack], classifier: Classifier
+) -> tuple[dict[str, Attack], list[Finding]]:
+    """ART's run of each attack, bound, by the name of the attack it checks."""
+    checks, missing = {}, []
+    for name, attack in plan.items():
+        if attack.name.startswith(_REFERENCE):
+            continue
+        reference = _REFERENCE + attack.name
+        if reference not in registry.names():
+            missing.append(Finding("no_counterpart", f"ART has no attack to check {name} with."))
+            continue
+        recipe = registry.get({"name": reference, "config": attack.get_config()})
+        try:
+            checks[name] = recipe.bind(classifier)
+        except ValueError as error:
+            missing.append(Finding("no_counterpart", f"{name} is not checked: {error}"))
+    return checks, missing

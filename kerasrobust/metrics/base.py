@@ -1,0 +1,169 @@
+"""The contract of a metric: one figure of a report, declared in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasrobust.engine.criterion import survived
+from kerasrobust.engine.result import AttackResult
+from kerasrobust.metrics.proportion import Proportion
+
+Row = Literal["clean", "attack", "worst"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """All that a metric may ask when it computes its figure of one row of the report.
+
+    Attributes:
+        result: What the attack found, sample by sample. `x` and `x_adv` may be `None` in it: what
+            is to be read off them is read by `Metric.measure` and lies in `result.columns`.
+        y: True labels, int64 of shape `(n,)`.
+        clean_correct: Booleans of shape `(n,)`, right (and not rejected) without attack.
+        nb_classes: Number of classes.
+        value_range: Upper minus lower bound of the pixel values.
+        kind: `"budget"` or `"minimal"`.
+        norm: Norm the attack works in.
+        row: `"attack"`; `"clean"`, where `result` is the clean samples as they are; or `"worst"`,
+            where only `survived`, `y` and `nb_classes` have a meaning.
+        unbroken: Booleans of shape `(n,)` in place of `survived` in the row `"worst"`.
+    """
+
+    result: AttackResult
+    y: np.ndarray
+    clean_correct: np.ndarray
+    nb_classes: int
+    value_range: float
+    kind: str = "budget"
+    norm: float = math.inf
+    row: Row = "attack"
+    unbroken: np.ndarray | None = None
+
+    @functools.cached_property
+    def attacked(self) -> np.ndarray:
+        """Samples that were not adversarial from the start."""
+        return ~self.result.initially_adversarial
+
+    @functools.cached_property
+    def found(self) -> np.ndarray:
+        """Attacked samples that became adversarial."""
+        return self.result.success & self.attacked
+
+    @functools.cached_property
+    def survived(self) -> np.ndarray:
+        """Samples that are right without attack, and right or rejected after it."""
+        if self.unbroken is not None:
+            return self.unbroken
+        result = self.result
+        return survived(result.labels, result.accepted, self.y, self.clean_correct)
+
+    def distances(self, values: np.ndarray) -> np.ndarray:
+        """These values as distances: a failure infinite, a sample adversarial already zero."""
+        return np.where(self.attacked, np.where(self.found, values, np.inf), 0.0)
+
+
+class Metric:
+    """One figure of the report: its name, how it is shown, how it is computed.
+
+    A metric is found by its `key` in `kerasrobust.metrics.registry`; the row of an attack, the
+    table, the Markdown and the JSON are all made from these declarations.
+
+    Attributes:
+        key: Name in the JSON and attribute of an attack's row, unique.
+        header: Its column in the tables; `None` shows it in none.
+        narrow: The same on a narrow terminal; `header` where empty.
+        digits: Decimals of a number.
+        legend: A sentence for the foot of the table; equal sentences are shown once.
+        table: `"main"`, `"counts"` (the second table of the Markdown), or `"classes"`: the figure
+            is a list with one entry per class and gets a table of its own.
+        rows: The rows it is computed for: `"clean"`, `"attack"`, `"worst"` (over all attacks).
+    """
+
+    key: str
+    header: str | None = None
+    narrow: str = ""
+    digits: int = 3
+    legend: str = ""
+    table: Literal["main", "counts", "classes"] = "main"
+    rows: tuple[Row, ...] = ("attack",)
+
+    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray | None:
+        """A value per sample that needs the samples themselves, read while they are in memory.
+
+        Args:
+            x: Clean samples of one batch, shape `(n, ...)`.
+            x_adv: What the attack made of them, same shape.
+            value_range: Upper minus lower bound of the pixel values.
+
+        Returns:
+            Values of shape `(n,)`, which `compute` finds in `outcome.result.columns[self.key]`;
+            `None` where there is nothing to read.
+        """
+        return None
+
+    def compute(self, outcome: Outcome) -> Any:
+        """The figure: a number, a string, `None` where it has no value, or a list or dict of them.
+
+        Args:
+            outcome: The row that it is computed for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `compute`.")
+
+    def figures(self, outcome: Outcome) -> dict[str, Any]:
+        """What it adds to the row, by name: the figure, and in subclasses what belongs to it."""
+        return {self.key: self.compute(outcome)}
+
+    def format(self, value: Any) -> str:
+        """One value as text."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "-"
+        if isinstance(value, float):
+            return f"{value:.{self.digits}f}"  # an infinite one as "inf"
+        return str(value)
+
+    def cell(self, row: Mapping[str, Any], samples: int, narrow: bool = False) -> str:
+        """The text in its column of a row; empty where the row has no such figure.
+
+        Args:
+            row: The figures of the row.
+            samples: Number of samples they were computed from.
+            narrow: For a narrow terminal, without what can be left out.
+        """
+        return self.format(row[self.key]) if self.key in row else ""
+
+
+class Share(Metric):
+    """A share of samples with its 95 % Wilson interval, which stands beside it as `<key>_interval`.
+
+    `compute` returns a `Proportion`, or `None` where there is no sample to share.
+    """
+
+    digits = 1
+
+    def compute(self, outcome: Outcome) -> Proportion | None:
+        raise NotImplementedError(f"{type(self).__name__} must define `compute`.")
+
+    def figures(self, outcome: Outcome) -> dict[str, Any]:
+        share = self.compute(outcome)
+        interval = None if share is None else [share.low, share.high]
+        value = None if share is None else share.value
+        return {self.key: value, f"{self.key}_interval": interval}
+
+    def format(self, value: Any) -> str:
+        return super().format(None if value is None else 100.0 * value)
+
+    def cell(self, row: Mapping[str, Any], samples: int, narrow: bool = False) -> str:
+        text = super().cell(row, samples, narrow)
+        interval = row.get(f"{self.key}_interval")
+        if narrow or interval is None:
+            return text
+        # A decimal of an interval's end says something from about a thousand samples on.
+        digits = int(samples >= 1000)
+        low, high = (100.0 * end for end in interval)
+        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
