@@ -6,7 +6,14 @@ import sys
 
 import click
 
-from kerasrobust_cli.common import Number, library, output_folder, output_model, print_table
+from kerasrobust_cli.common import (
+    Number,
+    import_option,
+    library,
+    output_folder,
+    output_model,
+    print_table,
+)
 
 
 def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -36,7 +43,7 @@ def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    with library():
+    with library(ctx.params["imports"]):
         from kerasrobust.defenses.taxonomy import taxonomy
 
         rows = [(entry.name, entry.place, entry.what, entry.source) for entry in taxonomy()]
@@ -125,10 +132,10 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     callback=output_model,
     help="Where the model is saved; ends in .keras.",
 )
+@import_option
 @click.option(
     "--list-models",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_models,
     help="Print what --model knows and exit.",
@@ -136,7 +143,6 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option(
     "--list-defenses",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_defenses,
     help="Print what --defense knows and exit.",
@@ -162,6 +168,7 @@ def main(
     checkpoint,
     log_dir,
     output,
+    imports,
     quiet,
 ) -> None:
     """Train an image classifier, with defenses if asked, and save it.
@@ -173,7 +180,7 @@ def main(
         raise click.UsageError("--clip-min and --clip-max go together")
     if keep_best and not robust_attack:
         raise click.UsageError("--keep-best needs --robust-attack")
-    with library():
+    with library(imports):
         import keras
 
         import kerasrobust

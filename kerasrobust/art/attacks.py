@@ -25,7 +25,7 @@ from kerasrobust.art.estimators import (
     estimator,
     numpy_seed,
 )
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, registry
 from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.boundary import BoundaryAttack
@@ -431,8 +431,8 @@ class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
     craft = UniversalPerturbation.craft
 
     def _inner(self) -> ArtAttack:
-        recipe = ATTACKS["art:" + self.inner.name].from_config(self.inner.get_config())
-        bound = recipe.bind(self.bound)
+        description = {"name": "art:" + self.inner.name, "config": self.inner.get_config()}
+        bound = registry.get(description).bind(self.bound)
         assert isinstance(bound, ArtAttack)
         return bound
 
@@ -596,29 +596,3 @@ class ArtSimBA(ArtAttack, SimBA):
                 "needs a whole number of strides from `freq_dim` to the side of the image",
                 f"freq_dim={self.freq_dim}, stride={self.stride}, input shape {tuple(shape)}",
             )
-
-
-ATTACKS: dict[str, type[base.Attack]] = {
-    attack.name: attack
-    for attack in (
-        ArtFastGradientMethod,
-        ArtProjectedGradientDescent,
-        ArtBasicIterativeMethod,
-        ArtMomentumIterativeMethod,
-        ArtAutoProjectedGradientDescent,
-        ArtVirtualAdversarialMethod,
-        ArtSaliencyMapMethod,
-        ArtCarliniL2Method,
-        ArtElasticNet,
-        ArtDeepFool,
-        ArtUniversalPerturbation,
-        ArtCarliniL0Method,
-        ArtCarliniLInfMethod,
-        ArtHopSkipJump,
-        ArtZooAttack,
-        ArtBoundaryAttack,
-        ArtSignOPTAttack,
-        ArtSquareAttack,
-        ArtSimBA,
-    )
-}

@@ -83,6 +83,7 @@ class Attack(metaclass=_Sealing):
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
+        always_aims: Whether it aims at a class of its own choice where it is given none.
         takes_start: Whether it can be told where to begin (`start`).
         in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
@@ -106,9 +107,10 @@ class Attack(metaclass=_Sealing):
     needs_starts: ClassVar[bool] = False
     common: ClassVar[Any] = Common
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
-    strategy: ClassVar[str]
-    source: ClassVar[str]
+    strategy: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     can_target: ClassVar[bool] = True
+    always_aims: ClassVar[bool] = False
     takes_start: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
 
     name = "ilc"
     source = "AREB"
+    always_aims = True
     state_leaves = ("goal",)
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:

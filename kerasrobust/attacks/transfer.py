@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import losses, norms
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, registry
 from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
@@ -57,8 +57,6 @@ class TransferAttack(base.Attack):
         sources: Any = (),
         **common: Unpack[base.Common],
     ):
-        from kerasrobust.attacks import registry  # which knows this class too
-
         aim = {"targeted": common["targeted"]} if "targeted" in common else {}
         self.attack = registry.get(attack, **aim)
         self.sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]

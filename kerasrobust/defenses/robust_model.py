@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasrobust.checks import check_bounds, check_int, check_scale
 from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
+from kerasrobust.defenses.registry import DEFENSES
 from kerasrobust.defenses.training.base import (
     Batch,
     Context,
@@ -390,6 +391,8 @@ class RobustModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:
+        # Keras knows the classes of a plugin once they are imported.
+        DEFENSES.classes()
         config = dict(config)
         config["base"] = keras.saving.deserialize_keras_object(config["base"], custom_objects)
         config["defenses"] = [

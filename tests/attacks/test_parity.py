@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 
 from kerasrobust import art, attacks
 
@@ -46,7 +47,7 @@ def test_fast_gradient_equals_arts(norm, targeted, classifier, samples):
     y = (y + 1) % 10 if targeted else y
     estimator = art.classifier(classifier)
     eps = SIZES[norm][0]
-    theirs = art.evasion.FastGradientMethod(estimator, norm, eps, targeted=targeted).generate(x, y)
+    theirs = evasion.FastGradientMethod(estimator, norm, eps, targeted=targeted).generate(x, y)
     attack = attacks.get("fgsm", norm=norm, eps=eps, targeted=targeted).bind(classifier)
     ours = attack.perturb(tf.constant(x), tf.constant(y), seed=tf.constant([0, 0])).numpy()
     assert np.abs(ours - x).max() > 0.1
@@ -64,7 +65,7 @@ def test_one_step_of_pgd_equals_arts(norm, targeted, before, classifier, samples
     eps, eps_step = SIZES[norm]
 
     def theirs(steps):
-        attack = art.evasion.ProjectedGradientDescent(
+        attack = evasion.ProjectedGradientDescent(
             estimator, norm, eps, eps_step, max_iter=steps, targeted=targeted, verbose=False
         )
         return attack.generate(x, y) if steps else x

@@ -79,6 +79,8 @@ ROWS = [
     ("zoo", {"max_iter": 20, "nb_parallel": 32, "learning_rate": 0.5, "solver": "newton", **ZOO}),
     ("transfer", {"attack": "pgd:eps=0.3,eps_step=0.05,max_iter=10", "sources": [SOURCE]}),
 ]
+# What a package that is installed beside this one brings, with its defaults.
+ROWS += [(name, {}) for name in attacks.ATTACKS.classes() if name not in attacks.ATTACKS.builtin]
 # What an attack needs that asks the model for more than the final judgement.
 ASKING = ("scores", "labels")
 # One row of each attack, for what costs a compilation.
@@ -146,7 +148,7 @@ def linear(kernel):
 
 
 def test_every_registered_attack_has_a_row():
-    assert {name for name, _ in ROWS} == set(attacks.names())
+    assert set(attacks.ATTACKS.builtin) <= {name for name, _ in ROWS}
 
 
 @every_row

@@ -50,6 +50,9 @@ def test_arguments_beside_a_name(linear):
     link = wrap(linear(), "adversarial_training", attack=recipe, alpha=0.0).defenses[0]
     assert link.attack is recipe and link.alpha == 0.0
     assert wrap(linear(), "gda:N=3", sigma=0.2).defenses[0].get_config()["N"] == 3
+    given = GaussianDataAugmentation(N=3, sigma=0.3)
+    changed = wrap(linear(), given, sigma=0.2).defenses[0]
+    assert (changed.N, changed.sigma, given.sigma) == (3, 0.2, 0.3)
 
 
 def test_order_does_not_matter(cnn, images):
@@ -219,12 +222,12 @@ def test_refusals(linear):
         ((base, "gdaa"), {}, ValueError, "Did you mean 'gda'.*Received: defense='gdaa'"),
         ((base, 3), {}, TypeError, "Received: defense=3"),
         ((base, {"nam": "gda"}), {}, TypeError, "Received: defense={'nam'"),
-        ((base, {"name": ["gda"]}), {}, TypeError, "A defense is a name.*: defense={'name'"),
-        ((base, {"name": "gda", "config": "N=3"}), {}, TypeError, "A defense is a name"),
+        ((base, {"name": ["gda"]}), {}, TypeError, "`defense` must be a name.*: defense={'name'"),
+        ((base, {"name": "gda", "config": "N=3"}), {}, TypeError, "`defense` must be a name"),
         ((base, []), {}, ValueError, "At least one defense"),
         ((base, ["gda"]), {"N": 2}, TypeError, "belong to none of them.*Received: N"),
-        ((base, "gda:Q=2"), {}, TypeError, "'gda' takes no such argument.*Received: Q=2"),
-        ((base, GaussianDataAugmentation()), {"N": 2}, TypeError, "has its arguments already"),
+        ((base, "gda:Q=2"), {}, TypeError, "'gda': .*Its arguments are: sigma.*Received: Q=2"),
+        ((base, GaussianDataAugmentation()), {"Q": 2}, TypeError, "arguments are.*Received: Q=2"),
         ((base, ["gda", "gda"]), {}, ValueError, "cannot be combined"),
         ((base, "gda"), {"clip_values": (1, 0)}, ValueError, r"clip_values=\(1, 0\)"),
         ((base, "brelu"), {}, ValueError, "found no ReLU"),

@@ -4,14 +4,14 @@ import dataclasses
 import importlib
 import json
 import math
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrobust import art, attacks
-from kerasrobust.attacks import FastGradientMethod, ProjectedGradientDescent, get
+from kerasrobust.attacks import ATTACKS, FastGradientMethod, ProjectedGradientDescent, get
 from kerasrobust.engine import batches
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, evaluate, presets
@@ -421,11 +421,12 @@ def test_cross_check_runs_the_reference_beside_each_attack(model, data, monkeypa
     class Reference(ProjectedGradientDescent):
         name = "art:pgd"
 
-    monkeypatch.setattr(attacks, "names", lambda: ["art:pgd"])
-    monkeypatch.setattr(art, "ATTACKS", {"art:pgd": Reference})
+    bridge = {"name": "art", "value": "bridge:ATTACKS", "dist": None}
+    point = types.SimpleNamespace(**bridge, group=ATTACKS.group, load=lambda: {"pgd": Reference})
+    monkeypatch.setitem(ATTACKS._plugins, "art", point)
     x, y, _ = data
-    specs = ["pgd:eps=0.01", "fgsm:eps=0.02", "pgd:eps=0.005,seed=3"]
-    report = evaluate(model, x, y, attacks=specs, cross_check=True, output=tmp_path)
+    attacks = ["pgd:eps=0.01", "fgsm:eps=0.02", "pgd:eps=0.005,seed=3"]
+    report = evaluate(model, x, y, attacks=attacks, cross_check=True, output=tmp_path)
     assert list(report.attacks) == ["pgd", "art:pgd", "fgsm", "pgd_2", "art:pgd_2"]
     for name in ("pgd", "pgd_2"):
         native, check = report.attacks[name], report.attacks[f"art:{name}"]

@@ -40,6 +40,8 @@ class BoundedReLU(keras.layers.Layer, LayerDefense):
         >>> model = kerasrobust.wrap(model, defense="brelu", t=1.0)
     """
 
+    source = "BRELU-GDA"
+
     def __init__(self, t: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.t = check_float("t", t, above=True)

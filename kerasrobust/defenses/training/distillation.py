@@ -73,6 +73,7 @@ class Distillation(TrainingDefense):
     """
 
     name = "distillation"
+    source = "E2SAD, BRELU-GDA"
     ends = True
 
     def __init__(self, temperature: float = 20.0, teacher: Any = None):

@@ -88,6 +88,7 @@ class E2sad(TrainingDefense):
     """
 
     name = "e2sad"
+    source = "E2SAD"
     rank = CRAFTS
 
     def __init__(

@@ -89,6 +89,7 @@ class EnsembleAdversarialTraining(TrainingDefense):
     """
 
     name = "ensemble_adversarial_training"
+    source = "AREB"
     rank = CRAFTS
 
     def __init__(

@@ -85,6 +85,7 @@ class NsLoss(Penalty):
     """
 
     name = "nsloss"
+    source = "NSLOSS"
     rank = 12
     sees_activations = True
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from kerasrobust.attacks import ProjectedGradientDescent
 from kerasrobust.attacks.base import Params, State
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.defenses.training.ascent import InputAscent
 from kerasrobust.defenses.training.base import Batch, Inner
 from kerasrobust.losses import kl_divergence

@@ -75,6 +75,7 @@ class VirtualAdversarialTraining(TrainingDefense):
     """
 
     name = "vat"
+    source = "GEA, BRELU-GDA"
     rank = CRAFTS
 
     def __init__(
