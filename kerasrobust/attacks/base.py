@@ -184,6 +184,7 @@ class Attack:
             gradient,
             {
                 **state,
+                "zero_gradients": self._count_zeros(state, logits, gradient),
                 "gradients": state["gradients"] + 1,
                 "executed_gradients": state["executed_gradients"] + 1,
             },
@@ -209,10 +210,20 @@ class Attack:
             gradients,
             {
                 **state,
+                "zero_gradients": self._count_zeros(state, logits, gradients),
                 "gradients": state["gradients"] + k,
                 "executed_gradients": state["executed_gradients"] + k,
             },
         )
+
+    def _count_zeros(self, state: State, logits: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        """The counter, one higher where a sample that stands was given no direction at all.
+
+        Where the sample is fooled a zero is what a hinge is made for.
+        """
+        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        lost = tf.equal(norms.norm(gradient, 0), 0) & ~self.is_adversarial(labels, state["y"])
+        return state["zero_gradients"] + tf.cast(lost, tf.int32)
 
     def score(self, model: Any, state: State, x: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Logits at `x`, counted as one query per sample."""
@@ -311,6 +322,7 @@ class Attack:
             **leaves,
             "queries": zeros,
             "gradients": zeros,
+            "zero_gradients": zeros,
             "executed_queries": zeros,
             "executed_gradients": zeros,
         }
@@ -397,7 +409,7 @@ class Attack:
 
     def _finish(self, state: State, params: Params) -> State:
         """What leaves the state machine, inside the box and outside the mask untouched."""
-        outcome = {key: state[key] for key in ("queries", "gradients", *drivers.EXECUTED)}
+        outcome = {key: state[key] for key in (*drivers.COUNTED, *drivers.EXECUTED)}
         points = {"x_adv": self.finish(state, params)}
         if "best" in state:
             points["best"] = state["best"]

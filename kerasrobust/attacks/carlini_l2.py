@@ -161,12 +161,15 @@ class CarliniL2Method(base.Attack):
         around = tf.reshape(around, tf.concat([[shape[0] * count], shape[1:]], 0))
         around = tf.ensure_shape(around, [None, *x_adv.shape[1:]])
         counters = ("gradients", "executed_gradients")
-        keys = [key for key in ("y", "constant", "mask", *counters) if key in state]
+        used = ("y", "constant", "mask", "zero_gradients", *counters)
+        keys = [key for key in used if key in state]
         rows = {key: tf.repeat(state[key], count, axis=0) for key in keys}
         loss = constant_search.hinge(self, rows, params)
-        _, _, gradient, _ = self.differentiate(model, rows, around, loss)
+        _, _, gradient, rows = self.differentiate(model, rows, around, loss)
         gradient = tf.reshape(gradient, tf.concat([[shape[0], count], shape[1:]], 0))
         counted = {key: state[key] + count for key in counters}
+        zeros = tf.reshape(rows["zero_gradients"], [shape[0], count]) - state["zero_gradients"][:, None]
+        counted["zero_gradients"] = state["zero_gradients"] + tf.reduce_sum(zeros, axis=1)
         return logits, hinge(logits), tf.reduce_mean(gradient, axis=1), {**state, **counted}
 
     def _restart(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:

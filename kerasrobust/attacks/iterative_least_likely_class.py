@@ -46,4 +46,4 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
         return {**state, "goal": tf.argmin(logits, axis=-1, output_type=tf.int32)}
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
-        return -losses.cross_entropy(logits, state["goal"])
+        return -losses.log_odds(logits, state["goal"])

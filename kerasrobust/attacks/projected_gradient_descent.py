@@ -21,10 +21,10 @@ class ProjectedGradientDescent(base.Attack):
     the gradient up to the box and the projection is Euclidean, where ART moves one entry, which
     stalls at the edge of the box, and rescales (`norms.ascent_direction`, `norms.project`).
 
-    The loss is TensorFlow's float32 cross-entropy, as in ART and Foolbox. Where the model is very
-    confident (logits more than about 17 apart) its gradient loses the part that leads away from the
-    true class, and above about 100 it is zero: against such a model use
-    `AutoProjectedGradientDescent` with the DLR loss, which does not saturate.
+    What is climbed is `log((1 - p_y) / p_y)`, which rises with the cross-entropy and has the same
+    ascent direction, at any gap between the logits (`losses.log_odds`). The gradient that ART and
+    Foolbox take loses the part that leads away from the true class where logits are more than
+    about 17 apart, and is zero above about 100.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018,
     arXiv:1706.06083.
@@ -142,7 +142,7 @@ class ProjectedGradientDescent(base.Attack):
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
         """The loss to climb, `[batch]`: for a subclass with a loss of its own to replace."""
-        loss = losses.cross_entropy(logits, state["y"])
+        loss = losses.log_odds(logits, state["y"])
         return -loss if self.targeted else loss
 
     def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:

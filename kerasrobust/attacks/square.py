@@ -129,7 +129,7 @@ class SquareAttack(QueryAttack):
         logits, granted, state = self.scores(model, state, candidate[:, None])
         logits, granted = logits[:, 0], granted[:, 0]
         if self.targeted:
-            loss = losses.cross_entropy(logits, state["y"])
+            loss = losses.log_odds(logits, state["y"])
         else:
             loss = losses.margin(logits, state["y"])
         fooled = self.is_adversarial(tf.argmax(logits, axis=-1, output_type=tf.int32), state["y"])

@@ -36,6 +36,7 @@ class TransferJob(drivers.Job):
             job = crafter.job(crafter, crafter._bound(), leaves)
             job.craft(self.leaves["y"][rows].astype(np.int64))
             self.gradients[rows] += job.gradients
+            self.zero_gradients[rows] += job.zero_gradients
             self.executed["executed_gradients"] += job.executed["executed_gradients"]
             bar.update(len(rows))
             if len(attack.crafters) == 1:  # judged with all others at the end
@@ -158,7 +159,7 @@ class TransferAttack(base.Attack):
         for crafter in self.crafters[1:]:
             point = crafter.perturb(x, y, seed=seed, scale=scale)
             loss, highest = (
-                sign * losses.cross_entropy(target.logits(p), labels) for p in (point, best)
+                sign * losses.log_odds(target.logits(p), labels) for p in (point, best)
             )
             best = tf.where(norms.expand(loss > highest, x), point, best)
         return tf.stop_gradient(best)

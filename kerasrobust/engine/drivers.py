@@ -20,6 +20,8 @@ from kerasrobust.engine.result import AttackInterrupted, AttackResult
 if TYPE_CHECKING:
     from kerasrobust.attacks.base import Attack, State
 
+# Per sample, while it is at work.
+COUNTED = ("queries", "gradients", "zero_gradients")
 # What a pass costs is counted whether or not the sample is still at work.
 EXECUTED = ("executed_queries", "executed_gradients")
 # Relative to the value range: a smaller change counts as no change in L0.
@@ -44,6 +46,7 @@ class Job:
         self.gave_up = np.zeros(self.n, bool)
         self.queries = np.zeros(self.n, np.int64)
         self.gradients = np.zeros(self.n, np.int64)
+        self.zero_gradients = np.zeros(self.n, np.int64)
         self.executed = dict.fromkeys(EXECUTED, 0)
         self.sent_before = classifier.queries
         if not classifier.is_keras:  # what a failing callable has answered must not be lost
@@ -144,6 +147,7 @@ class Job:
             confidence=confidence,
             queries=self.queries,
             gradients=self.gradients,
+            zero_gradients=self.zero_gradients,
             executed_queries=self.executed["executed_queries"],
             executed_gradients=self.executed["executed_gradients"],
             gave_up=self.gave_up & ~success,
@@ -183,7 +187,7 @@ class Job:
             self.executed[key] += int(np.sum(outcome.pop(key)))
         for key, value in outcome.items():
             values = np.asarray(value)[leaving]
-            if key in ("queries", "gradients"):
+            if key in COUNTED:
                 getattr(self, key)[rows[leaving]] += values
             else:
                 getattr(self, key)[rows[leaving]] = values

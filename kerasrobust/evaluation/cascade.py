@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasrobust.attacks import AttackResult
 from kerasrobust.attacks.base import Attack
+from kerasrobust.engine.drivers import COUNTED
 
 _PER_SAMPLE = (
     "x_adv",
@@ -52,6 +53,7 @@ def nothing_yet(
         linf=distance,
         queries=np.zeros(len(x), np.int64),
         gradients=np.zeros(len(x), np.int64),
+        zero_gradients=np.zeros(len(x), np.int64),
         executed_queries=0,
         executed_gradients=0,
         gave_up=np.zeros(len(x), bool),
@@ -76,6 +78,7 @@ def next_step(before: AttackResult, attack: Attack) -> AttackResult:
         config=attack.get_config(),
         queries=np.zeros_like(before.queries),
         gradients=np.zeros_like(before.gradients),
+        zero_gradients=np.zeros_like(before.gradients),
         executed_queries=0,
         executed_gradients=0,
         seconds=0.0,
@@ -85,7 +88,7 @@ def next_step(before: AttackResult, attack: Attack) -> AttackResult:
         return step
     part = attack.run(before.x[rows], before.y[rows])
     changes = {}
-    for key in (*_PER_SAMPLE, "queries", "gradients"):
+    for key in (*_PER_SAMPLE, *COUNTED):
         values = getattr(step, key).copy()
         values[rows] = getattr(part, key)
         changes[key] = values

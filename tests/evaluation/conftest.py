@@ -42,6 +42,7 @@ def make_result():
             confidence=np.full(n, 0.75, np.float32),
             queries=np.arange(n),
             gradients=np.full(n, 3),
+            zero_gradients=np.zeros(n, np.int64),
             executed_queries=20,
             executed_gradients=30,
             gave_up=np.zeros(n, bool),
