@@ -76,6 +76,8 @@ class Attack:
         can_target: Whether it can be `targeted`.
         in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
+        art_defaults: Where ART's class of the same kind has other defaults: ART's. `like_art`
+            takes them. (ART's batch sizes, which change no result, are not among them.)
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator or a callable. Without one the
@@ -101,6 +103,7 @@ class Attack:
     can_target: ClassVar[bool] = True
     in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False
+    art_defaults: ClassVar[dict[str, Any]] = {}
 
     # Told of all that a callable was asked: sample, point and whether it fooled the model.
     witness: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
@@ -273,6 +276,11 @@ class Attack:
     def from_config(cls, config: dict[str, Any]) -> Attack:
         """A recipe from what `get_config` returned."""
         return cls(None, **config)
+
+    @classmethod
+    def like_art(cls, **arguments: Any) -> Attack:
+        """A recipe with ART's defaults where its class has other ones; see `art_defaults`."""
+        return cls(None, **{**cls.art_defaults, **arguments})
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())

@@ -168,7 +168,9 @@ class CarliniL2Method(base.Attack):
         _, _, gradient, rows = self.differentiate(model, rows, around, loss)
         gradient = tf.reshape(gradient, tf.concat([[shape[0], count], shape[1:]], 0))
         counted = {key: state[key] + count for key in counters}
-        zeros = tf.reshape(rows["zero_gradients"], [shape[0], count]) - state["zero_gradients"][:, None]
+        zeros = (
+            tf.reshape(rows["zero_gradients"], [shape[0], count]) - state["zero_gradients"][:, None]
+        )
         counted["zero_gradients"] = state["zero_gradients"] + tf.reduce_sum(zeros, axis=1)
         return logits, hinge(logits), tf.reduce_mean(gradient, axis=1), {**state, **counted}
 

@@ -26,7 +26,7 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
     Args:
         model: See `Attack`.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
-        eps_step: Step length, likewise; None for `eps / max_iter`.
+        eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.

@@ -67,12 +67,13 @@ def names() -> list[str]:
     return sorted(ATTACKS)
 
 
-def get(attack: Any, /, **arguments: Any) -> Attack:
+def get(attack: Any, /, *, like: str | None = None, **arguments: Any) -> Attack:
     """An attack from its name, a specification, a configuration or itself.
 
     Args:
         attack: ``"pgd"``, ``"pgd:eps=0.1,max_iter=20"``, `{"name": "pgd", "config": {...}}` or an
             instance. Names that begin with ``art:`` are ART's attacks behind the same contract.
+        like: ``"art"`` for ART's defaults instead of this library's.
         **arguments: Hyperparameters, over those of the specification.
 
     Returns:
@@ -82,6 +83,8 @@ def get(attack: Any, /, **arguments: Any) -> Attack:
         TypeError: If it is nothing of the kind, or an argument is not known to the attack.
         ValueError: If the name is unknown or a value is not valid.
     """
+    if like not in (None, "art"):
+        raise ValueError(f"`like` must be None or 'art'. Received: like={like!r}")
     if isinstance(attack, Attack):
         if arguments:
             return type(attack).from_config({**attack.get_config(), **arguments})
@@ -103,7 +106,8 @@ def get(attack: Any, /, **arguments: Any) -> Attack:
     if name not in known:
         raise ValueError(f"Unknown attack {name!r}. {specs.near_match(name, known)}")
     try:
-        return known[name](None, **{**given, **arguments})
+        make = known[name].like_art if like else known[name]
+        return make(**{**given, **arguments})
     except TypeError as error:
         accepted = ", ".join(known[name](None).get_config())
         raise TypeError(f"{name}: {error}. Its arguments are: {accepted}.") from None

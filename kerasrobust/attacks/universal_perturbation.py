@@ -123,6 +123,7 @@ class UniversalPerturbation(base.Attack):
     random = True
     job = UniversalJob
     norms = (math.inf, 2.0)
+    art_defaults = {"eps": 10.0}
 
     noise: np.ndarray | None = None
     fooling_rate: float | None = None

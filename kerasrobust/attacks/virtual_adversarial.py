@@ -46,6 +46,7 @@ class VirtualAdversarialMethod(base.Attack):
     norm = 2.0
     norms = (2.0,)
     traced = ("finite_diff", "max_iter")
+    art_defaults = {"finite_diff": 1e-6}
 
     def __init__(
         self,

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 from art.estimators.classification import TensorFlowV2Classifier
 from scipy import optimize
 
-from kerasrobust import art, attacks, losses, norms
+from kerasrobust import attacks, losses, norms
 from kerasrobust.attacks import AutoProjectedGradientDescent
 
 N = 40
@@ -120,7 +121,7 @@ def test_as_strong_as_art(norm, loss, classifier, samples):
     estimator = TensorFlowV2Classifier(
         model, 10, (8, 8, 1), keras.losses.CategoricalCrossentropy(True), clip_values=(0, 1)
     )
-    theirs = art.evasion.AutoProjectedGradientDescent(
+    theirs = evasion.AutoProjectedGradientDescent(
         estimator, norm, eps, 2 * eps, 20, nb_random_init=1, loss_type=loss, batch_size=N,
         verbose=False,
     ).generate(x, y)  # fmt: skip
