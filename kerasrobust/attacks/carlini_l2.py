@@ -37,9 +37,10 @@ class CarliniL2Method(base.Attack):
     Args:
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
-        learning_rate: Of Adam, in tanh space.
+        learning_rate: Of Adam, in tanh space. At ART's default of 0.01 a hundred steps do not leave
+            the flat ends of tanh, black and white: on MNIST 62 % are not fooled, at 0.1 all are.
         binary_search_steps: Number of constants tried.
-        max_iter: Adam steps for each of them.
+        max_iter: Adam steps for each of them. ART's default is 10.
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them.
@@ -59,6 +60,7 @@ class CarliniL2Method(base.Attack):
     source = "AREB, NSLOSS"
     norm = 2.0
     norms = (2.0,)
+    art_defaults = {"learning_rate": 0.01, "max_iter": 10}
     traced = (
         "confidence",
         "learning_rate",
@@ -74,7 +76,7 @@ class CarliniL2Method(base.Attack):
         model: Any = None,
         *,
         confidence: float = 0.0,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.1,
         binary_search_steps: int = 10,
         max_iter: int = 100,
         initial_const: float = 0.01,
