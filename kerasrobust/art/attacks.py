@@ -161,7 +161,8 @@ class ArtAttack(base.Attack):
         config = {name: getattr(self, name) for name in self.get_config()}
         config.update((key, size) for key, size in sizes.items() if key in config)
         if "eps_step" in config and config["eps_step"] is None:
-            share = float(step_share(config["max_iter"])) if "max_iter" in config else LENGTH
+            steps = config.get("max_iter")
+            share = LENGTH if steps is None else float(step_share(steps, self.norm))
             config["eps_step"] = config["eps"] * share
         config["verbose"] = False  # the job shows progress
         known = inspect.signature(self.original.__init__).parameters
@@ -334,6 +335,9 @@ class ArtSaliencyMapMethod(ArtAttack, SaliencyMapMethod):
 
     def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
         return y if self.targeted else None  # ART takes whatever it is given for targets
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        return {**super().arguments(**sizes), "theta": self._change()}
 
 
 class ArtDeepFool(ArtAttack, DeepFool):

@@ -11,14 +11,16 @@ from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
 
 
-def step_share(max_iter: Any) -> tf.Tensor:
+def step_share(max_iter: Any, norm: float) -> tf.Tensor:
     """Step length of `max_iter` steps as a share of the budget: 2.5 by their number, 0.1 to 1.
 
-    Madry et al.'s rule, which lets a walk cross the ball and come back, and does not go on
-    shrinking where steps are many: on MNIST 100 steps of a tenth of the budget leave 18 %,
-    of a fortieth 20.5 %, and ten of a fourth 28 %, of a tenth 41 %.
+    Madry et al.'s rule, which lets a walk cross the ball and come back, and goes no further down
+    where steps are many. Measured on MNIST: 100 steps of a tenth of the budget leave 18 %, of a
+    fortieth 20.5 %; ten of a fourth leave 28 %, of a tenth 41 %. In L1, where a step moves few
+    pixels, the least share is a fourth: 100 steps leave 17 %, of a tenth 24 %.
     """
-    return tf.clip_by_value(2.5 / tf.cast(max_iter, tf.float32), 0.1, 1.0)
+    least = 0.25 if norm == 1 else 0.1
+    return tf.clip_by_value(2.5 / tf.cast(max_iter, tf.float32), least, 1.0)
 
 
 class ProjectedGradientDescent(base.Attack):
@@ -44,7 +46,8 @@ class ProjectedGradientDescent(base.Attack):
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
         eps_step: Step length, likewise; None (default) for `eps * 2.5 / max_iter`, at least a
-            tenth of `eps` and at most all of it. ART's default is 0.1, whatever the budget.
+            tenth (L1: a fourth) of `eps` and at most all of it. ART's default is 0.1, whatever the
+            budget.
         max_iter: Gradient steps per start.
         num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
             sample. A sample that is adversarial at the end of a start takes no further start.
@@ -93,7 +96,8 @@ class ProjectedGradientDescent(base.Attack):
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
         if self.eps_step is None:
-            state = {**state, "eps_step": state["eps"] * step_share(params["max_iter"])}
+            share = step_share(params["max_iter"], self.norm)
+            state = {**state, "eps_step": state["eps"] * share}
         if self.start is not None:
             iterate = self.start
         elif self.num_random_init:
