@@ -67,7 +67,7 @@ def names() -> list[str]:
     return sorted(ATTACKS)
 
 
-def get(attack: Any, /, *, like: str | None = None, **arguments: Any) -> Attack:
+def get(attack: Any, /, *, like: Any = None, **arguments: Any) -> Attack:
     """An attack from its name, a specification, a configuration or itself.
 
     Args:
