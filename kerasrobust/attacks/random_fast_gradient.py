@@ -33,8 +33,8 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         eps: Budget of both steps in the unit of the inputs: a number, or one per sample `[n]`.
-        alpha: Length of the random step, which is deducted from `eps`; None (default) for a tenth of
-            it (MNIST, `eps` 0.2: 37 % left, against 42 % at the papers' 0.05).
+        alpha: Length of the random step, which is deducted from `eps`; None (default) for a tenth
+            of it (MNIST, `eps` 0.2: 37 % left, against 42 % at the papers' 0.05).
         noise: ``"sign"`` or ``"gaussian"``.
         num_random_init: Number of random steps tried, each followed by the second step, until the
             sample is fooled.
