@@ -34,10 +34,13 @@ from kerasrobust.attacks.carlini_l2 import CarliniL2Method
 from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
-from kerasrobust.attacks.fast_gradient import FastGradientMethod
+from kerasrobust.attacks.fast_gradient import LENGTH, FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import (
+    ProjectedGradientDescent,
+    step_share,
+)
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
@@ -180,7 +183,9 @@ class ArtAttack(base.Attack):
         config = {name: getattr(self, name) for name in self.get_config()}
         config.update((key, size) for key, size in sizes.items() if key in config)
         if "eps_step" in config and config["eps_step"] is None:
-            config["eps_step"] = config["eps"] / config["max_iter"]
+            steps = config.get("max_iter")
+            share = LENGTH if steps is None else float(step_share(steps, self.norm))
+            config["eps_step"] = config["eps"] * share
         config["verbose"] = False  # the job shows progress
         known = inspect.signature(self.original.__init__).parameters
         return {key: value for key, value in config.items() if key in known}
@@ -229,11 +234,6 @@ class ArtProjectedGradientDescent(ArtAttack, ProjectedGradientDescent):
     name = "art:pgd"
     original = evasion.ProjectedGradientDescent
     takes_mask = True
-
-    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
-        if self.eps_step is None:
-            sizes["eps_step"] = sizes["eps"] / self.max_iter
-        return super().make(estimator, **sizes)
 
 
 class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
@@ -357,6 +357,9 @@ class ArtSaliencyMapMethod(ArtAttack, SaliencyMapMethod):
 
     def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
         return y if self.targeted else None  # ART takes whatever it is given for targets
+
+    def arguments(self, **sizes: float) -> dict[str, Any]:
+        return {**super().arguments(**sizes), "theta": self._change()}
 
 
 class ArtDeepFool(ArtAttack, DeepFool):

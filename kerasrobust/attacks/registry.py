@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from kerasrobust import specs
 from kerasrobust.attacks.base import Attack
 from kerasrobust.registry import Registry
 
@@ -62,12 +63,13 @@ def names() -> list[str]:
     return ATTACKS.names()
 
 
-def get(attack: Any, /, **arguments: Any) -> Attack:
+def get(attack: Any, /, *, like: Any = None, **arguments: Any) -> Attack:
     """An attack from its name, a specification, a configuration or itself.
 
     Args:
         attack: ``"pgd"``, ``"pgd:eps=0.1,max_iter=20"``, `{"name": "pgd", "config": {...}}` or an
             instance. Names that begin with ``art:`` are ART's attacks behind the same contract.
+        like: ``"art"`` for ART's defaults instead of this library's.
         **arguments: Hyperparameters, over those of the specification.
 
     Returns:
@@ -78,4 +80,10 @@ def get(attack: Any, /, **arguments: Any) -> Attack:
         ValueError: If the name is unknown or a value is not valid.
         ImportError: If it is a plugin's that cannot be imported.
     """
-    return ATTACKS.get(attack, **arguments)
+    if like not in (None, "art"):
+        raise ValueError(f"`like` must be None or 'art'. Received: like={like!r}")
+    if like is None:
+        return ATTACKS.get(attack, **arguments)
+    plain = ATTACKS.get(attack, **arguments)
+    given = {**specs.parse_spec(attack)[1], **arguments} if isinstance(attack, str) else arguments
+    return type(plain).like_art(**given)

@@ -169,7 +169,7 @@ class TransferAttack(base.Attack):
         for crafter in self.crafters[1:]:
             point = crafter.perturb(x, y, seed=seed, scale=scale, start=start)
             loss, highest = (
-                sign * losses.cross_entropy(target.logits(p), labels) for p in (point, best)
+                sign * losses.log_odds(target.logits(p), labels) for p in (point, best)
             )
             best = tf.where(norms.expand(loss > highest, x), point, best)
         return tf.stop_gradient(best)

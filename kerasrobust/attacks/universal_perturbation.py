@@ -60,6 +60,7 @@ class UniversalPerturbation(base.Attack):
     in_graph = False
     random = True
     norms = (math.inf, 2.0)
+    art_defaults = {"eps": 10.0}
 
     noise: np.ndarray | None = None
     fooling_rate: float | None = None

@@ -116,7 +116,7 @@ def test_bim_in_numpy_and_its_step_length(classifier, samples, gradient_of):
     for _ in range(4):
         moved = expected + 0.2 / 4 * np.sign(gradient_of(expected, y))
         expected = np.clip(np.clip(moved, x - 0.2, x + 0.2), 0, 1)
-    ours = last_iterate("bim", classifier, x, y, eps=0.2, eps_step=None, max_iter=4)
+    ours = last_iterate("bim", classifier, x, y, eps=0.2, eps_step=0.05, max_iter=4)
     # The sign of a zero within rounding is anyone's guess, and every step inherits it.
     assert (np.abs(ours - expected) < 1e-5).mean() > 0.99
 

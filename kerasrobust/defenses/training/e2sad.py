@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrobust import losses
 from kerasrobust.checks import check_float, check_unit
 from kerasrobust.defenses.training.base import (
     CRAFTS,
@@ -135,7 +136,7 @@ class E2sad(TrainingDefense):
             batch = batch.replace(y=labels)
 
         def loss(logits: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            return losses.log_kl_divergence(tf.math.log(labels), logits)
 
         first = _ascend(classifier, batch.x, batch.x, loss, self.eps1)
         batch = batch.with_extra("e2sad_first", first)
@@ -145,7 +146,7 @@ class E2sad(TrainingDefense):
 
     def _second(self, classifier: Classifier, first: tf.Tensor, context: Context) -> tf.Tensor:
         if self.second_step == "entropy":
-            return _ascend(classifier, first, first, lambda z: dissimilarity(z, z), self.eps2)
+            return _ascend(classifier, first, first, losses.log_entropy, self.eps2)
         if self.second_step == "literal":
 
             def literal(logits: tf.Tensor) -> tf.Tensor:
@@ -159,8 +160,10 @@ class E2sad(TrainingDefense):
             return tf.random.stateless_uniform([n, *shape], seed, -reach, reach)
 
         near = tf.clip_by_value(first + context.draw(sample), *context.clip_values)
-        target = tf.stop_gradient(classifier.logits(first))
-        return _ascend(classifier, first, near, lambda z: dissimilarity(target, z), self.eps2)
+        target = losses.log_softmax(classifier.logits(first))
+        return _ascend(
+            classifier, first, near, lambda z: losses.log_kl_divergence(target, z), self.eps2
+        )
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         first, batch = batch.pop_extra("e2sad_first")
