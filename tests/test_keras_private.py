@@ -247,13 +247,13 @@ def test_seed_states(x):
     """Mapped, they settle every draw of nested models, preprocessing and unseeded operations."""
     inner = keras.Sequential([keras.Input((4, 4, 1)), Draws(), layers.Dropout(0.5)])
     flip = layers.RandomFlip()
-    shared = layers.RandomBrightness(0.5, value_range=(0, 1))
+    shared = layers.RandomBrightness(0.1, value_range=(0, 255))
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, shared(inner(shared(flip(inputs)))))
     states = _keras.seed_states(model)
     assert len(states) == 5 and len({id(state) for state in states}) == 5
     assert states[-1] is _keras.global_seed_state()
-    images = np.random.default_rng(1).random((3, 4, 4, 1)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(90, 160, (3, 4, 4, 1)).astype(np.float32)
 
     def draw(number):
         mapping = [(state, tf.constant([number, 0], state.dtype)) for state in states]
