@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ from kerasrobust.engine.logits import LogitsHead, logits_head, prove, unpack_out
 
 # As many samples of noise as tell whether what was read from a model is the model.
 PROBE_SAMPLES = 4
+# How TensorFlow words the failure of one of the assertions below.
+_ASSERTION = re.compile(r"assertion failed: \[(.* must .*)\] \[(\S+)\] \[(\S+)\]")
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -206,7 +209,13 @@ class RobustModel(_keras.NamedLogs):
                 on_train_begin=lambda logs: self._before_fit(arguments)
             )
             callbacks = [*keras.tree.flatten(callbacks or []), begin]
-        return super().fit(callbacks=callbacks, **arguments)
+        try:
+            return super().fit(callbacks=callbacks, **arguments)
+        except tf.errors.InvalidArgumentError as error:
+            found = _ASSERTION.search(error.message or "")
+            if found is None:
+                raise
+            raise ValueError("{} [{}, {}]".format(*found.groups())) from error
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         return super().train_on_batch(self._checked(x, y), y, *args, **kwargs)
@@ -413,6 +422,9 @@ class RobustModel(_keras.NamedLogs):
             return (tf.identity(x), y, *rest)
 
     def _assertions(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Operation]:
+        if tf.executing_eagerly():
+            self._check_batch(x, y)
+            return []
         low, high = self._tolerated_bounds()
         inside = tf.reduce_all((x >= low) & (x <= high))
         message = (
