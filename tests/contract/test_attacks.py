@@ -78,6 +78,12 @@ ROWS = [
     ("zoo", {"max_iter": 20, "nb_parallel": 32, "learning_rate": 0.5, "solver": "newton", **ZOO}),
     ("transfer", {"attack": "pgd:eps=0.3,eps_step=0.05,max_iter=10", "sources": [SOURCE]}),
 ]
+# Fewer steps where they run outside of a graph, for claims that do not depend on their number.
+EAGER = {
+    "boundary": {"max_iter": 4},
+    "signopt": {"max_iter": 1, "num_trial": 2},
+    "zoo": {"max_iter": 8},
+}
 # What an attack needs that asks the model for more than the final judgement.
 ASKING = ("scores", "labels")
 # One row of each attack, for what costs a compilation.
@@ -123,6 +129,14 @@ def source(digits_model, tmp_path_factory):
 def classifier(digits_model):
     """Held for the whole module, so that all tests share its compiled functions."""
     return Classifier.of(digits_model)
+
+
+@pytest.fixture(scope="module")
+def answer(digits_model):
+    """The model's scores as a service gives them: Keras takes far longer outside of a graph."""
+    specs = [tf.TensorSpec([None, 8, 8, 1])]
+    scores = tf.function(lambda x: digits_model(x, training=False), input_signature=specs)
+    return lambda batch: scores(tf.constant(batch)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -307,14 +321,16 @@ def test_batch_sizes_agree(row, classifier, samples):
 
 
 @every_attack
-def test_nothing_retraces_after_the_first_batch(row, digits_model, samples):
+def test_nothing_retraces_after_the_first_batch(row, classifier, samples):
     x, y = samples
-    if attacks.get(row[0], **row[1]).access == "none":
+    attack = attacks.get(row[0], **row[1])
+    if attack.access == "none":
         pytest.skip("runs on another model's functions")
-    classifier = Classifier(digits_model)
+    name = getattr(attack, "inner", attack).name  # of a universal perturbation
     run(row, classifier, x[:16], y[:16], batch_size=8)
     before = dict(classifier.traces)
-    assert sum(before.values()) >= 4
+    for role in ("init", "advance", "finish"):
+        assert before[f"{name}:{role}"] >= 1
     changes = {"eps": 0.21} if "eps" in row[1] else {}
     run(row, classifier, x, y, batch_size=8, seed=5, **changes)
     run(row, classifier, x[:3], y[:3], batch_size=8)
@@ -324,16 +340,16 @@ def test_nothing_retraces_after_the_first_batch(row, digits_model, samples):
 
 
 @every_attack
-def test_xla_gives_the_same_success(row, digits_model, samples):
+def test_xla_gives_the_same_success(row, classifier, digits_model, samples):
     x, y = samples
-    plain = run(row, Classifier(digits_model), x, y)
+    plain = run(row, classifier, x, y)
     compiled = run(row, Classifier(digits_model, jit_compile=True), x, y, jit_compile=True)
     assert (plain.success != compiled.success).sum() <= 1
 
 
 @every_attack
-def test_half_precision_models_agree(row, digits_model, digits):
-    x, y = digits[0][:50], digits[1][:50]
+def test_half_precision_models_agree(row, digits_model, samples):
+    x, y = samples
     config = digits_model.get_config()
     for layer in config["layers"]:
         if layer["class_name"] != "InputLayer":
@@ -342,7 +358,7 @@ def test_half_precision_models_agree(row, digits_model, digits):
     half.set_weights(digits_model.get_weights())
     full = run(row, digits_model, x, y)
     result = run(row, half, x, y)
-    assert abs(int(full.success.sum()) - int(result.success.sum())) <= 2
+    assert abs(int(full.success.sum()) - int(result.success.sum())) <= 1
 
 
 @every_attack
@@ -371,14 +387,16 @@ def test_recipe_and_config_round_trip(row):
 
 
 @every_attack
-def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digits_model, samples):
+def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(
+    row, digits_model, answer, samples
+):
     x, y = samples
     counted = []
 
     def service(batch):
         assert isinstance(batch, np.ndarray)
         counted.append(len(batch))
-        return digits_model(batch, training=False).numpy()
+        return answer(batch)
 
     attack = attacks.get(row[0], **row[1])
     if attack.access == "gradient":
@@ -396,7 +414,7 @@ def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digi
 
 
 @every_attack
-def test_a_query_budget_is_never_exceeded(row, digits_model, samples):
+def test_a_query_budget_is_never_exceeded(row, digits_model, answer, samples):
     """Counted by the service itself, for each sample: they are told apart by a mark in a corner."""
     x, y = samples
     attack = attacks.get(row[0], **row[1])
@@ -410,25 +428,26 @@ def test_a_query_budget_is_never_exceeded(row, digits_model, samples):
     def service(batch):
         mark = np.round(batch[:, 0, 0, 0] / 0.2 * (N - 1)).astype(int)
         np.add.at(counted, mark, 1)
-        return digits_model(batch, training=False).numpy()
+        return answer(batch)
 
-    free = run(row, service, x, y, mask=mask)
+    options = {"mask": mask, **EAGER.get(row[0], {})}
+    free = run(row, service, x, y, **options)
     np.testing.assert_array_equal(free.queries, counted)
     for budget in (2, 17, int(free.queries.max()) - 1):
         counted[:] = 0
-        result = run(row, service, x, y, mask=mask, max_queries=budget)
+        result = run(row, service, x, y, max_queries=budget, **options)
         assert counted.max() == budget
         np.testing.assert_array_equal(result.queries, counted)
-        again = run(row, digits_model, x, y, mask=mask, max_queries=budget)
+        again = run(row, digits_model, x, y, max_queries=budget, **options)
         assert again.queries.max() <= budget
     with pytest.raises(ValueError, match="at least 2"):
         run(row, service, x, y, max_queries=1)
 
 
 @every_attack
-def test_a_failing_callable_loses_nothing(row, digits_model, samples):
+def test_a_failing_callable_loses_nothing(row, digits_model, answer, samples):
     x, y = samples
-    attack = attacks.get(row[0], **row[1], batch_size=8)
+    attack = attacks.get(row[0], **{**row[1], **EAGER.get(row[0], {}), "batch_size": 8})
     if attack.access not in ASKING:
         pytest.skip("asks nothing, or needs gradients")
     # Another run takes as many queries; this one fails in the second of three batches.
@@ -444,7 +463,7 @@ def test_a_failing_callable_loses_nothing(row, digits_model, samples):
 
         def service(batch, failure=failure, sent=sent, over=over):
             sent[0] += len(batch)
-            scores = digits_model(batch, training=False).numpy()
+            scores = answer(batch)
             if sent[0] < last:
                 return scores
             if failure == "raise":
@@ -460,6 +479,6 @@ def test_a_failing_callable_loses_nothing(row, digits_model, samples):
         error = caught.value
         assert error.queries == sent[0]
         assert 0 < error.success.sum() < N
-        labels = digits_model(error.x_adv, training=False).numpy().argmax(axis=1)
+        labels = answer(error.x_adv).argmax(axis=1)
         assert (labels[error.success] != y[error.success]).all()
         np.testing.assert_array_equal(error.x_adv[~error.success], x[~error.success])
