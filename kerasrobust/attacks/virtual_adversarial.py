@@ -46,7 +46,7 @@ class VirtualAdversarialMethod(base.Attack):
     norm = 2.0
     norms = (2.0,)
     traced = ("finite_diff", "max_iter")
-    state_leaves = ("direction", "clean_logits", "steps")
+    state_leaves = ("direction", "clean", "steps")
     art_defaults = {"finite_diff": 1e-6}
 
     def __init__(
