@@ -78,6 +78,30 @@ def _check_writable(path: Path, value: str, ctx, param) -> None:
         raise click.BadParameter(f"{value!r} cannot be written", ctx, param)
 
 
+def pixel_bounds(network, low, high) -> tuple[tuple[float, float], str]:
+    """The bounds of a pixel, and what to tell about them.
+
+    Each as given, else the model's own, else what its first layers expect, else that of 0..1.
+    """
+    from kerasrobust.engine.pixel_range import pixel_range
+
+    if low is not None and high is not None:
+        return (low, high), ""
+    bounds, note = (0.0, 1.0), ""
+    found = pixel_range(network)
+    if hasattr(network, "clip_values"):
+        bounds = network.clip_values
+    elif found is not None:
+        bounds = found.bounds
+        note = (
+            f"Pixels in {found.low:g}..{found.high:g}, read from the model's first layers: "
+            f"{found.source}. --clip-min and --clip-max say otherwise."
+        )
+    if low is not None or high is not None:
+        note = ""
+    return (bounds[0] if low is None else low, bounds[1] if high is None else high), note
+
+
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *notes: str) -> None:
     """A table as wide as the terminal, or wide enough for a pipe, and a line below it."""
     from rich.console import Console

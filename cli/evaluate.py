@@ -6,7 +6,14 @@ import sys
 
 import click
 
-from kerasrobust_cli.common import Norm, Number, library, output_folder, print_table
+from kerasrobust_cli.common import (
+    Norm,
+    Number,
+    library,
+    output_folder,
+    pixel_bounds,
+    print_table,
+)
 
 
 @click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,8 +88,6 @@ def main(
     quiet,
 ) -> None:
     """Attack an image classifier and report how much of its accuracy is left."""
-    if (clip_min is None) != (clip_max is None):
-        raise click.UsageError("--clip-min and --clip-max go together")
     if norm is not None and eps is None:
         raise click.UsageError("--norm needs --eps")
     with library():
@@ -97,9 +102,9 @@ def main(
             if spec not in presets:
                 kerasrobust.attacks.get(spec)
         network = None if model is None else kerasrobust.models.load(model)
-        bounds = (clip_min, clip_max)
-        if clip_min is None:
-            bounds = getattr(network, "clip_values", (0.0, 1.0))
+        bounds, note = pixel_bounds(network, clip_min, clip_max)
+        if note:
+            click.echo(note, err=True)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
         if network is None:

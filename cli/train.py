@@ -6,7 +6,14 @@ import sys
 
 import click
 
-from kerasrobust_cli.common import Number, library, output_folder, output_model, print_table
+from kerasrobust_cli.common import (
+    Number,
+    library,
+    output_folder,
+    output_model,
+    pixel_bounds,
+    print_table,
+)
 
 
 def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -169,8 +176,6 @@ def main(
     Nothing is chosen by the test split: the epoch that --keep-best keeps is chosen on samples of
     the training split that are not trained on.
     """
-    if (clip_min is None) != (clip_max is None):
-        raise click.UsageError("--clip-min and --clip-max go together")
     if keep_best and not robust_attack:
         raise click.UsageError("--keep-best needs --robust-attack")
     with library():
@@ -183,7 +188,7 @@ def main(
         for spec in robust_attack:
             if spec not in kerasrobust.evaluation.presets.names():
                 kerasrobust.attacks.get(spec)
-        bounds = (0.0, 1.0) if clip_min is None else (clip_min, clip_max)
+        bounds, _ = pixel_bounds(None, clip_min, clip_max)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         train = kerasrobust.datasets.load(dataset, "train", samples=samples, seed=seed, **source)
         test = kerasrobust.datasets.load(dataset, "test", **source)

@@ -57,7 +57,8 @@ def check_scale(x: np.ndarray, clip_values: tuple[float, float]) -> None:
     least, most = float(x.min()), float(x.max())
     if least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
         raise ValueError(
-            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
+            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}): scale "
+            "the samples, or give other bounds (--clip-min, --clip-max). "
             f"Received: values from {least:g} to {most:g}"
         )
 

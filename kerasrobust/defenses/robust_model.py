@@ -23,6 +23,7 @@ from kerasrobust.defenses.training.base import (
 )
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.logits import LogitsHead, logits_head
+from kerasrobust.engine.pixel_range import default_bounds
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -98,7 +99,7 @@ class RobustModel(keras.Model):
             seed = base.seed if seed is None else seed
             base = base.base
         chain = check_chain(defenses)
-        bounds = check_bounds((0.0, 1.0) if clip_values is None else clip_values)
+        bounds = check_bounds(default_bounds(base) if clip_values is None else clip_values)
         _check_strategy(base)
         strategy = base.distribute_strategy
         with strategy.scope():

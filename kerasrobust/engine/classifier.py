@@ -18,6 +18,7 @@ from kerasrobust import _keras
 from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
 from kerasrobust.engine import backward
 from kerasrobust.engine.logits import as_float32, logits_head
+from kerasrobust.engine.pixel_range import pixel_range
 
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
@@ -65,7 +66,8 @@ class Classifier:
             a float32 array `[batch, ...]` and returns scores or logits `[batch, classes]` (it has
             no gradient: black-box attacks only).
         clip_values: Smallest and largest valid input value. By default what the model says of
-            itself (`model.clip_values`), else `(0, 1)`.
+            itself (`model.clip_values`), else `(0, 1)`: samples are refused then if the model's
+            first layers expect another range (`pixel_range`).
         nb_classes: Number of classes; needed only for a callable, and found by the first call
             otherwise.
         input_shape: Shape of one sample, where the model does not know it.
@@ -108,7 +110,10 @@ class Classifier:
         jit_compile: bool | str = "auto",
         timeout: float | None = None,
     ):
+        # Where nobody gave bounds: what the model's first layers say instead, if anything.
+        self._expected = None
         if isinstance(model, Classifier):
+            self._expected = model._expected if clip_values is None else None
             votes = model.votes if votes is None else votes
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
@@ -133,6 +138,8 @@ class Classifier:
         self.model: Any = model
         if clip_values is None:
             clip_values = getattr(model, "clip_values", None)
+            found = pixel_range(model) if clip_values is None else None
+            self._expected = found if found and found.bounds != (0.0, 1.0) else None
         self.clip_values: tuple[float, float] = check_bounds(
             (0.0, 1.0) if clip_values is None else clip_values
         )
@@ -304,6 +311,7 @@ class Classifier:
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
+        self._check_range(x)
         low, high = self.clip_values
         least, most = float(x.min()), float(x.max())
         tolerance = 1e-6 * (high - low)
@@ -315,6 +323,14 @@ class Classifier:
         check_scale(x, (low, high))
         self.prepare(x.shape[1:])
         return np.clip(x, low, high)
+
+    def _check_range(self, x: np.ndarray) -> None:
+        """Refuses samples where the bounds are the default ones and the model says otherwise."""
+        if self._expected is not None:
+            raise ValueError(
+                f"{self._expected.told()} "
+                f"Received: clip_values=None, values from {x.min():g} to {x.max():g}"
+            )
 
     @property
     def known_classes(self) -> int | None:

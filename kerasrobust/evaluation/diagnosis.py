@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from kerasrobust.engine.pixel_range import PixelRange
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.specs import jsonable
@@ -25,6 +26,7 @@ _SIGNIFICANCE = 0.05
 _ORDER = (
     "constant_predictions",
     "chance_level",
+    "pixel_range",
     "gradient_masking",
     "black_box_stronger",
     "step_too_long",
@@ -53,7 +55,7 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"gradient_masking"`,
+        code: `"constant_predictions"`, `"chance_level"`, `"pixel_range"`, `"gradient_masking"`,
             `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`, `"cross_check"`,
             `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
         message: One or two sentences with the figures.
@@ -109,6 +111,25 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
             "chance_level",
             f"{hits} of {_samples(len(y))} are classified right without any attack, which is not "
             f"above chance ({_percent(chance)} for {nb_classes} classes). {advice}",
+        )
+    ]
+
+
+def check_pixels(found: PixelRange | None, bounds: tuple[float, float]) -> list[Finding]:
+    """Looks at the unit of the pixels: were bounds given that the model's layers contradict?
+
+    Args:
+        found: What the model's first layers expect.
+        bounds: What was attacked in.
+    """
+    if found is None or found.bounds == bounds:
+        return []
+    return [
+        Finding(
+            "pixel_range",
+            f"The model's first layers, {found.source}, expect pixels in "
+            f"{found.low:g}..{found.high:g}, and it was attacked in {bounds[0]:g}..{bounds[1]:g}: "
+            "check `clip_values` (--clip-min, --clip-max).",
         )
     ]
 

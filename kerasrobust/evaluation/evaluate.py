@@ -21,10 +21,11 @@ from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.criterion import Criterion, clean_correct, survived
+from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
 from kerasrobust.evaluation import pictures, summary
-from kerasrobust.evaluation.diagnosis import Finding, check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import Finding, check_pixels, check_predictions, diagnose
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Outcome, registry
@@ -484,6 +485,8 @@ class Evaluation:
                 metrics=self.metrics,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
+        expected = pixel_range(classifier.model)
+        findings += check_pixels(expected, classifier.clip_values)
         findings += diagnose(rows, results, in_a_row=plan.cascade) + self.missing
         if not self.given:
             findings.append(
@@ -512,6 +515,7 @@ class Evaluation:
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
                 "clip_values": [low, high],
+                "pixel_range": expected and dataclasses.asdict(expected),
                 "batch_size": self.batch_size,
                 "seed": self.seed,
                 "eps": criterion.eps,

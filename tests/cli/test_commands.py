@@ -229,7 +229,6 @@ USAGE = [
     (evaluate, ["--eps", "nan"], "not a number"),
     (evaluate, ["--norm", "3", "--eps", "1"], "'3' is not one of 1, 2, inf"),
     (evaluate, ["--norm", "2"], "--norm needs --eps"),
-    (evaluate, ["--clip-min", "0"], "--clip-min and --clip-max go together"),
     (evaluate, ["--samples", "0"], "0 is not in the range x>=1"),
     (evaluate, ["--output", "{file}"], "is a file, not a folder"),
     (evaluate, ["--output", "{file}/report"], "cannot be written"),
@@ -239,7 +238,6 @@ USAGE = [
     (train, ["--output", "{folder}/nowhere/model.keras"], "the folder of"),
     (train, ["--output", "{folder}/m.keras", "--learning-rate", "0"], "not above zero"),
     (train, ["--output", "{folder}/m.keras", "--keep-best"], "--keep-best needs --robust-attack"),
-    (train, ["--output", "{folder}/m.keras", "--clip-max", "1"], "go together"),
     (train, ["--output", "{folder}/m.keras", "--checkpoint", "{file}"], "is a file, not a folder"),
     (train, ["--output", "{folder}/m.keras", "--log-dir", "{file}/logs"], "cannot be written"),
 ]
