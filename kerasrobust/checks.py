@@ -39,10 +39,37 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
     return low, high
 
 
-def check_unit(name: str, value: Any, clip_values: tuple[float, float]) -> None:
-    """Refuses a length per input value, or several, that is in another unit than the inputs."""
-    largest, span = float(np.max(value)), clip_values[1] - clip_values[0]
-    if largest > span or (span > 2 and 0 < largest < span / 500):
+def check_length(
+    name: str,
+    value: Any,
+    clip_values: tuple[float, float],
+    norm: float = math.inf,
+    features: int | None = None,
+    usual: float | None = None,
+) -> None:
+    """Refuses a length, or several, that cannot be in the unit of the inputs.
+
+    None is longer than the diagonal of the box. Beside grey levels none is shorter than half a
+    level, which is the shortest change of an image in any norm.
+
+    Args:
+        name: Of the argument.
+        value: A number, or several; the sign does not matter.
+        clip_values: The box.
+        norm: Norm of the length.
+        features: Values of a sample, where that is known.
+        usual: What is usual, as a share of the width of the box: lengths that are commonly much
+            shorter than half a grey level may be so.
+    """
+    largest, span = float(np.max(np.abs(value))), clip_values[1] - clip_values[0]
+    diagonal = math.inf
+    if norm == math.inf or norm < 1:
+        diagonal = span
+    elif features is not None:
+        diagonal = span * features ** (1 / norm)
+    shortest = span * min(1 / 500, math.inf if usual is None else usual / 10)
+    # Room for the rounding of a diagonal that is given.
+    if largest > diagonal * (1 + 1e-6) or (span > 2 and 0 < largest < shortest):
         raise ValueError(
             f"`{name}` does not fit inputs in {clip_values}: it is in the unit of the inputs. "
             f"Received: {name}={value!r}"

@@ -21,7 +21,8 @@ class BasicIterativeMethod(ProjectedGradientDescent):
 
     Args:
         model: See `Attack`.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None for `eps / max_iter`.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
@@ -39,8 +40,8 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         self,
         model: Any = None,
         *,
-        eps: Any = 0.3,
-        eps_step: Any = 0.1,
+        eps: Any = None,
+        eps_step: Any = None,
         max_iter: int = 100,
         early_stop: bool = False,
         **common: Unpack[base.Common],

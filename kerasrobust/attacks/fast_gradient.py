@@ -12,6 +12,9 @@ from kerasrobust import checks, norms
 from kerasrobust.attacks import base
 from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 
+# Distance between the lengths tried, as a share of the budget.
+LENGTH = 0.1
+
 
 class FastGradientMethod(ProjectedGradientDescent):
     """One step along the gradient of the cross-entropy: of length `eps`, or as short as will do.
@@ -31,8 +34,10 @@ class FastGradientMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
-        eps_step: Distance between the lengths tried where `minimal`, likewise; else not used.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
+        eps_step: Distance between the lengths tried where `minimal`, likewise; else not used. None
+            (default) for a tenth of `eps`; ART's default is 0.1.
         num_random_init: Number of starts drawn uniformly from the ball; 0 starts at the sample.
         minimal: Search for the smallest length.
         binary_search_steps: Halvings of the last interval where `minimal`; 0 is ART's result.
@@ -52,8 +57,8 @@ class FastGradientMethod(ProjectedGradientDescent):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
-        eps_step: Any = 0.1,
+        eps: Any = None,
+        eps_step: Any = None,
         num_random_init: int = 0,
         minimal: bool = False,
         binary_search_steps: int = 10,
@@ -63,7 +68,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 0)
         if self.minimal:
             self.kind = "minimal"
-            if np.min(checks.check_size("eps_step", eps_step)) <= 0:
+            if eps_step is not None and np.min(checks.check_size("eps_step", eps_step)) <= 0:
                 raise ValueError(
                     f"`eps_step` must be > 0 where `minimal`. Received: eps_step={eps_step!r}"
                 )
@@ -85,12 +90,16 @@ class FastGradientMethod(ProjectedGradientDescent):
     def max_steps(self) -> int:
         if not self.minimal:
             return super().max_steps()
-        lengths = np.asarray(self.eps, float) / np.asarray(self.eps_step, float)
+        lengths = np.asarray(1.0 / LENGTH)
+        if self.eps_step is not None:
+            lengths = np.asarray(self.eps, float) / np.asarray(self.eps_step, float)
         return int(np.ceil(lengths).max()) + 1 + self.binary_search_steps
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         if not self.minimal:
             return super().init(model, {**state, "eps_step": state["eps"]}, params, seed)
+        if self.eps_step is None:
+            state = {**state, "eps_step": LENGTH * state["eps"]}
         _, _, gradient, state = self.differentiate(
             model, state, state["x"], lambda z: self._objective(z, state)
         )

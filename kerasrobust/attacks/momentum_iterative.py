@@ -29,7 +29,8 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None for the paper's `eps / max_iter`.
         decay: Share of the accumulated gradient that each step keeps; 0 is no momentum.
         max_iter: Gradient steps.
@@ -51,8 +52,8 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
-        eps_step: Any = 0.1,
+        eps: Any = None,
+        eps_step: Any = None,
         decay: float = 1.0,
         max_iter: int = 100,
         early_stop: bool = False,

@@ -32,8 +32,9 @@ class ProjectedGradientDescent(base.Attack):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
-        eps_step: Step length, likewise; None for `eps / max_iter`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
+        eps_step: Step length, likewise; None (default) for `eps / max_iter`.
         max_iter: Gradient steps per start.
         num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
             sample. A sample that is adversarial at the end of a start takes no further start.
@@ -50,6 +51,7 @@ class ProjectedGradientDescent(base.Attack):
     kind = "budget"
     strategy = "sensitivity"
     source = "all"
+    lengths: ClassVar[dict[str, float | None]] = {"eps": 0.3, "eps_step": None}
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
     state_leaves: ClassVar[tuple[str, ...]] = ("iterate", "steps", "best_loss")
     takes_start = True
@@ -59,15 +61,15 @@ class ProjectedGradientDescent(base.Attack):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
-        eps_step: Any = 0.1,
+        eps: Any = None,
+        eps_step: Any = None,
         max_iter: int = 100,
         num_random_init: int = 0,
         early_stop: bool = False,
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm)
-        self.eps = checks.check_size("eps", eps)
+        self.eps = None if eps is None else checks.check_size("eps", eps)
         self.eps_step = None if eps_step is None else checks.check_size("eps_step", eps_step)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)

@@ -30,7 +30,8 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         eps: Budget of both steps in the unit of the inputs: a number, or one per sample `[n]`.
-        alpha: Length of the random step, which is deducted from `eps`.
+            Default: 0.3 of the width of the box.
+        alpha: Length of the random step, which is deducted from `eps`. Default: 0.05 of that width.
         noise: ``"sign"`` or ``"gaussian"``.
         num_random_init: Number of random steps tried, each followed by the second step, until the
             sample is fooled.
@@ -43,6 +44,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     name = "rand_fgsm"
     source = "BRELU-GDA"
     norms = (math.inf,)
+    lengths = {"eps": 0.3, "alpha": 0.05}
     traced = ("max_iter", "alpha")
     state_leaves = ("noise",)
 
@@ -50,13 +52,13 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
         self,
         model: Any = None,
         *,
-        eps: Any = 0.3,
-        alpha: float = 0.05,
+        eps: Any = None,
+        alpha: float | None = None,
         noise: str = "sign",
         num_random_init: int = 1,
         **common: Unpack[base.Common],
     ):
-        self.alpha = checks.check_float("alpha", alpha)
+        self.alpha = None if alpha is None else checks.check_float("alpha", alpha)
         if noise not in ("sign", "gaussian"):
             raise ValueError(f"`noise` must be 'sign' or 'gaussian'. Received: noise={noise!r}")
         self.noise = noise

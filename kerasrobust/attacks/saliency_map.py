@@ -40,6 +40,7 @@ class SaliencyMapMethod(base.Attack):
     Args:
         model: See `Attack`; it must know the shape of a sample.
         theta: Change of each of the two pixels, in the unit of the inputs; positive or negative.
+            Default: 0.1 of the width of the box.
         gamma: Largest fraction of the pixels (of the features, where there are channels) that may
             be changed, above 0 and up to 1.
         outputs: What `F` is: ``"probabilities"`` or ``"logits"``.
@@ -55,6 +56,7 @@ class SaliencyMapMethod(base.Attack):
     source = "AREB, E2SAD, BRELU-GDA"
     norm = 0.0
     norms = (0.0,)
+    lengths = {"theta": 0.1}
     traced = ("gamma",)
     state_leaves = ("goal", "iterate", "changed", "ended")
 
@@ -62,12 +64,12 @@ class SaliencyMapMethod(base.Attack):
         self,
         model: Any = None,
         *,
-        theta: float = 0.1,
+        theta: float | None = None,
         gamma: float = 1.0,
         outputs: str = "probabilities",
         **common: Unpack[base.Common],
     ):
-        self.theta = checks.check_float("theta", theta, -math.inf)
+        self.theta = None if theta is None else checks.check_float("theta", theta, -math.inf)
         self.gamma = checks.check_float("gamma", gamma, above=True)
         if self.theta == 0:
             raise ValueError(f"`theta` must not be 0. Received: theta={theta!r}")
@@ -89,10 +91,11 @@ class SaliencyMapMethod(base.Attack):
             )
 
     def max_steps(self) -> int:
-        low, high = self.bound.clip_values
         features = math.prod(size or 1 for size in self.bound.input_shape or ())
         # Every step takes two pixels one `theta` closer to the edge.
-        return (features * math.ceil((high - low) / abs(self.theta)) + 1) // 2
+        # Rounded first: 1 / 0.1 is ten steps, whatever the unit they are given in.
+        steps = math.ceil(round(1 / abs(self.in_unit("theta")), 4))
+        return (features * steps + 1) // 2
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
@@ -117,7 +120,8 @@ class SaliencyMapMethod(base.Attack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        x, sign = state["iterate"], math.copysign(1.0, self.theta)
+        x, theta = state["iterate"], self.in_unit("theta")
+        sign = math.copysign(1.0, theta)
 
         def weigh(logits: tf.Tensor) -> tf.Tensor:
             own = tf.one_hot(state["goal"], tf.shape(logits)[1])
@@ -129,7 +133,7 @@ class SaliencyMapMethod(base.Attack):
         fooled = self.fools(model, state, x, logits)
 
         low, high = model.clip_values
-        edge = high if self.theta > 0 else low
+        edge = high if theta > 0 else low
         free = norms.flatten(tf.not_equal(x, edge))
         if "mask" in state:
             free &= norms.flatten(state["mask"]) > 0
@@ -145,7 +149,7 @@ class SaliencyMapMethod(base.Attack):
         moves = found & ~fooled
         chosen = pair & moves[:, None]
         shape = tf.shape(x)
-        moved = self.clip(model, x + self.theta * tf.cast(tf.reshape(chosen, shape), x.dtype))
+        moved = self.clip(model, x + theta * tf.cast(tf.reshape(chosen, shape), x.dtype))
         return {
             **state,
             "iterate": tf.ensure_shape(moved, x.shape),

@@ -123,6 +123,7 @@ class RobustModel(keras.Model):
                 aggregation="only_first_replica",
             )
             for defense in chain:
+                defense.check_lengths(self)
                 defense.build(self)
         if previous is not None:
             self.inherit(previous)

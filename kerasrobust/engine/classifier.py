@@ -17,6 +17,7 @@ from scipy import special
 from kerasrobust import _keras
 from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
 from kerasrobust.engine import backward
+from kerasrobust.engine.box import Box
 from kerasrobust.engine.logits import as_float32, logits_head
 from kerasrobust.engine.pixel_range import pixel_range
 
@@ -665,6 +666,8 @@ class Classifier:
 class BlackBox:
     """What a black-box attack gets: scores and labels, and no gradient to be had.
 
+    Whatever the unit of the model's inputs, points are in 0..1 here.
+
     Attributes:
         witness: Told of all that a callable was asked: sample, point and whether it fooled the
             model; None where nobody listens.
@@ -675,7 +678,8 @@ class BlackBox:
         self._key = key
         self._calls = 0
         self.witness = witness
-        self.clip_values = classifier.clip_values
+        self.clip_values = (0.0, 1.0)
+        self._box = Box(*classifier.clip_values)
         self.is_keras = classifier.is_keras
         self.votes = classifier.votes
         self.draws = classifier.draws
@@ -696,15 +700,15 @@ class BlackBox:
 
     def logits(self, x: tf.Tensor, salt: Any = None) -> tf.Tensor:
         """See `Classifier.logits`."""
-        return self._classifier.logits(x, key=self._next(salt))
+        return self._classifier.logits(self._box.outwards(x), key=self._next(salt))
 
     def decide(self, x: tf.Tensor, salt: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See `Classifier.decide`."""
-        return self._classifier.decide(x, key=self._next(salt))
+        return self._classifier.decide(self._box.outwards(x), key=self._next(salt))
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """See `Classifier.accepts`."""
-        return self._classifier.accepts(x)
+        return self._classifier.accepts(self._box.outwards(x))
 
 
 class View(BlackBox):
@@ -714,13 +718,17 @@ class View(BlackBox):
         self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """See `Classifier.gradient`."""
-        return self._classifier.gradient(x, loss, key=self._next())
+        x = self._box.outwards(x)
+        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next())
+        return logits, value, self._box.span * gradient
 
     def jacobian(
         self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Classifier.jacobian`."""
-        return self._classifier.jacobian(x, weigh, key=self._next())
+        x = self._box.outwards(x)
+        logits, gradients = self._classifier.jacobian(x, weigh, key=self._next())
+        return logits, self._box.span * gradients
 
     def of(self, classifier: Classifier) -> View:
         """The same step's view of another model, for an attack on several."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from kerasrobust.engine.criterion import SLACK
 from kerasrobust.engine.pixel_range import PixelRange
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
@@ -231,7 +232,7 @@ def _inside_budgets(
     for norm, eps, names in _budgets(whites):
 
         def fits(result: AttackResult, norm=norm, eps=eps) -> np.ndarray:
-            return result.success & (result.distance(norm) <= eps * (1.0 + 1e-5))
+            return result.success & (result.distance(norm) <= eps * (1.0 + SLACK))
 
         broken = {white.name: fits(results[white.name]) for white in whites}
         missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)

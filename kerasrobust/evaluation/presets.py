@@ -1,6 +1,7 @@
 """Named sets of attacks with their parameters, as data.
 
-Lengths (`eps`, `eps_step`) are given for pixels in `[0, 1]` and scaled to the model's value range.
+Lengths (`eps`, `eps_step`) are given for pixels in `[0, 1]` and scaled to the model's value range;
+all other parameters are for pixels in `[0, 1]` whatever the unit of the inputs.
 """
 
 from __future__ import annotations
@@ -28,12 +29,7 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 # The attack as published, without what was added to it against particular defenses.
-_PLAIN_CWL2 = {
-    "restarts": 0,
-    "restart_radius": 1.0,
-    "gradient_samples": 0,
-    "gradient_radius": 0.01,
-}
+_PLAIN_CWL2 = {"restarts": 0, "gradient_samples": 0}
 
 # What it does not publish, and the value used here: ART's default of the time where that works.
 # C&W: ten steps of 0.01 (ART's defaults) leave tanh space's flat ends on CIFAR-10 but not on the

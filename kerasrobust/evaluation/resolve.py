@@ -145,7 +145,7 @@ def _fitted(attack: Attack, explicit: dict[str, Any], eps: float, norm: float) -
         changes["norm"] = norm
     if attack.kind == "budget" and "eps" in config and "eps" not in explicit:
         changes["eps"] = eps
-        if config.get("eps_step") is not None and "eps_step" not in explicit:
+        if None not in (config.get("eps_step"), config["eps"]) and "eps_step" not in explicit:
             changes["eps_step"] = config["eps_step"] * eps / config["eps"]
     return changes
 
