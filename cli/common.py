@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import os
 import sys
+import traceback
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -116,13 +120,72 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *notes: s
         console.print(*notes)
 
 
+def _existing(ctx, param, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if _is_path(value) and not Path(value).is_file():
+            raise click.BadParameter(f"there is no file {value!r}", ctx, param)
+    return values
+
+
+# Eager, so that it is known to the options that print a list and exit, wherever it stands.
+import_option = click.option(
+    "--import",
+    "imports",
+    metavar="FILE|MODULE",
+    multiple=True,
+    is_eager=True,
+    callback=_existing,
+    help="A Python script or module that is run first, for the attacks, defenses and "
+    "metrics that it registers. Repeatable.",
+)
+
+
+def _is_path(value: str) -> bool:
+    return value.endswith(".py") or os.sep in value
+
+
+def _run(value: str) -> None:
+    """Runs a script or imports a module."""
+    try:
+        if not _is_path(value):
+            importlib.import_module(value)
+            return
+        path = Path(value).resolve()
+        # A name of its own: a script called keras.py stands in nobody's way.
+        name = f"kerasrobust_import_{zlib.crc32(str(path).encode()):08x}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError("a script must be a file that ends in .py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(Path(value).resolve())]
+        where = f", line {lines[-1]}" if lines else ""
+        raise click.ClickException(
+            f"--import {value}{where}: {type(error).__name__}: {error}"
+        ) from error
+
+
 @contextmanager
-def library() -> Iterator[None]:
-    """Quiet start of TensorFlow; what the library raises for bad input becomes one line."""
+def library(imports: Iterable[str] = ()) -> Iterator[None]:
+    """Quiet start of TensorFlow; what the library raises for bad input becomes one line.
+
+    Args:
+        imports: Scripts and modules to run first.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
+            for value in imports:
+                _run(value)
             yield
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error

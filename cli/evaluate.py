@@ -9,6 +9,7 @@ import click
 from kerasrobust_cli.common import (
     Norm,
     Number,
+    import_option,
     library,
     output_folder,
     pixel_bounds,
@@ -66,6 +67,7 @@ from kerasrobust_cli.common import (
     help="Folder for the report: JSON, Markdown, a picture.",
 )
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
+@import_option
 @click.option("--list-attacks", is_flag=True, help="Print what --attacks knows and exit.")
 @click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
 @click.version_option(package_name="kerasrobust")
@@ -84,18 +86,19 @@ def main(
     clip_max,
     output,
     cross_check,
+    imports,
     list_attacks,
     quiet,
 ) -> None:
     """Attack an image classifier and report how much of its accuracy is left."""
     if norm is not None and eps is None:
         raise click.UsageError("--norm needs --eps")
-    with library():
+    with library(imports):
         import kerasrobust
 
         presets = kerasrobust.evaluation.presets.names()
         if list_attacks:
-            _print_attacks(presets, kerasrobust.attacks.taxonomy())
+            _print_attacks(presets, kerasrobust.attacks)
             return
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
         for spec in attacks:
@@ -139,8 +142,11 @@ def main(
         click.echo(f"Report written to {output}", err=True)
 
 
-def _print_attacks(presets, entries) -> None:
-    """The taxonomy as a table, and the names of the benchmarks."""
+def _print_attacks(presets, attacks) -> None:
+    """The taxonomy as a table, and the names of the benchmarks and of what is not in the table."""
     columns = ("name", "class", "norms", "T/U", "knowledge", "strategy", "from")
-    note = "T targeted, U untargeted. ART's own under art:NAME. Benchmarks:"
-    print_table(columns, (vars(entry).values() for entry in entries), note, *presets)
+    entries = attacks.taxonomy()
+    others = sorted(set(attacks.names()) - {entry.name for entry in entries})
+    note = "T targeted, U untargeted. Benchmarks:"
+    rows = (vars(entry).values() for entry in entries)
+    print_table(columns, rows, note, *presets, *(["\nFrom plugins:", *others] if others else []))

@@ -8,6 +8,7 @@ import click
 
 from kerasrobust_cli.common import (
     Number,
+    import_option,
     library,
     output_folder,
     output_model,
@@ -43,7 +44,7 @@ def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    with library():
+    with library(ctx.params["imports"]):
         from kerasrobust.defenses.taxonomy import taxonomy
 
         rows = [(entry.name, entry.place, entry.what, entry.source) for entry in taxonomy()]
@@ -132,10 +133,10 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     callback=output_model,
     help="Where the model is saved; ends in .keras.",
 )
+@import_option
 @click.option(
     "--list-models",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_models,
     help="Print what --model knows and exit.",
@@ -143,7 +144,6 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option(
     "--list-defenses",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_list_defenses,
     help="Print what --defense knows and exit.",
@@ -169,6 +169,7 @@ def main(
     checkpoint,
     log_dir,
     output,
+    imports,
     quiet,
 ) -> None:
     """Train an image classifier, with defenses if asked, and save it.
@@ -178,7 +179,7 @@ def main(
     """
     if keep_best and not robust_attack:
         raise click.UsageError("--keep-best needs --robust-attack")
-    with library():
+    with library(imports):
         import keras
 
         import kerasrobust

@@ -9,8 +9,6 @@ from kerasrobust._backend import require_tensorflow
 
 require_tensorflow()
 
-# Everything is imported here, not on first use: a saved model loads by `keras.saving.load_model`
-# only when the classes it holds are registered.
 from kerasrobust import (  # noqa: E402
     attacks,
     callbacks,
@@ -23,8 +21,15 @@ from kerasrobust import (  # noqa: E402
 )
 from kerasrobust._version import __version__  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
+from kerasrobust.defenses.registry import DEFENSES  # noqa: E402
 from kerasrobust.engine.classifier import Classifier  # noqa: E402
 from kerasrobust.evaluation import evaluate  # noqa: E402
+from kerasrobust.registry import register  # noqa: E402
+
+# A saved model loads by `keras.saving.load_model` only when the classes it holds are registered
+# with Keras, which happens when they are imported.
+for _name in DEFENSES.builtin:
+    DEFENSES.find(_name)
 
 __all__ = [
     "Classifier",
@@ -39,6 +44,7 @@ __all__ = [
     "evaluation",
     "metrics",
     "models",
+    "register",
     "unwrap",
     "wrap",
 ]

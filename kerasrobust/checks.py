@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# How far labels that are distributions may be from adding up to 1.
+ROW_TOLERANCE = 1e-3
+ROWS_MESSAGE = (
+    "Rows of a two-dimensional `y` must be one-hot, or probabilities that add up to 1. "
+    "Received: y with sums of rows in"
+)
+
 
 def check_int(name: str, value: Any, low: int) -> int:
     """An integer of at least `low`."""
@@ -169,6 +176,19 @@ def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
             f"Labels must be integers from 0{limit}. Received: labels from {y.min()} to {y.max()}"
         )
     return y
+
+
+def check_rows(y: np.ndarray) -> None:
+    """Refuses rows of labels `[n, classes]` that are no distribution, several classes at once say.
+
+    Raises:
+        ValueError: If a row has negative entries or does not add up to 1.
+    """
+    if y.ndim != 2 or y.shape[1] == 1 or y.dtype.kind not in "fiub":
+        return
+    sums = y.sum(axis=1, dtype=np.float64)
+    if len(y) and not ((np.abs(sums - 1) <= ROW_TOLERANCE).all() and (y >= 0).all()):
+        raise ValueError(f"{ROWS_MESSAGE} [{sums.min():g}, {sums.max():g}]")
 
 
 def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:

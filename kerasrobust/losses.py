@@ -1,15 +1,37 @@
-"""What attacks maximise: per-sample losses of logits `[batch, classes]` and labels `[batch]`."""
+"""What attacks maximise: per-sample losses of logits `[batch, classes]` and labels `[batch]`.
+
+The gradient `p - onehot(y)` of the cross-entropy is nothing in float32 where a model is sure of
+itself: its entry of the true class is 0 above a gap of 17 between the logits, all of it above 100.
+So attacks climb the logarithm of what their papers climb, or its odds: a strictly increasing
+function has the same ascent direction and the same order of points, and these have gradients of
+the size of one at any gap.
+"""
 
 from __future__ import annotations
+
+import math
 
 import tensorflow as tf
 
 FAR = 1e30
+# Below it `log(1 + e^m)` is `m` to float32's precision, and a Taylor series does for KL.
+NEGLIGIBLE, SMALL = -17.0, 0.1
+
+
+def log_odds(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """`log((1 - p_y) / p_y) = log sum_{j != y} exp(z_j) - z_y`, `[batch]`.
+
+    The cross-entropy is `log(1 + e^m)` of this `m`, its gradient `1 - p_y` times that of `m`,
+    which is `softmax_{j != y}(z) - onehot(y)`: exact, whatever the gap.
+    """
+    own = tf.one_hot(labels, tf.shape(logits)[-1], dtype=logits.dtype)
+    others = tf.reduce_logsumexp(logits - FAR * own, axis=-1)
+    return others - tf.reduce_sum(logits * own, axis=-1)
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """`-log softmax(z)_y`, `[batch]`."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    """`-log softmax(z)_y`, `[batch]`; value and gradient are exact down to float32's least."""
+    return tf.nn.softplus(log_odds(logits, labels))
 
 
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -48,6 +70,53 @@ def targeted_difference_of_logits_ratio(
 
 
 def kl_divergence(logits_p: tf.Tensor, logits_q: tf.Tensor) -> tf.Tensor:
-    """`KL(softmax(p) || softmax(q))`, `[batch]`."""
+    """`KL(softmax(p) || softmax(q))`, `[batch]`, for training: exact to float32's 1e-7 of one."""
     log_p = tf.nn.log_softmax(logits_p)
     return tf.reduce_sum(tf.exp(log_p) * (log_p - tf.nn.log_softmax(logits_q)), axis=-1)
+
+
+def log_kl_divergence(log_p: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """`log KL(p || softmax(z))`, `[batch]`, for attacks; about -1e30 where the divergence is 0.
+
+    `KL = sum_j p_j h(log q_j - log p_j)` with `h(u) = e^u - 1 - u`, which is never negative, so
+    that nothing cancels. The cross-entropy of any constant `p` has the same ascent direction.
+
+    Args:
+        log_p: `[batch, classes]`, normalised (`log_softmax` or the log of labels); may be -inf.
+        logits: `z`, `[batch, classes]`.
+    """
+    log_q, none = log_softmax(logits), tf.math.is_inf(log_p)
+    u = log_q - tf.where(none, log_q, log_p)
+    # Each branch is given a harmless number where another one counts, for the sake of its gradient.
+    near, beyond = tf.abs(u) < SMALL, u > 1.0
+    flat = tf.equal(u, 0.0)
+    v = tf.where(near & ~flat, u, SMALL)
+    series = 2 * tf.math.log(tf.abs(v)) - math.log(2)
+    series += tf.math.log1p(v / 3 + tf.square(v) / 12 + v**3 / 60)
+    v = tf.where(near | beyond, -1.0, u)
+    plain = tf.math.log(tf.math.expm1(v) - v)
+    v = tf.where(beyond, u, 2.0)
+    large = v + tf.math.log1p(-(1 + v) * tf.exp(-v))
+    log_h = tf.where(near, series, tf.where(beyond, large, plain))
+    terms = tf.where(flat, -FAR, tf.where(none, 0.0, log_p) + log_h)
+    return tf.reduce_logsumexp(tf.where(none, log_q, terms), axis=-1)
+
+
+def log_entropy(logits: tf.Tensor) -> tf.Tensor:
+    """`log(-sum_j p_j log p_j)` with `p = softmax(z)`, `[batch]`."""
+    top = tf.argmax(logits, axis=-1)
+    own = tf.one_hot(top, tf.shape(logits)[-1], on_value=True, off_value=False)
+    log_p, odds = log_softmax(logits), log_odds(logits, top)
+    negligible = odds < NEGLIGIBLE
+    least = tf.math.log(tf.nn.softplus(tf.where(negligible, 0.0, odds)))
+    least = tf.where(negligible, odds, least)
+    size = tf.where(own, least[:, None], tf.math.log(-tf.where(own, -1.0, log_p)))
+    return tf.reduce_logsumexp(log_p + size, axis=-1)
+
+
+def log_softmax(logits: tf.Tensor) -> tf.Tensor:
+    """`log softmax(z)`, the likeliest class too to float32's relative precision."""
+    top = tf.argmax(logits, axis=-1)
+    own = tf.one_hot(top, tf.shape(logits)[-1], dtype=logits.dtype)
+    likeliest = -tf.nn.softplus(log_odds(logits, top))[:, None]
+    return logits - tf.reduce_sum(logits * own, axis=-1, keepdims=True) + likeliest

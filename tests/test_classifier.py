@@ -365,12 +365,12 @@ def test_votes_settle_a_random_model():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False), Coin(0.7071)])
     model.layers[0].set_weights([np.eye(2)])
     x = np.tile([[0.5, 0.0]], (400, 1)).astype(np.float32)
-    one, _ = Classifier(model).judge(x)
-    many, confidence = Classifier(model, votes=41).judge(x)
+    one, _, _ = Classifier(model).judge(x)
+    many, confidence, _ = Classifier(model, votes=41).judge(x)
     assert 0.2 < one.mean() < 0.42
     assert many.mean() < 0.05
     assert ((confidence > 0.4) & (confidence < 0.8)).all()
-    decided = Classifier(model, votes=41).decide(tf.constant(x)).numpy()
+    decided = Classifier(model, votes=41).decide(tf.constant(x))[0].numpy()
     assert decided.mean() < 0.05
     result = attacks.get("fgsm", eps=1e-6).bind(Classifier(model, votes=5)).run(x[:4], [0] * 4)
     assert result.queries.min() >= 5

@@ -25,7 +25,7 @@ from kerasrobust.art.estimators import (
     estimator,
     numpy_seed,
 )
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, registry
 from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 from kerasrobust.attacks.boundary import BoundaryAttack
@@ -34,10 +34,13 @@ from kerasrobust.attacks.carlini_l2 import CarliniL2Method
 from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.elastic_net import ElasticNet
-from kerasrobust.attacks.fast_gradient import FastGradientMethod
+from kerasrobust.attacks.fast_gradient import LENGTH, FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import (
+    ProjectedGradientDescent,
+    step_share,
+)
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
@@ -180,7 +183,9 @@ class ArtAttack(base.Attack):
         config = {name: getattr(self, name) for name in self.get_config()}
         config.update((key, size) for key, size in sizes.items() if key in config)
         if "eps_step" in config and config["eps_step"] is None:
-            config["eps_step"] = config["eps"] / config["max_iter"]
+            steps = config.get("max_iter")
+            share = LENGTH if steps is None else float(step_share(steps, self.norm))
+            config["eps_step"] = config["eps"] * share
         config["verbose"] = False  # the job shows progress
         known = inspect.signature(self.original.__init__).parameters
         return {key: value for key, value in config.items() if key in known}
@@ -229,11 +234,6 @@ class ArtProjectedGradientDescent(ArtAttack, ProjectedGradientDescent):
     name = "art:pgd"
     original = evasion.ProjectedGradientDescent
     takes_mask = True
-
-    def make(self, estimator: ScoresEstimator, **sizes: float) -> Any:
-        if self.eps_step is None:
-            sizes["eps_step"] = sizes["eps"] / self.max_iter
-        return super().make(estimator, **sizes)
 
 
 class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
@@ -429,8 +429,8 @@ class ArtUniversalPerturbation(ArtAttack, UniversalPerturbation):
     craft = UniversalPerturbation.craft
 
     def _inner(self) -> ArtAttack:
-        recipe = ATTACKS["art:" + self.inner.name].from_config(self.inner.get_config())
-        bound = recipe.bind(self.bound)
+        description = {"name": "art:" + self.inner.name, "config": self.inner.get_config()}
+        bound = registry.get(description).bind(self.bound)
         assert isinstance(bound, ArtAttack)
         return bound
 
@@ -594,29 +594,3 @@ class ArtSimBA(ArtAttack, SimBA):
                 "needs a whole number of strides from `freq_dim` to the side of the image",
                 f"freq_dim={self.freq_dim}, stride={self.stride}, input shape {tuple(shape)}",
             )
-
-
-ATTACKS: dict[str, type[base.Attack]] = {
-    attack.name: attack
-    for attack in (
-        ArtFastGradientMethod,
-        ArtProjectedGradientDescent,
-        ArtBasicIterativeMethod,
-        ArtMomentumIterativeMethod,
-        ArtAutoProjectedGradientDescent,
-        ArtVirtualAdversarialMethod,
-        ArtSaliencyMapMethod,
-        ArtCarliniL2Method,
-        ArtElasticNet,
-        ArtDeepFool,
-        ArtUniversalPerturbation,
-        ArtCarliniL0Method,
-        ArtCarliniLInfMethod,
-        ArtHopSkipJump,
-        ArtZooAttack,
-        ArtBoundaryAttack,
-        ArtSignOPTAttack,
-        ArtSquareAttack,
-        ArtSimBA,
-    )
-}

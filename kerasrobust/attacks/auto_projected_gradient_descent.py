@@ -263,22 +263,36 @@ class AutoProjectedGradientDescent(base.Attack):
     def _gradient(
         self, model: Any, state: base.State
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
-        """One gradient, or the mean of several draws of a randomised model."""
+        """The direction of a gradient, or of the mean over draws of a randomised model."""
         y = {key: state[key] for key in ("own", "goal")}
         total = tf.zeros_like(state["iterate"])
+        largest = tf.fill(tf.shape(total)[:1], -losses.FAR)
         for _ in range(self.eot_iter):
             # The label and the loss are those of the last draw, as in the authors' code.
             logits, loss, gradient, state = self.differentiate(
                 model, state, state["iterate"], lambda z: self._objective(z, y)
             )
-            total += gradient
-        return logits, loss, total / self.eot_iter, state
+            share = self._log_share(loss)
+            most = tf.maximum(largest, share)
+            total *= norms.expand(tf.exp(largest - most), total)
+            total += norms.expand(tf.exp(share - most), total) * gradient
+            largest = most
+        return logits, loss, total, state
+
+    def _log_share(self, loss: tf.Tensor) -> tf.Tensor:
+        """By how much, as a logarithm, the mean over draws counts a draw's gradient.
+
+        The gradient of the cross-entropy is `1 - p_y` times that of the log-odds.
+        """
+        if self.loss_type != "cross_entropy":
+            return tf.zeros_like(loss)
+        return tf.math.log_sigmoid(-loss if self._aims() else loss)
 
     def _objective(self, logits: tf.Tensor, y: base.State) -> tf.Tensor:
         if self.loss_type == "cross_entropy":
             if self._aims():
-                return -losses.cross_entropy(logits, y["goal"])
-            return losses.cross_entropy(logits, y["own"])
+                return -losses.log_odds(logits, y["goal"])
+            return losses.log_odds(logits, y["own"])
         if self._aims():
             return losses.targeted_difference_of_logits_ratio(logits, y["own"], y["goal"])
         return losses.difference_of_logits_ratio(logits, y["own"])

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from kerasrobust import norms
 from kerasrobust.checks import (
     check_bool,
     check_int,
@@ -86,9 +87,12 @@ class Attack(metaclass=_Sealing):
         strategy: ``"sensitivity"`` (follows the gradient) or ``"optimization"`` (solves a problem).
         source: Which documents of the literature table name it.
         can_target: Whether it can be `targeted`.
+        always_aims: Whether it aims at a class of its own choice where it is given none.
         takes_start: Whether it can be told where to begin (`start`).
         in_graph: Whether it can be part of a graph (`perturb`).
         random: Whether it draws random numbers even without random starts.
+        art_defaults: Where ART's class of the same kind has other defaults: ART's. `like_art`
+            takes them. (ART's batch sizes, which change no result, are not among them.)
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator or a callable. Without one the
@@ -110,12 +114,14 @@ class Attack(metaclass=_Sealing):
     needs_starts: ClassVar[bool] = False
     common: ClassVar[Any] = Common
     norms: ClassVar[tuple[float, ...]] = (1.0, 2.0, math.inf)
-    strategy: ClassVar[str]
-    source: ClassVar[str]
+    strategy: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     can_target: ClassVar[bool] = True
+    always_aims: ClassVar[bool] = False
     takes_start: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
     random: ClassVar[bool] = False
+    art_defaults: ClassVar[dict[str, Any]] = {}
 
     norm: float
     targeted: bool
@@ -213,7 +219,7 @@ class Attack(metaclass=_Sealing):
         gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
         if "mask" in state:
             gradient = gradient * state["mask"]
-        return logits, value, gradient, self._paid(state, model.draws)
+        return logits, value, gradient, self._paid(model, state, logits, gradient, 1)
 
     def differentiate_classes(
         self, model: View, state: State, x: tf.Tensor, weigh: Any
@@ -229,14 +235,26 @@ class Attack(metaclass=_Sealing):
         gradients = tf.where(tf.math.is_finite(gradients), gradients, tf.zeros_like(gradients))
         if "mask" in state:
             gradients = gradients * state["mask"][:, None]
-        return logits, gradients, self._paid(state, gradients.shape[1] * model.draws)
+        return logits, gradients, self._paid(model, state, logits, gradients, gradients.shape[1])
 
-    @staticmethod
-    def _paid(state: State, gradients: int) -> State:
+    def _paid(
+        self,
+        model: View,
+        state: State,
+        logits: tf.Tensor,
+        gradient: tf.Tensor,
+        passes: int,
+    ) -> State:
+        """The state with raised counters."""
+        # Where the sample is fooled a zero is what a hinge is made for.
+        fooled = self.criterion.reached(logits, state["y"])
+        lost = tf.equal(norms.norm(gradient, 0), 0) & ~fooled
+        passes *= model.draws
         return {
             **state,
-            "gradients": state["gradients"] + gradients,
-            "executed_gradients": state["executed_gradients"] + gradients,
+            "zero_gradients": state["zero_gradients"] + tf.cast(lost, tf.int32),
+            "gradients": state["gradients"] + passes,
+            "executed_gradients": state["executed_gradients"] + passes,
         }
 
     def score(self, model: Any, state: State, x: tf.Tensor) -> tuple[tf.Tensor, State]:
@@ -300,6 +318,11 @@ class Attack(metaclass=_Sealing):
     def from_config(cls, config: dict[str, Any]) -> Attack:
         """A recipe from what `get_config` returned."""
         return cls(None, **config)
+
+    @classmethod
+    def like_art(cls, **arguments: Any) -> Attack:
+        """A recipe with ART's defaults where its class has other ones; see `art_defaults`."""
+        return cls(None, **{**cls.art_defaults, **arguments})
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())

@@ -13,8 +13,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
     """The fast gradient sign method in many small steps (IFGSM).
 
     `x_{t+1} = clip_{x, eps}(x_t + eps_step * sign(grad CE(f(x_t), y)))` from `x_0 = x`: projected
-    gradient descent in Linf without a random start. With `eps_step=None` the steps are
-    `eps / max_iter` long, which can just reach the edge of the ball.
+    gradient descent in Linf without a random start.
 
     Reference: Kurakin, Goodfellow & Bengio, "Adversarial Examples in the Physical World", 2017,
     arXiv:1607.02533.
@@ -23,13 +22,15 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         model: See `Attack`.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
             the width of the box.
-        eps_step: Step length, likewise; None for `eps / max_iter`.
+        eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
+            ART's default is 0.1. Steps of `eps / max_iter`, which can just reach the edge of the
+            ball, are much weaker where there are many (MNIST, 100 steps: 32 % against 20 %).
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
-        >>> x_adv = BasicIterativeMethod(model, eps=0.3, eps_step=None, max_iter=10).generate(x, y)
+        >>> x_adv = BasicIterativeMethod(model, eps=0.3, max_iter=10).generate(x, y)
     """
 
     name = "bim"

@@ -67,6 +67,7 @@ class BoundaryAttack(QueryAttack):
     access = "labels"
     norm = 2.0
     norms = (2.0,)
+    art_defaults = {"targeted": True}
     strategy = "optimization"
     source = "AREB"
     traced = ("delta", "epsilon", "step_adapt", "max_iter", "num_trial", "init_size", "min_epsilon")

@@ -40,9 +40,9 @@ class CarliniL0Method(base.Attack):
     Args:
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
-        learning_rate: Of Adam, in tanh space.
+        learning_rate: Of Adam, in tanh space. ART's default is 0.01.
         binary_search_steps: Number of constants.
-        max_iter: Adam steps for a set of values and a constant.
+        max_iter: Adam steps for a set of values and a constant. ART's default is 10.
         initial_const: First constant.
         warm_start: Start each round, and each constant, where the last ended instead of at the
             sample.
@@ -58,6 +58,7 @@ class CarliniL0Method(base.Attack):
     source = "BRELU-GDA"
     norm = 0.0
     norms = (0.0,)
+    art_defaults = {"learning_rate": 0.01, "max_iter": 10}
     traced = ("confidence", "learning_rate", "binary_search_steps", "max_iter", "initial_const")
     state_leaves = ("w", "mean", "square", "allowed", "constant", "tried", "k", "best_distance")
 

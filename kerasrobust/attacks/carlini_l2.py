@@ -37,9 +37,10 @@ class CarliniL2Method(base.Attack):
     Args:
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
-        learning_rate: Of Adam, in tanh space.
+        learning_rate: Of Adam, in tanh space. At ART's default of 0.01 a hundred steps do not leave
+            the flat ends of tanh, black and white: on MNIST 62 % are not fooled, at 0.1 all are.
         binary_search_steps: Number of constants tried.
-        max_iter: Adam steps for each of them.
+        max_iter: Adam steps for each of them. ART's default is 10.
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them.
@@ -62,6 +63,7 @@ class CarliniL2Method(base.Attack):
     norm = 2.0
     norms = (2.0,)
     lengths = {"restart_radius": 1.0, "gradient_radius": 0.01}
+    art_defaults = {"learning_rate": 0.01, "max_iter": 10}
     traced = (
         "confidence",
         "learning_rate",
@@ -86,7 +88,7 @@ class CarliniL2Method(base.Attack):
         model: Any = None,
         *,
         confidence: float = 0.0,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.1,
         binary_search_steps: int = 10,
         max_iter: int = 100,
         initial_const: float = 0.01,
@@ -181,12 +183,17 @@ class CarliniL2Method(base.Attack):
         around = tf.reshape(around, tf.concat([[shape[0] * count], shape[1:]], 0))
         around = tf.ensure_shape(around, [None, *x_adv.shape[1:]])
         counters = ("gradients", "executed_gradients")
-        keys = [key for key in ("y", "constant", "mask", *counters) if key in state]
+        used = ("y", "constant", "mask", "zero_gradients", *counters)
+        keys = [key for key in used if key in state]
         rows = {key: tf.repeat(state[key], count, axis=0) for key in keys}
         loss = constant_search.hinge(self, rows, params)
-        _, _, gradient, _ = self.differentiate(model, rows, around, loss)
+        _, _, gradient, rows = self.differentiate(model, rows, around, loss)
         gradient = tf.reshape(gradient, tf.concat([[shape[0], count], shape[1:]], 0))
         counted = {key: state[key] + count for key in counters}
+        zeros = (
+            tf.reshape(rows["zero_gradients"], [shape[0], count]) - state["zero_gradients"][:, None]
+        )
+        counted["zero_gradients"] = state["zero_gradients"] + tf.reduce_sum(zeros, axis=1)
         return logits, hinge(logits), tf.reduce_mean(gradient, axis=1), {**state, **counted}
 
     def _restart(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:

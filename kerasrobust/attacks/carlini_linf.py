@@ -35,7 +35,7 @@ class CarliniLInfMethod(base.Attack):
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
         learning_rate: Of Adam, in tanh space.
-        max_iter: Adam steps for each pair of `tau` and `c`.
+        max_iter: Adam steps for each pair of `tau` and `c`. ART's default is 10.
         decrease_factor: Of `tau`, in 0..1.
         initial_const: First constant.
         largest_const: Last constant.
@@ -52,6 +52,7 @@ class CarliniLInfMethod(base.Attack):
     source = "BRELU-GDA"
     norm = math.inf
     norms = (math.inf,)
+    art_defaults = {"max_iter": 10}
     traced = (
         "confidence",
         "learning_rate",

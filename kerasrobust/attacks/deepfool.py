@@ -30,7 +30,7 @@ class DeepFool(base.Attack):
     Args:
         model: See `Attack`.
         max_iter: Largest number of steps.
-        epsilon: Overshoot; the paper's 0.02.
+        epsilon: Overshoot; the paper's 0.02. ART's default is 1e-6.
         nb_grads: Number of likeliest classes looked at in a step, the one to leave among them.
         **common: `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`; not `targeted`.
 
@@ -49,6 +49,7 @@ class DeepFool(base.Attack):
     # Most samples need three or four steps, each of as many passes as there are classes.
     chunk = 1
     state_leaves = ("iterate", "total", "steps", "stuck")
+    art_defaults = {"epsilon": 1e-6}
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class HopSkipJump(QueryAttack):
     source = "AREB, NSLOSS"
     access = "labels"
     norms = (2.0, math.inf)
-    traced = ("max_iter", "max_eval", "init_eval", "init_size")
+    traced = ("max_iter", "max_eval", "init_size")
     needs_starts = True
     chunk = 1
     state_leaves = ("current", "best_distance", "steps")
@@ -133,10 +133,6 @@ class HopSkipJump(QueryAttack):
     def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
 
-    def static_key(self) -> tuple[Any, ...]:
-        # It decides, too, how many directions one pass draws.
-        return (*super().static_key(), self.init_eval)
-
     def _normal(
         self,
         model: Any,
@@ -155,7 +151,7 @@ class HopSkipJump(QueryAttack):
         first = tf.fill(tf.shape(distance), 0.1 * (high - low))
         radius = tf.where(t == 0, first, distance * max(1 / features, SMALLEST_RADIUS))
         radius = tf.maximum(radius, 1e-6 * (high - low))
-        evaluations = tf.cast(params["init_eval"], tf.float32) * tf.sqrt(tf.cast(t + 1, tf.float32))
+        evaluations = self.init_eval * tf.sqrt(tf.cast(t + 1, tf.float32))
         evaluations = tf.minimum(tf.cast(evaluations, tf.int32), params["max_eval"])
         draws = self.points_at_once(self.init_eval, features)
         shape = [draws, *current.shape[1:]]

@@ -27,7 +27,7 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
         model: See `Attack`.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
             the width of the box.
-        eps_step: Step length, likewise; None for `eps / max_iter`.
+        eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
@@ -38,6 +38,7 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
 
     name = "ilc"
     source = "AREB"
+    always_aims = True
     state_leaves = ("goal",)
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
@@ -48,4 +49,4 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
         return {**state, "goal": tf.argmin(logits, axis=-1, output_type=tf.int32)}
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
-        return -losses.cross_entropy(logits, state["goal"])
+        return -losses.log_odds(logits, state["goal"])

@@ -31,14 +31,15 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
             the width of the box.
-        eps_step: Step length, likewise; None for the paper's `eps / max_iter`.
+        eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`. The
+            paper's is `eps / max_iter`, ART's default 0.1.
         decay: Share of the accumulated gradient that each step keeps; 0 is no momentum.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
-        >>> attack = MomentumIterativeMethod(model, eps=0.1, eps_step=None, max_iter=10)
+        >>> attack = MomentumIterativeMethod(model, eps=0.1, max_iter=10)
         >>> x_adv = attack.generate(x, y)
     """
 

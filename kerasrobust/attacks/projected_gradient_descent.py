@@ -11,6 +11,18 @@ from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
 
 
+def step_share(max_iter: Any, norm: float) -> tf.Tensor:
+    """Step length of `max_iter` steps as a share of the budget: 2.5 by their number, 0.1 to 1.
+
+    Madry et al.'s rule, which lets a walk cross the ball and come back, and goes no further down
+    where steps are many. Measured on MNIST: 100 steps of a tenth of the budget leave 18 %, of a
+    fortieth 20.5 %; ten of a fourth leave 28 %, of a tenth 41 %. In L1, where a step moves few
+    pixels, the least share is a fourth: 100 steps leave 17 %, of a tenth 24 %.
+    """
+    least = 0.25 if norm == 1 else 0.1
+    return tf.clip_by_value(2.5 / tf.cast(max_iter, tf.float32), least, 1.0)
+
+
 class ProjectedGradientDescent(base.Attack):
     """Steepest ascent of the cross-entropy inside an Lp ball and the box.
 
@@ -21,10 +33,10 @@ class ProjectedGradientDescent(base.Attack):
     the gradient up to the box and the projection is Euclidean, where ART moves one entry, which
     stalls at the edge of the box, and rescales (`norms.ascent_direction`, `norms.project`).
 
-    The loss is TensorFlow's float32 cross-entropy, as in ART and Foolbox. Where the model is very
-    confident (logits more than about 17 apart) its gradient loses the part that leads away from the
-    true class, and above about 100 it is zero: against such a model use
-    `AutoProjectedGradientDescent` with the DLR loss, which does not saturate.
+    What is climbed is `log((1 - p_y) / p_y)`, which rises with the cross-entropy and has the same
+    ascent direction, at any gap between the logits (`losses.log_odds`). The gradient that ART and
+    Foolbox take loses the part that leads away from the true class where logits are more than
+    about 17 apart, and is zero above about 100.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018,
     arXiv:1706.06083.
@@ -34,7 +46,9 @@ class ProjectedGradientDescent(base.Attack):
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
             the width of the box.
-        eps_step: Step length, likewise; None (default) for `eps / max_iter`.
+        eps_step: Step length, likewise; None (default) for `eps * 2.5 / max_iter`, at least a
+            tenth (L1: a fourth) of `eps` and at most all of it. ART's default is 0.1, whatever the
+            budget.
         max_iter: Gradient steps per start.
         num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
             sample. A sample that is adversarial at the end of a start takes no further start.
@@ -43,7 +57,7 @@ class ProjectedGradientDescent(base.Attack):
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
-        >>> attack = ProjectedGradientDescent(model, eps=0.3, eps_step=0.01, max_iter=40)
+        >>> attack = ProjectedGradientDescent(model, eps=0.3, max_iter=40)
         >>> x_adv = attack.generate(x, y)
     """
 
@@ -55,6 +69,7 @@ class ProjectedGradientDescent(base.Attack):
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
     state_leaves: ClassVar[tuple[str, ...]] = ("iterate", "steps", "best_loss")
     takes_start = True
+    art_defaults: ClassVar[dict[str, Any]] = {"eps_step": 0.1}
 
     def __init__(
         self,
@@ -82,8 +97,8 @@ class ProjectedGradientDescent(base.Attack):
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
         if self.eps_step is None:
-            step = state["eps"] / tf.cast(params["max_iter"], tf.float32)
-            state = {**state, "eps_step": step}
+            share = step_share(params["max_iter"], self.norm)
+            state = {**state, "eps_step": state["eps"] * share}
         if "start" in state:
             iterate = state["start"]
         elif self.num_random_init:
@@ -143,7 +158,7 @@ class ProjectedGradientDescent(base.Attack):
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
         """The loss to climb, `[batch]`: for a subclass with a loss of its own to replace."""
-        loss = losses.cross_entropy(logits, state["y"])
+        loss = losses.log_odds(logits, state["y"])
         return -loss if self.targeted else loss
 
     def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:

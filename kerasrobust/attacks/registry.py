@@ -2,77 +2,74 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from kerasrobust import specs
-from kerasrobust.attacks.auto_projected_gradient_descent import AutoProjectedGradientDescent
 from kerasrobust.attacks.base import Attack
-from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
-from kerasrobust.attacks.boundary import BoundaryAttack
-from kerasrobust.attacks.carlini_l0 import CarliniL0Method
-from kerasrobust.attacks.carlini_l2 import CarliniL2Method
-from kerasrobust.attacks.carlini_linf import CarliniLInfMethod
-from kerasrobust.attacks.deepfool import DeepFool
-from kerasrobust.attacks.elastic_net import ElasticNet
-from kerasrobust.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
-from kerasrobust.attacks.fast_gradient import FastGradientMethod
-from kerasrobust.attacks.gradient_ensemble import GradientEnsembleAttack
-from kerasrobust.attacks.hop_skip_jump import HopSkipJump
-from kerasrobust.attacks.iterative_least_likely_class import IterativeLeastLikelyClass
-from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
-from kerasrobust.attacks.random_fast_gradient import RandomFastGradientMethod
-from kerasrobust.attacks.saliency_map import SaliencyMapMethod
-from kerasrobust.attacks.sign_opt import SignOPTAttack
-from kerasrobust.attacks.simba import SimBA
-from kerasrobust.attacks.square import SquareAttack
-from kerasrobust.attacks.transfer import TransferAttack
-from kerasrobust.attacks.universal_perturbation import UniversalPerturbation
-from kerasrobust.attacks.virtual_adversarial import VirtualAdversarialMethod
-from kerasrobust.attacks.zoo import ZooAttack
+from kerasrobust.registry import Registry
 
-ATTACKS: dict[str, type[Attack]] = {
-    attack.name: attack
-    for attack in (
-        FastGradientMethod,
-        ProjectedGradientDescent,
-        RandomFastGradientMethod,
-        BasicIterativeMethod,
-        IterativeLeastLikelyClass,
-        MomentumIterativeMethod,
-        GradientEnsembleAttack,
-        VirtualAdversarialMethod,
-        AutoProjectedGradientDescent,
-        SaliencyMapMethod,
-        CarliniL2Method,
-        ElasticNet,
-        UniversalPerturbation,
-        CarliniL0Method,
-        CarliniLInfMethod,
-        FastAdaptiveBoundary,
-        DeepFool,
-        HopSkipJump,
-        ZooAttack,
-        SquareAttack,
-        SimBA,
-        SignOPTAttack,
-        BoundaryAttack,
-        TransferAttack,
-    )
-}
+_HERE = "kerasrobust.attacks."
+
+
+def _signature(attack: type) -> inspect.Signature:
+    """Without the model, and with the arguments that it shares with others spelled out."""
+    # Of the constructor: the class itself is called through its metaclass, which takes anything.
+    own = dict(inspect.signature(attack.__init__).parameters)  # type: ignore[misc]
+    for name in ("self", "model"):
+        own.pop(name, None)
+    if own.pop("common", None) is not None:
+        for name in attack.common.__annotations__:  # type: ignore[attr-defined]
+            own.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=0))
+    return inspect.Signature(list(own.values()))
+
+
+# One row for each attack, in the order of `taxonomy`.
+ATTACKS: Registry[Attack] = Registry(
+    "kerasrobust.attacks",
+    (Attack,),
+    {
+        "fgsm": _HERE + "fast_gradient:FastGradientMethod",
+        "pgd": _HERE + "projected_gradient_descent:ProjectedGradientDescent",
+        "rand_fgsm": _HERE + "random_fast_gradient:RandomFastGradientMethod",
+        "bim": _HERE + "basic_iterative:BasicIterativeMethod",
+        "ilc": _HERE + "iterative_least_likely_class:IterativeLeastLikelyClass",
+        "mifgsm": _HERE + "momentum_iterative:MomentumIterativeMethod",
+        "gea": _HERE + "gradient_ensemble:GradientEnsembleAttack",
+        "vat": _HERE + "virtual_adversarial:VirtualAdversarialMethod",
+        "apgd": _HERE + "auto_projected_gradient_descent:AutoProjectedGradientDescent",
+        "jsma": _HERE + "saliency_map:SaliencyMapMethod",
+        "cwl2": _HERE + "carlini_l2:CarliniL2Method",
+        "ead": _HERE + "elastic_net:ElasticNet",
+        "uap": _HERE + "universal_perturbation:UniversalPerturbation",
+        "cwl0": _HERE + "carlini_l0:CarliniL0Method",
+        "cwlinf": _HERE + "carlini_linf:CarliniLInfMethod",
+        "fab": _HERE + "fast_adaptive_boundary:FastAdaptiveBoundary",
+        "deepfool": _HERE + "deepfool:DeepFool",
+        "hsja": _HERE + "hop_skip_jump:HopSkipJump",
+        "zoo": _HERE + "zoo:ZooAttack",
+        "square": _HERE + "square:SquareAttack",
+        "simba": _HERE + "simba:SimBA",
+        "signopt": _HERE + "sign_opt:SignOPTAttack",
+        "boundary": _HERE + "boundary:BoundaryAttack",
+        "transfer": _HERE + "transfer:TransferAttack",
+    },
+    _signature,
+)
 
 
 def names() -> list[str]:
-    """Registry names of the native attacks."""
-    return sorted(ATTACKS)
+    """Names of all attacks, sorted; those with a colon are of a plugin that brings several."""
+    return ATTACKS.names()
 
 
-def get(attack: Any, /, **arguments: Any) -> Attack:
+def get(attack: Any, /, *, like: Any = None, **arguments: Any) -> Attack:
     """An attack from its name, a specification, a configuration or itself.
 
     Args:
         attack: ``"pgd"``, ``"pgd:eps=0.1,max_iter=20"``, `{"name": "pgd", "config": {...}}` or an
             instance. Names that begin with ``art:`` are ART's attacks behind the same contract.
+        like: ``"art"`` for ART's defaults instead of this library's.
         **arguments: Hyperparameters, over those of the specification.
 
     Returns:
@@ -81,29 +78,12 @@ def get(attack: Any, /, **arguments: Any) -> Attack:
     Raises:
         TypeError: If it is nothing of the kind, or an argument is not known to the attack.
         ValueError: If the name is unknown or a value is not valid.
+        ImportError: If it is a plugin's that cannot be imported.
     """
-    if isinstance(attack, Attack):
-        if arguments:
-            return type(attack).from_config({**attack.get_config(), **arguments})
-        return attack
-    if specs.is_description(attack):
-        name, given = attack["name"], dict(attack.get("config") or {})
-    elif isinstance(attack, str):
-        name, given = specs.parse_spec(attack)
-    else:
-        raise TypeError(
-            "An attack must be given as a name, a dictionary with 'name' and 'config', or an "
-            f"Attack. Received: {attack!r}"
-        )
-    known = ATTACKS
-    if name.startswith("art:"):
-        from kerasrobust import art
-
-        known = art.ATTACKS
-    if name not in known:
-        raise ValueError(f"Unknown attack {name!r}. {specs.near_match(name, known)}")
-    try:
-        return known[name](None, **{**given, **arguments})
-    except TypeError as error:
-        accepted = ", ".join(known[name](None).get_config())
-        raise TypeError(f"{name}: {error}. Its arguments are: {accepted}.") from None
+    if like not in (None, "art"):
+        raise ValueError(f"`like` must be None or 'art'. Received: like={like!r}")
+    if like is None:
+        return ATTACKS.get(attack, **arguments)
+    plain = ATTACKS.get(attack, **arguments)
+    given = {**specs.parse_spec(attack)[1], **arguments} if isinstance(attack, str) else arguments
+    return type(plain).like_art(**given)

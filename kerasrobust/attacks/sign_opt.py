@@ -68,6 +68,7 @@ class SignOPTAttack(QueryAttack):
     access = "labels"
     norm = 2.0
     norms = (2.0,)
+    art_defaults = {"targeted": True}
     strategy = "optimization"
     source = "AREB"
     traced = ("epsilon", "num_trial", "max_iter", "query_limit", "alpha", "beta")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from kerasrobust.attacks import registry
+from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.registry import ATTACKS
 from kerasrobust.specs import near_match
 
 # AREB's Table 1 as printed: name, whether targeted and untargeted, knowledge, strategy, norm.
@@ -27,8 +28,6 @@ _AREB = (
     ("square", "T/U", "black", "optimization", "2"),
     ("simba", "T/U", "black", "optimization", "2"),
 )
-# Without given targets it chooses its own.
-_ALWAYS_AIMED = {"ilc": "T"}
 _KNOWLEDGE = {
     "gradient": "white",
     "scores": "black (scores)",
@@ -65,31 +64,31 @@ def taxonomy(source: str | None = None) -> list[Entry]:
 
     Args:
         source: ``"areb"`` for the sixteen rows of AREB's Table 1, with its own norms, knowledge and
-            strategies as printed. None for every registered attack with what this package offers.
+            strategies as printed. None for every attack with a name of its own and what it offers;
+            of a plugin that brings several under its own name, ``art:`` say, `names` tells.
 
     Raises:
         ValueError: If there is no table of that name.
     """
     if source is None:
-        return [_entry(name) for name in registry.ATTACKS]
+        return [_entry(name, attack) for name, attack in ATTACKS.classes().items()]
     if source != "areb":
         raise ValueError(
             f"There is no such table. {near_match(source, ['areb'])} Received: source={source!r}"
         )
     return [
-        Entry(name, registry.ATTACKS[name].__name__, norm, targets, knowledge, strategy, "AREB")
+        Entry(name, ATTACKS.find(name).__name__, norm, targets, knowledge, strategy, "AREB")
         for name, targets, knowledge, strategy, norm in _AREB
     ]
 
 
-def _entry(name: str) -> Entry:
-    attack = registry.ATTACKS[name]
+def _entry(name: str, attack: type[Attack]) -> Entry:
     norms = ", ".join("inf" if p == math.inf else f"{p:g}" for p in sorted(attack.norms)[::-1])
     return Entry(
         name=name,
         attack=attack.__name__,
         norms=norms,
-        targets=_ALWAYS_AIMED.get(name, "T/U" if attack.can_target else "U"),
+        targets="T" if attack.always_aims else "T/U" if attack.can_target else "U",
         knowledge=_KNOWLEDGE[attack.access],
         strategy=attack.strategy,
         source=attack.source,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import losses, norms
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, registry
 from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.classifier import Classifier
@@ -57,8 +57,6 @@ class TransferAttack(base.Attack):
         sources: Any = (),
         **common: Unpack[base.Common],
     ):
-        from kerasrobust.attacks import registry  # which knows this class too
-
         aim = {"targeted": common["targeted"]} if "targeted" in common else {}
         self.attack = registry.get(attack, **aim)
         self.sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]
@@ -171,7 +169,7 @@ class TransferAttack(base.Attack):
         for crafter in self.crafters[1:]:
             point = crafter.perturb(x, y, seed=seed, scale=scale, start=start)
             loss, highest = (
-                sign * losses.cross_entropy(target.logits(p), labels) for p in (point, best)
+                sign * losses.log_odds(target.logits(p), labels) for p in (point, best)
             )
             best = tf.where(norms.expand(loss > highest, x), point, best)
         return tf.stop_gradient(best)

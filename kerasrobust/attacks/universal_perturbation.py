@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import checks, norms
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, registry
 from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue
 from kerasrobust.engine.source import Source
@@ -61,6 +61,7 @@ class UniversalPerturbation(base.Attack):
     random = True
     norms = (math.inf, 2.0)
     lengths = {"eps": 10 / 255}
+    art_defaults = {"eps": 10.0}
 
     noise: np.ndarray | None = None
     fooling_rate: float | None = None
@@ -79,8 +80,6 @@ class UniversalPerturbation(base.Attack):
         group_size: int = 8,
         **common: Unpack[base.Common],
     ):
-        from kerasrobust.attacks import registry  # which imports this module
-
         self.delta = checks.check_float("delta", delta)
         if self.delta > 1:
             raise ValueError(f"`delta` must be in 0..1. Received: delta={delta!r}")

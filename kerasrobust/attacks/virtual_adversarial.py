@@ -49,7 +49,8 @@ class VirtualAdversarialMethod(base.Attack):
     norms = (2.0,)
     lengths = {"eps": 0.1, "finite_diff": 0.1}
     traced = ("finite_diff", "max_iter")
-    state_leaves = ("direction", "clean_logits", "steps")
+    state_leaves = ("direction", "clean", "steps")
+    art_defaults = {"finite_diff": 1e-6}
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class VirtualAdversarialMethod(base.Attack):
         return {
             **state,
             "direction": norms.normalize(direction, 2),
-            "clean_logits": logits,
+            "clean": losses.log_softmax(logits),
             "steps": tf.zeros([tf.shape(state["x"])[0]], tf.int32),
         }
 
@@ -100,7 +101,7 @@ class VirtualAdversarialMethod(base.Attack):
             model,
             state,
             state["x"] + params["finite_diff"] * state["direction"],
-            lambda z: losses.kl_divergence(state["clean_logits"], z),
+            lambda z: losses.log_kl_divergence(state["clean"], z),
         )
         # Where the divergence is flat there is no better direction than the last one.
         flat = norms.expand(tf.equal(norms.norm(gradient, 2), 0), gradient)
@@ -113,7 +114,7 @@ class VirtualAdversarialMethod(base.Attack):
         for sign in (1.0, -1.0):
             point = self._point(model, state, sign * state["direction"])
             logits, state = self.score(model, state, point)
-            divergence.append(losses.kl_divergence(state["clean_logits"], logits))
+            divergence.append(losses.log_kl_divergence(state["clean"], logits))
         sign = tf.where(divergence[0] >= divergence[1], 1.0, -1.0)
         direction = norms.expand(sign, state["x"]) * state["direction"]
         return {**state, "direction": direction, "steps": state["steps"] + 1}

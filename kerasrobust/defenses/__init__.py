@@ -1,60 +1,26 @@
 """Defenses: links of one training chain, and layers that become part of the network."""
 
-from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
-from kerasrobust.defenses.registry import get, names
+from typing import Any
+
+from kerasrobust.defenses.layers.base import LayerDefense
+from kerasrobust.defenses.registry import DEFENSES, get, names
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.search_lambda import LambdaSearch, LambdaTrial, search_lambda
 from kerasrobust.defenses.taxonomy import taxonomy
-from kerasrobust.defenses.training import (
-    AdversarialTraining,
-    AdversarialWeightPerturbation,
-    Batch,
-    Context,
-    Distillation,
-    E2sad,
-    EnsembleAdversarialTraining,
-    Fast,
-    GaussianDataAugmentation,
-    Inner,
-    Jacobian,
-    LabelSmoothing,
-    Mart,
-    Minimax,
-    NsLoss,
-    Penalty,
-    Superimpose,
-    Trades,
-    TrainingDefense,
-    VirtualAdversarialTraining,
-)
+from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
+from kerasrobust.defenses.training.penalty import Penalty
 from kerasrobust.defenses.wrap import resolve, unwrap, wrap
 
 __all__ = [
-    "AdversarialTraining",
-    "AdversarialWeightPerturbation",
     "Batch",
-    "BoundedReLU",
     "Context",
-    "Distillation",
-    "E2sad",
-    "EnsembleAdversarialTraining",
-    "Fast",
-    "GaussianDataAugmentation",
     "Inner",
-    "Jacobian",
-    "LabelSmoothing",
     "LambdaSearch",
     "LambdaTrial",
     "LayerDefense",
-    "Mart",
-    "Minimax",
-    "NsLoss",
     "Penalty",
     "RobustModel",
-    "Superimpose",
-    "Trades",
     "TrainingDefense",
-    "VirtualAdversarialTraining",
     "get",
     "names",
     "resolve",
@@ -63,3 +29,12 @@ __all__ = [
     "unwrap",
     "wrap",
 ]
+__all__ += DEFENSES.exported()
+
+
+def __getattr__(name: str) -> Any:
+    return DEFENSES.attribute(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -35,8 +35,9 @@ class PointLoss:
         loss: As given to `compile`: a name, a `keras.losses.Loss` or a function of
             `(y_true, y_pred)` that returns one value per sample.
         weight: Factor of the loss (`loss_weights`), or None.
-        ending: What the model does to its logits: ``"softmax"``, ``"linear"`` (nothing), or
-            anything else where they are not at hand.
+        ending: What the model does to its logits: ``"softmax"``, ``"sigmoid"``, ``"linear"``
+            (nothing), ``"probabilities"`` where they are not at hand in training, or None where
+            nothing is known of its outputs.
 
     Raises:
         ValueError: If there is more than one loss, or it takes logits for probabilities or the
@@ -62,9 +63,10 @@ class PointLoss:
             self.reduction = loss.reduction
         if type(loss) in _CLASSES.values():
             config = loss.get_config()
-            if self._ending in ("softmax", "sigmoid") and config["from_logits"]:
+            if self._ending not in ("linear", None) and config["from_logits"]:
+                end = "returns" if self._ending == "probabilities" else "ends in a"
                 raise ValueError(
-                    f"The loss expects logits, but the model ends in a {self._ending}: leave "
+                    f"The loss expects logits, but the model {end} {self._ending}: leave "
                     "`from_logits` out. Received: from_logits=True"
                 )
             if self._ending == "linear" and not config["from_logits"]:

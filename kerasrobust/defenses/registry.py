@@ -1,58 +1,48 @@
-"""The names of the defenses."""
+"""Names of defenses: `get("gda", sigma=0.1)`, `get("gda:N=5,sigma=0.1")`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kerasrobust.defenses.layers import BoundedReLU, LayerDefense
-from kerasrobust.defenses.training import (
-    AdversarialTraining,
-    AdversarialWeightPerturbation,
-    Distillation,
-    E2sad,
-    EnsembleAdversarialTraining,
-    Fast,
-    GaussianDataAugmentation,
-    Jacobian,
-    LabelSmoothing,
-    Mart,
-    Minimax,
-    NsLoss,
-    Superimpose,
-    Trades,
-    TrainingDefense,
-    VirtualAdversarialTraining,
-)
-from kerasrobust.specs import is_description, near_match, parse_spec
+from kerasrobust.defenses.layers.base import LayerDefense
+from kerasrobust.defenses.training.base import TrainingDefense
+from kerasrobust.registry import Registry
 
 Defense = TrainingDefense | LayerDefense
+_LAYERS, _TRAINING = "kerasrobust.defenses.layers.", "kerasrobust.defenses.training."
 
-DEFENSES: dict[str, type[Any]] = {
-    "adversarial_training": AdversarialTraining,
-    "awp": AdversarialWeightPerturbation,
-    "brelu": BoundedReLU,
-    "distillation": Distillation,
-    "e2sad": E2sad,
-    "ensemble_adversarial_training": EnsembleAdversarialTraining,
-    "fast": Fast,
-    "gda": GaussianDataAugmentation,
-    "jacobian": Jacobian,
-    "label_smoothing": LabelSmoothing,
-    "mart": Mart,
-    "minimax": Minimax,
-    "nsloss": NsLoss,
-    "superimpose": Superimpose,
-    "trades": Trades,
-    "vat": VirtualAdversarialTraining,
-}
+# One row for each defense, in the order of `taxonomy`.
+DEFENSES: Registry[Defense] = Registry(
+    "kerasrobust.defenses",
+    (TrainingDefense, LayerDefense),
+    {
+        "adversarial_training": _TRAINING + "adversarial_training:AdversarialTraining",
+        "awp": _TRAINING + "adversarial_weight_perturbation:AdversarialWeightPerturbation",
+        "brelu": _LAYERS + "bounded_relu:BoundedReLU",
+        "distillation": _TRAINING + "distillation:Distillation",
+        "e2sad": _TRAINING + "e2sad:E2sad",
+        "ensemble_adversarial_training": _TRAINING
+        + "ensemble_adversarial_training:EnsembleAdversarialTraining",
+        "fast": _TRAINING + "fast:Fast",
+        "gda": _TRAINING + "gaussian_data_augmentation:GaussianDataAugmentation",
+        "jacobian": _TRAINING + "jacobian:Jacobian",
+        "label_smoothing": _TRAINING + "label_smoothing:LabelSmoothing",
+        "mart": _TRAINING + "mart:Mart",
+        "minimax": _TRAINING + "minimax:Minimax",
+        "nsloss": _TRAINING + "nsloss:NsLoss",
+        "superimpose": _TRAINING + "superimpose:Superimpose",
+        "trades": _TRAINING + "trades:Trades",
+        "vat": _TRAINING + "vat:VirtualAdversarialTraining",
+    },
+)
 
 
 def names() -> list[str]:
     """Names of all defenses, sorted."""
-    return sorted(DEFENSES)
+    return DEFENSES.names()
 
 
-def get(defense: Any, **config: Any) -> Defense:
+def get(defense: Any, /, **config: Any) -> Defense:
     """A defense from its name, its description or itself.
 
     Args:
@@ -66,42 +56,10 @@ def get(defense: Any, **config: Any) -> Defense:
     Raises:
         TypeError: If `defense` is of another type, or takes no such argument.
         ValueError: If the name is unknown or an argument is out of range.
+        ImportError: If it is a plugin's that cannot be imported.
 
     Example:
         >>> get("gda", N=5)
         GaussianDataAugmentation(sigma=0.3, N=5, keep_original=False, batch_norm='training')
     """
-    if isinstance(defense, (TrainingDefense, LayerDefense)):
-        if config:
-            raise TypeError(
-                "A defense that is an instance has its arguments already. "
-                f"Received: defense={defense!r}, {_listed(config)}"
-            )
-        return defense
-    if isinstance(defense, str):
-        name, arguments = parse_spec(defense)
-    elif is_description(defense):
-        name, arguments = defense["name"], dict(defense.get("config") or {})
-    else:
-        raise TypeError(
-            "A defense is a name, 'name:key=value', {'name': ..., 'config': {...}} or an instance. "
-            f"Received: defense={defense!r}"
-        )
-    if name not in DEFENSES:
-        raise ValueError(
-            f"There is no defense of that name. {near_match(name, DEFENSES)} "
-            f"Received: defense={name!r}"
-        )
-    arguments |= config
-    try:
-        return DEFENSES[name](**arguments)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise TypeError(
-            f"{name!r} takes no such argument: {error}. Received: {_listed(arguments)}"
-        ) from None
-
-
-def _listed(config: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in config.items())
+    return DEFENSES.get(defense, **config)

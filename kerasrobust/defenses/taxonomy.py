@@ -7,27 +7,9 @@ import inspect
 import re
 from typing import Any
 
-from kerasrobust.defenses import registry
-from kerasrobust.defenses.layers import LayerDefense
+from kerasrobust.defenses.layers.base import LayerDefense
+from kerasrobust.defenses.registry import DEFENSES
 from kerasrobust.defenses.training.base import CRAFTS
-
-# The documents that a defense is taken from; for the others the docstring gives the paper's number.
-_DOCUMENTS = {
-    "adversarial_training": "all",
-    "brelu": "BRELU-GDA",
-    "distillation": "E2SAD, BRELU-GDA",
-    "e2sad": "E2SAD",
-    "ensemble_adversarial_training": "AREB",
-    "gda": "BRELU-GDA",
-    "jacobian": "NSLOSS",
-    "label_smoothing": "all",
-    # The paper is on no preprint server.
-    "mart": "Wang et al., ICLR 2020",
-    "minimax": "E2SAD",
-    "nsloss": "NSLOSS",
-    "superimpose": "GEA",
-    "vat": "GEA, BRELU-GDA",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +40,10 @@ def taxonomy() -> list[Entry]:
         >>> {entry.name: entry.place for entry in taxonomy()}["gda"]
         'inputs'
     """
-    return [_entry(name) for name in registry.names()]
+    return [_entry(name, defense) for name, defense in DEFENSES.classes().items()]
 
 
-def _entry(name: str) -> Entry:
-    defense = registry.DEFENSES[name]
+def _entry(name: str, defense: type[Any]) -> Entry:
     text = inspect.getdoc(defense) or ""
     paper = re.search(r"(arXiv:|doi:)[^\s,;)]+", text)
     return Entry(
@@ -70,7 +51,7 @@ def _entry(name: str) -> Entry:
         defense=defense.__name__,
         place=_place(defense),
         what=text.partition("\n")[0].replace("`", "").rstrip("."),
-        source=_DOCUMENTS.get(name) or (paper.group().rstrip(".") if paper else ""),
+        source=defense.source or (paper.group().rstrip(".") if paper else ""),
     )
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import keras
 
 from kerasrobust.defenses import registry
-from kerasrobust.defenses.layers import LayerDefense
+from kerasrobust.defenses.layers.base import LayerDefense
 from kerasrobust.defenses.robust_model import RobustModel
-from kerasrobust.defenses.training import TrainingDefense
-from kerasrobust.defenses.training.base import check_chain
+from kerasrobust.defenses.training.base import TrainingDefense, check_chain
 
 
 def wrap(

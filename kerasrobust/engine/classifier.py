@@ -18,7 +18,14 @@ from kerasrobust import _keras
 from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
 from kerasrobust.engine import backward
 from kerasrobust.engine.box import Box
-from kerasrobust.engine.logits import as_float32, logits_head
+from kerasrobust.engine.logits import (
+    LogitsHead,
+    as_float32,
+    check_softmax,
+    ends_in_lone_softmax,
+    logits_head,
+    prove,
+)
 from kerasrobust.engine.pixel_range import pixel_range
 
 LOW_PRECISION = ("float16", "bfloat16")
@@ -26,6 +33,8 @@ LOW_PRECISION = ("float16", "bfloat16")
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
 UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES = 16
+# Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
+FAR = 1e4
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 # Backward passes of a Jacobian that are laid out side by side in the graph.
@@ -56,19 +65,26 @@ class ModelFailure(RuntimeError):
 class Classifier:
     """All that an attack sees of a model: logits, labels, bounds, and the gradient if there is one.
 
-    A Keras model runs in inference mode and is never changed. Its logits are recovered when it
-    ends in a softmax or sigmoid (`logits_head`); for an opaque subclassed model that returns
-    probabilities `p` they are `log p`, with a warning, because confident predictions lose their
-    gradient there. A single output unit counts as two classes with the logits `(0, z)`. Input
-    gradients are float32 and scaled through float16 models, so that they do not underflow.
+    A Keras model runs in inference mode and is never changed; what counts is the function that
+    `model(x)` computes. Its logits are recovered when it ends in a softmax or sigmoid
+    (`logits_head`) and on a few samples of noise give what the model gives (`prove`). For an opaque
+    model that returns probabilities `p` they are `log p`, or `log p / (1 - p)` for several
+    sigmoids, with a warning, because confident predictions lose their gradient there. A single
+    output unit counts as two classes with the logits `(0, z)`. Input gradients are float32 and
+    scaled through float16 models, so that they do not underflow.
+
+    Attributes:
+        randomised: Whether the model draws at inference: whether two passes over the same noise
+            differ. None for a callable, and until the shape of a sample is known.
 
     Args:
-        model: A `keras.Model`, another `Classifier`, an ART estimator, or any callable that takes
-            a float32 array `[batch, ...]` and returns scores or logits `[batch, classes]` (it has
-            no gradient: black-box attacks only).
-        clip_values: Smallest and largest valid input value. By default what the model says of
-            itself (`model.clip_values`), else `(0, 1)`: samples are refused then if the model's
-            first layers expect another range (`pixel_range`).
+        model: A `keras.Model`, a layer (`keras.layers.TFSMLayer`, say), another `Classifier`, an
+            ART estimator, or any callable that takes a float32 array `[batch, ...]` and returns
+            scores or logits `[batch, classes]` (it has no gradient: black-box attacks only). The
+            one output of a Keras model may come in a dictionary or a list.
+        clip_values: Smallest and largest valid input value, a pair, list or array. By default what
+            the model says of itself (`model.clip_values`), else `(0, 1)`: samples are refused then
+            if the model's first layers expect another range (`pixel_range`).
         nb_classes: Number of classes; needed only for a callable, and found by the first call
             otherwise.
         input_shape: Shape of one sample, where the model does not know it.
@@ -113,8 +129,10 @@ class Classifier:
     ):
         # Where nobody gave bounds: what the model's first layers say instead, if anything.
         self._expected = None
+        self._several_sigmoids = False
         if isinstance(model, Classifier):
             self._expected = model._expected if clip_values is None else None
+            self._several_sigmoids = model._several_sigmoids
             votes = model.votes if votes is None else votes
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
@@ -151,7 +169,7 @@ class Classifier:
         self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
         self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
         self.jit_compile = use_jit(jit_compile)
-        self.is_keras = isinstance(model, keras.Model)
+        self.is_keras = isinstance(model, keras.layers.Layer)
         if timeout is not None:
             timeout = check_float("timeout", timeout, above=True)
         self.timeout: float | None = timeout
@@ -160,10 +178,11 @@ class Classifier:
         self.traces: dict[str, int] = {}
         self.functions: dict[Any, Callable[..., Any]] = {}
         self._from_logits: bool | None = from_logits
-        self._probed = from_logits is not None or not self.is_keras
         self._nb_classes = nb_classes
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
+        self._candidate: LogitsHead | None = None
+        self._prepared = not self.is_keras
         self._low_precision = False
         # Whether the model draws at inference; None before that is known.
         self.randomised: bool | None = None
@@ -179,7 +198,7 @@ class Classifier:
             )
         if self.gradient_mode == "exact":
             return
-        layers = _keras.flatten_layers(self.model) if self.is_keras else []
+        layers = _keras.flat_layers(self.model) if self.is_keras else []
         offered = {mode for layer in layers for mode in getattr(layer, "gradients", ())}
         if self.gradient_mode not in offered:
             raise ValueError(
@@ -226,6 +245,8 @@ class Classifier:
         Sharing means sharing the compiled functions. They are held weakly: when the last attack on
         a model goes, so do they, and the model is not kept alive.
         """
+        if clip_values is not None:
+            clip_values = check_bounds(clip_values)
         if isinstance(model, Classifier):
             if options or clip_values not in (None, model.clip_values):
                 raise ValueError(
@@ -241,15 +262,12 @@ class Classifier:
         return shared
 
     def _read_model(self) -> None:
-        head = logits_head(self.model)
+        self._candidate = head = logits_head(self.model)
         self._head = head.call if head is not None else as_float32(self.model)
         self._low_precision = any(
-            layer.compute_dtype in LOW_PRECISION
-            for layer in self.model._flatten_layers()
-            if isinstance(getattr(layer, "compute_dtype", None), str)
+            getattr(layer, "compute_dtype", None) in LOW_PRECISION
+            for layer in _keras.flat_layers(self.model)
         )
-        if head is not None and head.activation is not None:
-            self._probed, self._from_logits = True, True
         if self._input_shape is None:
             shape = getattr(self.model, "input_shape", None)
             if isinstance(shape, tuple) and len(shape) > 1:
@@ -262,29 +280,50 @@ class Classifier:
             self.prepare(known)
 
     def prepare(self, sample_shape: tuple[int, ...]) -> None:
-        """Settles what only a sample's shape tells of an opaque model: classes and output kind."""
-        if not self.is_keras or (self._probed and self._nb_classes is not None):
+        """Settles what only a sample's shape tells of a Keras model, by passes over noise.
+
+        That is whether its logits are the model's, whether it draws, its classes and, for an opaque
+        one, what kind of scores it returns.
+        """
+        if self._prepared:
             return
         low, high = self.clip_values
         noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
-        assert self._head is not None
-        scores = np.asarray(self._head(tf.constant(noise, tf.float32)))
+        with tf.init_scope():
+            proof = prove(self.model, self._candidate, tf.constant(noise, tf.float32))
+        scores = proof.scores
         if scores.ndim != 2:
             raise ValueError(
                 "The model must return one row of scores per sample, [batch, classes]. "
                 f"Received: output shape {scores.shape}"
             )
+        self._prepared = True
+        self._head, self.randomised = proof.head.call, proof.randomised
         self._nb_classes = max(scores.shape[1], 2)
-        if not self._probed:
-            self._probed = True
-            self._from_logits = not _are_probabilities(scores)
-            if not self._from_logits:
-                warnings.warn(
-                    f"The model {self.model.name!r} returns probabilities and its logits cannot be "
-                    "reached: attacks use log p, whose gradient vanishes where the model is very "
-                    "confident. Robustness may be overestimated.",
-                    stacklevel=2,
-                )
+        if proof.head.activation is not None:
+            self._from_logits = True
+        elif self._from_logits is None:
+            self._settle_scores(scores, noise)
+
+    def _settle_scores(self, scores: np.ndarray, noise: np.ndarray) -> None:
+        """Sees what an opaque model returns for noise: logits, or probabilities of some kind."""
+        if (scores == 1).all() and scores.shape[1] == 1 and ends_in_lone_softmax(self.model):
+            check_softmax("softmax", 1, self.model)
+        self._from_logits = not _are_probabilities(scores)
+        if self._from_logits and _within_unit(scores):
+            # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
+            assert self._head is not None
+            with tf.init_scope(), keras.StatelessScope():
+                far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
+            self._several_sigmoids = _within_unit(far[np.isfinite(far)])
+            self._from_logits = not self._several_sigmoids
+        if not self._from_logits:
+            warnings.warn(
+                f"The model {self.model.name!r} returns probabilities and its logits cannot be "
+                "reached: attacks use log p, whose gradient vanishes where the model is very "
+                "confident. Robustness may be overestimated.",
+                stacklevel=2,
+            )
 
     def check(self, x: np.ndarray) -> np.ndarray:
         """float32 samples that fit the model's input shape and bounds, and are finite.
@@ -371,7 +410,10 @@ class Classifier:
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
-            return tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
+            logits = tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
+            if self._several_sigmoids:
+                logits -= tf.math.log(tf.maximum(1.0 - scores, SMALLEST_PROBABILITY))
+            return logits
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
@@ -380,7 +422,7 @@ class Classifier:
         """A scope in which the model's seeds are functions of a key and stay where they are."""
         if key is None or not (self.randomised or self.draws > 1 or self.votes > 1):
             return contextlib.nullcontext()
-        states = [*_keras.seed_states(self.model), _keras.global_seed_state()]
+        states = _keras.seed_states(self.model)
         fold = tf.random.experimental.stateless_fold_in
         mapping = [(state, tf.cast(fold(key, i), state.dtype)) for i, state in enumerate(states)]
         return keras.StatelessScope(state_mapping=mapping)

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasrobust import _keras
+
 # What images come in, and the mean of natural ones in it, black drawings and white ones included.
 RANGES = {
     (0.0, 255.0): (5.0, 250.0),
@@ -130,45 +132,26 @@ def _followed(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The affine map that a model begins with, after another one, and the layers it consists of."""
     read: list[str] = []
-    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
-    if not inputs or len(inputs) != 1:
+    if not _keras.is_its_graph(model) or not model.built or len(model.inputs) != 1:
         return scale, offset, read
-    tensor = inputs[0]
+    tensor = model.inputs[0]
     while True:
-        consumers = _consumers(model, tensor)
+        consumers = _keras.consumers(model, tensor)
         # Where the input goes several ways, the unit of one of them says nothing of the others.
         if len(consumers) != 1:
             return scale, offset, read
-        operation, node = consumers[0]
+        operation, arguments, output = consumers[0]
         if isinstance(operation, keras.Model):
             scale, offset, inner = _followed(operation, scale, offset)
             read += inner
             if not _keeps_unit(operation):
                 return scale, offset, read
-        elif (affine := _affine(operation, node)) is not None:
+        elif (affine := _affine(operation, arguments)) is not None:
             scale, offset = affine[0] * scale, affine[0] * offset + affine[1]
             read.append(_told(operation, affine))
         elif not _is_same_unit(operation):
             return scale, offset, read
-        tensor = node.output_tensors[0]
-
-
-def _consumers(model: keras.Model, tensor: Any) -> list[tuple[Any, Any]]:
-    """Operations of a model that take a tensor, each with the node in which it does.
-
-    Walked back from the output: layers keep the nodes of graphs that are no more.
-    """
-    found, seen, left = [], set(), list(model.outputs)
-    while left:
-        operation, index, _ = left.pop()._keras_history
-        node = operation._inbound_nodes[index]
-        if node in seen or node.is_input:
-            continue
-        seen.add(node)
-        left += node.input_tensors
-        if any(given is tensor for given in node.input_tensors):
-            found.append((operation, node))
-    return found
+        tensor = output
 
 
 def _keeps_unit(model: keras.Model) -> bool:
@@ -191,7 +174,7 @@ def _is_same_unit(operation: Any) -> bool:
     return name.startswith("Random") or name in ("Cast", "Identity")
 
 
-def _affine(operation: Any, node: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def _affine(operation: Any, arguments: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and offset of an operation, for each channel; None if it is of another kind."""
     if isinstance(operation, keras.layers.Rescaling):
         return _flat(operation.scale), _flat(operation.offset)
@@ -201,7 +184,7 @@ def _affine(operation: Any, node: Any) -> tuple[np.ndarray, np.ndarray] | None:
             return None
         deviation = np.maximum(np.sqrt(_flat(variance)), keras.backend.epsilon())
         return 1 / deviation, -_flat(mean) / deviation
-    name, arguments = type(operation).__name__, node.arguments.args
+    name = type(operation).__name__
     if name not in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide") or len(arguments) != 2:
         return None
     first, second = arguments

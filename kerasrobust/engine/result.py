@@ -36,7 +36,8 @@ class AttackResult:
         linf: Linf distances, `[n]`.
         queries: int64 `[n]`, forward passes the algorithm asked for.
         gradients: int64 `[n]`, forward and backward passes the algorithm asked for.
-        zero_gradients: int64 `[n]`, those of them that were zero in every entry.
+        zero_gradients: int64 `[n]`, gradients that were zero in every entry while the sample was
+            not fooled: the attack was blind there.
         executed_queries: Forward passes executed, padding included.
         executed_gradients: Forward and backward passes executed, padding included.
         gave_up: bool `[n]`, a decision attack found no adversarial starting point.

@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from kerasrobust import specs
 from kerasrobust.metrics.base import Metric
+from kerasrobust.registry import Registry
 
-# In the order of their columns.
-METRICS = {
-    "attacked": "kerasrobust.metrics.counts:Attacked",
-    "successes": "kerasrobust.metrics.counts:Successes",
-    "failures": "kerasrobust.metrics.counts:Failures",
-    "initially_adversarial": "kerasrobust.metrics.counts:InitiallyAdversarial",
-    "gave_up": "kerasrobust.metrics.counts:GaveUp",
-    "rejected": "kerasrobust.metrics.rejection:Rejected",
-    "accuracy": "kerasrobust.metrics.accuracy:Accuracy",
-    "false_positive_rate": "kerasrobust.metrics.rejection:FalsePositiveRate",
-    "success_rate": "kerasrobust.metrics.success_rate:SuccessRate",
-    "average_confidence": "kerasrobust.metrics.confidence:AverageConfidence",
-    "median_l0": "kerasrobust.metrics.distance:MedianL0",
-    "median_l1": "kerasrobust.metrics.distance:MedianL1",
-    "median_l2": "kerasrobust.metrics.distance:MedianL2",
-    "median_linf": "kerasrobust.metrics.distance:MedianLinf",
-    "ssim": "kerasrobust.metrics.ssim:SSIM",
-    "queries": "kerasrobust.metrics.cost:Queries",
-    "gradients": "kerasrobust.metrics.cost:Gradients",
-    "executed_queries": "kerasrobust.metrics.cost:ExecutedQueries",
-    "executed_gradients": "kerasrobust.metrics.cost:ExecutedGradients",
-    "seconds": "kerasrobust.metrics.cost:Seconds",
-    "class_accuracy": "kerasrobust.metrics.accuracy:ClassAccuracy",
-    "budget_curve": "kerasrobust.metrics.budget_curve:BudgetCurve",
-}
+_HERE = "kerasrobust.metrics."
+
+# One row for each metric, in the order of their columns.
+METRICS: Registry[Metric] = Registry(
+    "kerasrobust.metrics",
+    (Metric,),
+    {
+        "attacked": _HERE + "counts:Attacked",
+        "successes": _HERE + "counts:Successes",
+        "failures": _HERE + "counts:Failures",
+        "initially_adversarial": _HERE + "counts:InitiallyAdversarial",
+        "gave_up": _HERE + "counts:GaveUp",
+        "rejected": _HERE + "rejection:Rejected",
+        "accuracy": _HERE + "accuracy:Accuracy",
+        "false_positive_rate": _HERE + "rejection:FalsePositiveRate",
+        "success_rate": _HERE + "success_rate:SuccessRate",
+        "average_confidence": _HERE + "confidence:AverageConfidence",
+        "median_l0": _HERE + "distance:MedianL0",
+        "median_l1": _HERE + "distance:MedianL1",
+        "median_l2": _HERE + "distance:MedianL2",
+        "median_linf": _HERE + "distance:MedianLinf",
+        "ssim": _HERE + "ssim:SSIM",
+        "queries": _HERE + "cost:Queries",
+        "gradients": _HERE + "cost:Gradients",
+        "executed_queries": _HERE + "cost:ExecutedQueries",
+        "executed_gradients": _HERE + "cost:ExecutedGradients",
+        "seconds": _HERE + "cost:Seconds",
+        "class_accuracy": _HERE + "accuracy:ClassAccuracy",
+        "budget_curve": _HERE + "budget_curve:BudgetCurve",
+    },
+    naming="key",
+)
 
 
 def names() -> list[str]:
-    """Registry names of the metrics."""
-    return list(METRICS)
+    """Names of the metrics: those of every report, in their columns' order, then further ones."""
+    return [*METRICS.builtin, *(name for name in METRICS.names() if name not in METRICS.builtin)]
 
 
-def get(name: str) -> Metric:
-    """A metric by its name.
+def get(name: Any, /, **arguments: Any) -> Metric:
+    """A metric by its name; see `Registry.get`.
 
     Raises:
+        TypeError: If it is nothing of the kind, or takes no such argument.
         ValueError: If the name is unknown.
+        ImportError: If it is a plugin's that cannot be imported.
     """
-    if name not in METRICS:
-        raise ValueError(
-            f"Unknown metric. {specs.near_match(name, names())} Received: metric={name!r}"
-        )
-    module, _, kind = METRICS[name].partition(":")
-    return getattr(importlib.import_module(module), kind)()
+    return METRICS.get(name, **arguments)
 
 
 def resolve(further: Iterable[str | Metric] | None = None) -> tuple[Metric, ...]:
@@ -69,7 +72,7 @@ def resolve(further: Iterable[str | Metric] | None = None) -> tuple[Metric, ...]
     """
     if isinstance(further, (str, Metric)):
         further = [further]
-    chosen = {name: get(name) for name in METRICS}
+    chosen = {name: get(name) for name in METRICS.builtin}
     for item in further or ():
         if isinstance(item, str) and item in chosen:
             continue

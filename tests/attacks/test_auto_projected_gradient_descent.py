@@ -8,11 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 from art.estimators.classification import TensorFlowV2Classifier
 from scipy import optimize
 
-from kerasrobust import art, attacks, losses, norms
+from kerasrobust import attacks, losses, norms
 from kerasrobust.attacks import AutoProjectedGradientDescent
+from kerasrobust.engine import drivers
 
 N = 40
 INF = np.inf
@@ -120,7 +122,7 @@ def test_as_strong_as_art(norm, loss, classifier, samples):
     estimator = TensorFlowV2Classifier(
         model, 10, (8, 8, 1), keras.losses.CategoricalCrossentropy(True), clip_values=(0, 1)
     )
-    theirs = art.evasion.AutoProjectedGradientDescent(
+    theirs = evasion.AutoProjectedGradientDescent(
         estimator, norm, eps, 2 * eps, 20, nb_random_init=1, loss_type=loss, batch_size=N,
         verbose=False,
     ).generate(x, y)  # fmt: skip
@@ -152,7 +154,7 @@ def test_targets_are_the_likeliest_wrong_classes_one_by_one(classifier, samples)
         "done": tf.zeros([N], tf.bool),
     }
     seed = tf.constant([0, 0])
-    state = attack.init(classifier, attack._start(state, ()), attack._params(), seed)
+    state = drivers.Machine(attack, classifier).initialise(state, attack.params(), seed)
     scores = classifier.predict(x)
     scores[np.arange(N), y] = -np.inf
     np.testing.assert_array_equal(state["goals"], np.argsort(-scores, axis=1)[:, :9])

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 
 from kerasrobust import art, attacks
 from kerasrobust.attacks import tanh_space
@@ -196,7 +197,7 @@ def test_as_strong_as_art(name, rival, settings, size, digits_model, samples):
     x, y = samples[0][:6], samples[1][:6]
     settings = {**settings, "learning_rate": 0.1}
     estimator = art.classifier(digits_model)
-    original = getattr(art.evasion, rival)(estimator, verbose=False, **settings)
+    original = getattr(evasion, rival)(estimator, verbose=False, **settings)
     theirs = outcome(digits_model, x, y, original.generate(x, y), size)
     ours = attacks.get(name, **settings).bind(digits_model).generate(x, y)
     ours = outcome(digits_model, x, y, ours, size)

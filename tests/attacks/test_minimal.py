@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 
 from kerasrobust import art, attacks
 
@@ -174,7 +175,7 @@ def assert_as_strong(ours, theirs):
 
 def test_deepfool_is_as_strong_as_arts(digits_model, samples):
     x, y = samples
-    rival = art.evasion.DeepFool(art.classifier(digits_model), epsilon=0.02, verbose=False)
+    rival = evasion.DeepFool(art.classifier(digits_model), epsilon=0.02, verbose=False)
     theirs = outcome(digits_model, x, y, rival.generate(x), 2)
     ours = attacks.get("deepfool").bind(digits_model).generate(x, y)
     assert_as_strong(outcome(digits_model, x, y, ours, 2), theirs)

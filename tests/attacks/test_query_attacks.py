@@ -12,6 +12,7 @@ from scipy import fft
 
 from kerasrobust import attacks
 from kerasrobust.attacks import square, zoo
+from kerasrobust.engine import drivers
 from kerasrobust.engine.classifier import Classifier
 
 
@@ -60,11 +61,12 @@ def test_zoos_differences_are_the_gradient(digits_model, digits):
     attack = attacks.get("zoo", variable_h=1e-2, initial_const=1.0, confidence=50.0).bind(model)
     inside = tf.clip_by_value(x, 0.1, 0.9)
     leaves = {"x": inside, "y": y, "done": tf.zeros([6], tf.bool)}
-    params = attack._params()
-    state = attack.init(model, attack._start(leaves, ()), params, tf.constant([0, 0]))
+    params = attack.params()
+    state = drivers.Machine(attack, model).initialise(leaves, params, tf.constant([0, 0]))
+    view = model.view(attack.access)
     index = tf.repeat(tf.range(64)[None], 6, axis=0)
     first, second, state = attack._derivatives(
-        model, state, params, state["k"], index, tf.ones([6, 64], tf.bool)
+        view, state, params, state["k"], index, tf.ones([6, 64], tf.bool)
     )
     own = tf.one_hot(y, 10)
 

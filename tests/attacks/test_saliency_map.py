@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from art.attacks import evasion
 from art.estimators.classification import TensorFlowV2Classifier
 
-from kerasrobust import art, attacks
+from kerasrobust import attacks
 from kerasrobust.attacks.saliency_map import most_salient_pair
 
 N = 24
@@ -108,7 +109,7 @@ def test_as_strong_as_art(theta, classifier, digits):
     goal = (y + 1 + np.arange(N) % 9) % 10
     ours = attacks.get("jsma", theta=theta, targeted=True).bind(classifier).run(x, goal)
     model = TensorFlowV2Classifier(classifier.model, 10, (8, 8, 1), clip_values=(0, 1))
-    theirs = art.evasion.SaliencyMapMethod(model, theta, 1.0, batch_size=N, verbose=False)
+    theirs = evasion.SaliencyMapMethod(model, theta, 1.0, batch_size=N, verbose=False)
     x_adv = theirs.generate(x, goal)
     fooled = classifier.predict(x_adv).argmax(axis=1) == goal
     pixels = (np.abs(x_adv - x) > 1e-6).reshape(N, -1).sum(axis=1)

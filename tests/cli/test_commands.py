@@ -1,6 +1,7 @@
 """The commands, run in this process as click runs them."""
 
 import re
+import sys
 
 import keras
 import numpy as np
@@ -115,6 +116,34 @@ def test_list_attacks():
     expected = [tuple(vars(entry).values()) for entry in kerasrobust.attacks.taxonomy()]
     assert cells == expected and len(cells) == 24
     assert all(name in result.stdout for name in kerasrobust.evaluation.presets.names())
+
+
+def test_scripts_run_before_names_are_looked_up(tmp_path, monkeypatch):
+    """In the order given, a module among them, and with what lies beside a script."""
+    for registry in (kerasrobust.attacks.ATTACKS, kerasrobust.defenses.DEFENSES):
+        monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "kr_module.py").write_text(
+        "import kerasrobust\n"
+        "@kerasrobust.register\n"
+        "class Mine(kerasrobust.attacks.Attack):\n"
+        "    name = 'from-a-module'\n"
+    )
+    (tmp_path / "kr_beside.py").write_text("name = 'from-a-script'\n")
+    (tmp_path / "keras.py").write_text(
+        "import keras, kerasrobust, kr_beside, kr_module\n"
+        "@kerasrobust.register\n"
+        "class Mine(kr_module.Mine):\n"
+        "    name = kr_beside.name\n"
+        "    source = keras.__name__\n"
+    )
+    imports = ("--import", "kr_module", "--import", tmp_path / "keras.py")
+    result = run(evaluate, "--list-attacks", *imports)
+    assert result.exit_code == 0, result.output
+    rows = {row[0]: row for row in rows_of(result.stdout)}
+    assert rows["from-a-script"][1] == rows["from-a-module"][1] == "Mine"
+    assert rows["from-a-script"][-1] == "keras"
 
 
 def rows_of(table):
@@ -233,6 +262,8 @@ USAGE = [
     (evaluate, ["--output", "{file}"], "is a file, not a folder"),
     (evaluate, ["--output", "{file}/report"], "cannot be written"),
     (evaluate, ["--atacks", "pgd"], "--attacks"),
+    (evaluate, ["--import", "{folder}/none.py"], "Invalid value for '--import': there is no file"),
+    (train, ["--list-defenses", "--import", "no/mine.py"], "there is no file 'no/mine.py'"),
     (train, [], "Missing option '--output'"),
     (train, ["--output", "{folder}/model.h5"], "does not end in .keras"),
     (train, ["--output", "{folder}/nowhere/model.keras"], "the folder of"),
@@ -252,6 +283,14 @@ ERRORS = [
     (evaluate, ["--model", "{folder}/none.keras"], "Expected a Keras model file"),
     (evaluate, ["--clip-min", "1", "--clip-max", "0"], "clip_values=(1.0, 0.0)"),
     (evaluate, ["--dataset", "{folder}/none.npz"], "Expected a .npz file"),
+    (evaluate, ["--import", "{file}"], "ImportError: a script must be a file that ends in .py"),
+    (evaluate, ["--import", "kerasrobust_none"], "--import kerasrobust_none: ModuleNotFoundError"),
+    (
+        evaluate,
+        ["--import", "{script}"],
+        "script.py, line 3: ZeroDivisionError: float division by zero",
+    ),
+    (train, ["--list-defenses", "--import", "{script}"], "script.py, line 3: ZeroDivisionError"),
     (train, ["--output", "{folder}/m.keras", "--model", "areb_cn"], "Did you mean 'areb_cnn'"),
     (train, ["--output", "{folder}/m.keras", "--model", "areb_cnn"], "at least 10x10"),
     (train, ["--output", "{folder}/m.keras", "--defense", "gdaa"], "Did you mean 'gda'"),
@@ -263,7 +302,9 @@ ERRORS = [
 
 def check_failure(command, arguments, message, tmp_path, code):
     (tmp_path / "file.txt").write_text("text")
-    arguments = [a.format(file=tmp_path / "file.txt", folder=tmp_path) for a in arguments]
+    (tmp_path / "script.py").write_text("import math\n\nmath.pi / 0\n")
+    files = {"file": tmp_path / "file.txt", "script": tmp_path / "script.py"}
+    arguments = [a.format(**files, folder=tmp_path) for a in arguments]
     result = run(command, *arguments)
     assert result.exit_code == code, result.output
     # The error alone is the last line; a traceback would have come as an exception.

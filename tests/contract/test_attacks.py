@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust import attacks
+from kerasrobust.engine import drivers
 from kerasrobust.engine.classifier import Classifier
 
 N = 24
@@ -78,6 +79,8 @@ ROWS = [
     ("zoo", {"max_iter": 20, "nb_parallel": 32, "learning_rate": 0.5, "solver": "newton", **ZOO}),
     ("transfer", {"attack": "pgd:eps=0.3,eps_step=0.05,max_iter=10", "sources": [SOURCE]}),
 ]
+# What a package that is installed beside this one brings, with its defaults.
+ROWS += [(name, {}) for name in attacks.ATTACKS.classes() if name not in attacks.ATTACKS.builtin]
 # What an attack needs that asks the model for more than the final judgement.
 ASKING = ("scores", "labels")
 # One row of each attack, for what costs a compilation.
@@ -145,7 +148,7 @@ def linear(kernel):
 
 
 def test_every_registered_attack_has_a_row():
-    assert {name for name, _ in ROWS} == set(attacks.names())
+    assert set(attacks.ATTACKS.builtin) <= {name for name, _ in ROWS}
 
 
 @every_row
@@ -367,6 +370,65 @@ def test_the_model_is_not_changed(row, digits_model, samples):
     assert digits_model.optimizer is optimizer and digits_model.loss is loss
     assert digits_model.get_config() == config
     assert [len(layer._outbound_nodes) for layer in digits_model.layers] == nodes
+
+
+class Poison:
+    """Stands for a hyperparameter that must not be looked at."""
+
+    def refuse(self, *args):
+        raise AssertionError("a traced hyperparameter was read from the attack, not from `params`")
+
+    __bool__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __add__ = __mul__ = refuse
+    __radd__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __float__ = refuse
+    __int__ = __index__ = __pow__ = __rpow__ = __neg__ = __array__ = refuse
+
+
+@every_row
+def test_nothing_that_is_traced_is_frozen_into_a_graph(row, digits_model, samples):
+    """Traced with poison in the place of every value that may change without a new graph."""
+    x, y = samples
+    attack = attacks.get(row[0], **row[1]).bind(digits_model)
+    if not attack.in_graph or row[0] == "transfer":
+        pytest.skip("its own steps are not in a graph")
+    batch = attack.batch(0, np.arange(N), N, {"x": x}, y)
+    given = {**batch.given, "y": y.astype(np.int32), "done": np.zeros(N, bool)}
+    pool = (tf.constant(x), tf.constant(y, tf.int32)) if attack.needs_starts else ()
+    params, most = attack.params(), attack.max_steps()
+    for name in (*attack.traced, "eps", "eps_step"):
+        if getattr(attack, name, None) is not None:
+            vars(attack)[name] = Poison()
+    vars(attack)["max_steps"] = lambda: most  # asked outside of the graph
+    machine, seed = drivers.Machine(attack, attack.bound), tf.constant([0, 0])
+
+    @tf.function(autograph=False)
+    def graph(given, params, pool, t):
+        state = machine.initialise(given, params, seed, pool)
+        return machine.finish(machine.one_step(state, params, seed, t), params, seed)
+
+    graph.get_concrete_function(
+        {key: tf.constant(value) for key, value in given.items()}, params, pool, tf.constant(0)
+    )
+
+
+@every_attack
+def test_what_a_detector_rejects_is_defended(row, digits_model, samples):
+    x, y = samples
+    brightest = float(np.sort(x.mean(axis=(1, 2, 3)))[-4])
+
+    def accepts(points):  # rejects four of the clean samples, and much of what attacks make
+        return tf.reduce_mean(points, axis=(1, 2, 3)) < brightest
+
+    guarded = Classifier(digits_model, detector=accepts)
+    result = run(row, guarded, x, y)
+    accepted = result.x_adv.mean(axis=(1, 2, 3)) < brightest
+    clear = np.abs(result.x_adv.mean(axis=(1, 2, 3)) - brightest) > 1e-6
+    np.testing.assert_array_equal(result.accepted[clear], accepted[clear])
+    np.testing.assert_array_equal(result.success, result.accepted & (result.labels != y))
+    clean = guarded.predict(x).argmax(axis=1)
+    np.testing.assert_array_equal(
+        result.initially_adversarial, (clean != y) & (x.mean(axis=(1, 2, 3)) < brightest)
+    )
+    assert np.isinf(result.l2[~result.accepted]).all()
 
 
 @every_attack

@@ -29,7 +29,11 @@ SETTINGS = {
     "trades": {"max_iter": 1},
     "vat": {"max_iter": 1},
 }
-NAMES = [k for k, v in defenses.registry.DEFENSES.items() if issubclass(v, TrainingDefense)]
+NAMES = [
+    name
+    for name in defenses.DEFENSES.builtin
+    if issubclass(defenses.DEFENSES.find(name), TrainingDefense)
+]
 PAIRS = list(itertools.combinations(NAMES, 2))
 
 

@@ -50,6 +50,9 @@ def test_arguments_beside_a_name(linear):
     link = wrap(linear(), "adversarial_training", attack=recipe, alpha=0.0).defenses[0]
     assert link.attack is recipe and link.alpha == 0.0
     assert wrap(linear(), "gda:N=3", sigma=0.2).defenses[0].get_config()["N"] == 3
+    given = GaussianDataAugmentation(N=3, sigma=0.3)
+    changed = wrap(linear(), given, sigma=0.2).defenses[0]
+    assert (changed.N, changed.sigma, given.sigma) == (3, 0.2, 0.3)
 
 
 def test_order_does_not_matter(cnn, images):
@@ -212,6 +215,60 @@ def test_a_layer_defense_restores_from_its_config():
     assert type(again) is type(defense) and again.get_config() == defense.get_config()
 
 
+@pytest.mark.parametrize("name", ["m.h5", "m.HDF5", "m.keras"])
+def test_hdf5_is_refused_when_saving(linear, name, tmp_path):
+    model = wrap(linear(), "gda")
+    if name.endswith("keras"):
+        model.save(tmp_path / name)
+        return
+    with pytest.raises(ValueError, match="saved as a `.keras` file.*Received: filepath="):
+        model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    model.save_weights(tmp_path / "m.weights.h5")
+    unwrap(model).save(tmp_path / name.lower().replace("hdf5", "h5"))
+
+
+@pytest.mark.parametrize("method", ["train_step", "compute_loss"])
+def test_a_training_step_of_its_own_is_refused(method):
+    def own(self, *args, **kwargs):
+        return getattr(super(type(self), self), method)(*args, **kwargs)
+
+    kind = type("Own", (keras.Model,), {method: own})
+    inputs = keras.Input((4,))
+    base = kind(inputs, keras.layers.Dense(3)(inputs))
+    with pytest.raises(ValueError, match=f"`{method}` would be left out.*Received: base="):
+        wrap(base, "gda")
+    plain = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    wrap(plain, "gda")
+    setattr(plain, method, own)
+    with pytest.raises(ValueError, match=f"`{method}` would be left out"):
+        RobustModel(plain, [])
+
+
+def test_a_head_is_proven_once_the_inputs_have_a_shape():
+    """A model of open input size whose last layer does more than it shows."""
+
+    class Halves(keras.layers.Dense):
+        def call(self, x, training=None):
+            return 0.5 * super().call(x) + 1 / 6
+
+    def build():
+        inputs = keras.Input((None, 4))
+        kernel = keras.initializers.RandomNormal(seed=1, stddev=3.0)
+        last = Halves(3, activation="softmax", kernel_initializer=kernel)
+        return keras.Model(inputs, last(keras.layers.GlobalAveragePooling1D()(inputs)))
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 5, 4), np.float32), rng.integers(0, 3, 8)
+    base, plain = build(), build()
+    model = RobustModel(base, [])
+    for one in (model, plain):
+        one.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+        one.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    for ours, theirs in zip(base.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def test_refusals(linear):
     base = linear()
     cases = [
@@ -219,12 +276,12 @@ def test_refusals(linear):
         ((base, "gdaa"), {}, ValueError, "Did you mean 'gda'.*Received: defense='gdaa'"),
         ((base, 3), {}, TypeError, "Received: defense=3"),
         ((base, {"nam": "gda"}), {}, TypeError, "Received: defense={'nam'"),
-        ((base, {"name": ["gda"]}), {}, TypeError, "A defense is a name.*: defense={'name'"),
-        ((base, {"name": "gda", "config": "N=3"}), {}, TypeError, "A defense is a name"),
+        ((base, {"name": ["gda"]}), {}, TypeError, "`defense` must be a name.*: defense={'name'"),
+        ((base, {"name": "gda", "config": "N=3"}), {}, TypeError, "`defense` must be a name"),
         ((base, []), {}, ValueError, "At least one defense"),
         ((base, ["gda"]), {"N": 2}, TypeError, "belong to none of them.*Received: N"),
-        ((base, "gda:Q=2"), {}, TypeError, "'gda' takes no such argument.*Received: Q=2"),
-        ((base, GaussianDataAugmentation()), {"N": 2}, TypeError, "has its arguments already"),
+        ((base, "gda:Q=2"), {}, TypeError, "'gda': .*Its arguments are: sigma.*Received: Q=2"),
+        ((base, GaussianDataAugmentation()), {"Q": 2}, TypeError, "arguments are.*Received: Q=2"),
         ((base, ["gda", "gda"]), {}, ValueError, "cannot be combined"),
         ((base, "gda"), {"clip_values": (1, 0)}, ValueError, r"clip_values=\(1, 0\)"),
         ((base, "brelu"), {}, ValueError, "found no ReLU"),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import keras
 
 
 class LayerDefense(abc.ABC):
-    """A defense that is part of the network: a layer that knows how to enter a model."""
+    """A defense that is part of the network: a layer that knows how to enter a model.
+
+    Class attributes:
+        source: The documents that name it; where it is empty the paper of the docstring counts.
+    """
+
+    source: ClassVar[str] = ""
 
     @abc.abstractmethod
     def rebuild(self, model: keras.Model) -> keras.Model:

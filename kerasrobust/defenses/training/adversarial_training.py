@@ -71,6 +71,7 @@ class AdversarialTraining(TrainingDefense):
     """
 
     name = "adversarial_training"
+    source = "all"
     rank = CRAFTS
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from kerasrobust import norms
-from kerasrobust.attacks import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.checks import check_float, check_int
 from kerasrobust.defenses.training.base import (
     CRAFTS,

@@ -216,6 +216,7 @@ class TrainingDefense(abc.ABC):
 
     Attributes:
         name: Registry name; also the prefix of what the defense draws and keeps in `extras`.
+        source: The documents that name it; where it is empty the paper of the docstring counts.
         rank: Where in the chain the link belongs, whatever the order it was named in. Low ranks
             sit next to the loss: 0 changes labels or the loss itself, 10 to 19 draw variants of
             the inputs and add penalties, 20 crafts adversaries, 30 changes weights. The link with
@@ -231,6 +232,7 @@ class TrainingDefense(abc.ABC):
     """
 
     name: str = ""
+    source: str = ""
     rank: int = 0
     ends: bool = False
     views: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrobust import losses
 from kerasrobust.checks import check_float
 from kerasrobust.defenses.training.base import (
     CRAFTS,
@@ -88,6 +89,7 @@ class E2sad(TrainingDefense):
     """
 
     name = "e2sad"
+    source = "E2SAD"
     rank = CRAFTS
     lengths = {"eps1": 0.3, "eps2": 0.1}
 
@@ -133,7 +135,7 @@ class E2sad(TrainingDefense):
             batch = batch.replace(y=labels)
 
         def loss(logits: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            return losses.log_kl_divergence(tf.math.log(labels), logits)
 
         first = _ascend(classifier, batch.x, batch.x, loss, self.length("eps1", batch.clip_values))
         batch = batch.with_extra("e2sad_first", first)
@@ -144,7 +146,7 @@ class E2sad(TrainingDefense):
     def _second(self, classifier: Classifier, first: tf.Tensor, context: Context) -> tf.Tensor:
         eps = self.length("eps2", context.clip_values)
         if self.second_step == "entropy":
-            return _ascend(classifier, first, first, lambda z: dissimilarity(z, z), eps)
+            return _ascend(classifier, first, first, losses.log_entropy, eps)
         if self.second_step == "literal":
 
             def literal(logits: tf.Tensor) -> tf.Tensor:
@@ -158,8 +160,8 @@ class E2sad(TrainingDefense):
             return tf.random.stateless_uniform([n, *shape], seed, -reach, reach)
 
         near = tf.clip_by_value(first + context.draw(sample), *context.clip_values)
-        target = tf.stop_gradient(classifier.logits(first))
-        return _ascend(classifier, first, near, lambda z: dissimilarity(target, z), eps)
+        target = losses.log_softmax(classifier.logits(first))
+        return _ascend(classifier, first, near, lambda z: losses.log_kl_divergence(target, z), eps)
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         first, batch = batch.pop_extra("e2sad_first")

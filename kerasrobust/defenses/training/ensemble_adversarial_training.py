@@ -100,6 +100,7 @@ class EnsembleAdversarialTraining(TrainingDefense):
     """
 
     name = "ensemble_adversarial_training"
+    source = "AREB"
     rank = CRAFTS
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.attacks import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.checks import check_float, check_int
 from kerasrobust.defenses.training.base import (
     CRAFTS,

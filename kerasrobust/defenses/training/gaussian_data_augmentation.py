@@ -46,6 +46,7 @@ class GaussianDataAugmentation(TrainingDefense):
     """
 
     name = "gda"
+    source = "BRELU-GDA"
     rank = 10
     lengths = {"sigma": 0.3}
 

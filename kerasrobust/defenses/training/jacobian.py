@@ -85,6 +85,7 @@ class Jacobian(Penalty):
     """
 
     name = "jacobian"
+    source = "NSLOSS"
     rank = 14
 
     def __init__(self, weight: float = 0.01, projections: int | None = None):

@@ -52,6 +52,7 @@ class LabelSmoothing(TrainingDefense):
     """
 
     name = "label_smoothing"
+    source = "all"
     rank = 0
     views = ("inference",)
 

@@ -79,6 +79,7 @@ class Mart(InputAscent):
     """
 
     name = "mart"
+    source = "Wang et al., ICLR 2020"  # on no preprint server
     ends = True
 
     def __init__(

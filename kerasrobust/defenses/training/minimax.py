@@ -75,6 +75,7 @@ class Minimax(TrainingDefense):
     """
 
     name = "minimax"
+    source = "E2SAD"
     rank = CRAFTS
     lengths = {"eps": 0.3}
 

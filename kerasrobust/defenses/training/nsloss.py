@@ -85,6 +85,7 @@ class NsLoss(Penalty):
     """
 
     name = "nsloss"
+    source = "NSLOSS"
     rank = 12
     lengths = {"eps": 1.0}
     norm = 2.0

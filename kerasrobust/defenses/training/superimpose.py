@@ -91,6 +91,7 @@ class Superimpose(TrainingDefense):
     """
 
     name = "superimpose"
+    source = "GEA"
     rank = 11
 
     def __init__(

@@ -8,24 +8,24 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from kerasrobust.attacks import ProjectedGradientDescent
 from kerasrobust.attacks.base import Params, State
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.defenses.training.ascent import InputAscent
 from kerasrobust.defenses.training.base import Batch, Inner
-from kerasrobust.losses import kl_divergence
+from kerasrobust.losses import kl_divergence, log_kl_divergence, log_softmax
 
 
 class _DivergenceAscent(ProjectedGradientDescent):
     """PGD on `KL(p(x) || p(x'))`, whatever the label; `p(x)` is taken once and stays."""
 
-    state_leaves = ("clean_logits",)
+    state_leaves = ("clean",)
 
     def init(self, model: Any, state: State, params: Params, seed: Any) -> State:
         logits, state = self.score(model, state, state["x"])
-        return super().init(model, {**state, "clean_logits": logits}, params, seed)
+        return super().init(model, {**state, "clean": log_softmax(logits)}, params, seed)
 
     def _objective(self, logits: tf.Tensor, state: State) -> tf.Tensor:
-        return kl_divergence(state["clean_logits"], logits)
+        return log_kl_divergence(state["clean"], logits)
 
 
 @keras.saving.register_keras_serializable("kerasrobust")

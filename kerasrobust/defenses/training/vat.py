@@ -74,6 +74,7 @@ class VirtualAdversarialTraining(TrainingDefense):
     """
 
     name = "vat"
+    source = "GEA, BRELU-GDA"
     rank = CRAFTS
     lengths = {"eps": 1.5, "xi": 0.1}
     norm = 2.0

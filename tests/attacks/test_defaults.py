@@ -1,0 +1,83 @@
+"""Defaults: steps from the budget, minimal-norm attacks that succeed, and ART's own on demand."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrobust import art, attacks
+from kerasrobust.attacks.projected_gradient_descent import step_share
+
+# What changes no result of ART's, or is not this library's to say.
+APART = ("batch_size", "verbose")
+WALKS = ("pgd", "bim", "ilc", "mifgsm")
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("art:") for name in art.ATTACKS])
+def test_like_art_has_arts_defaults(name):
+    """And `art_defaults` holds what differs, no more."""
+    original = inspect.signature(art.ATTACKS["art:" + name].original.__init__).parameters
+    own, like = attacks.get(name).get_config(), attacks.get(name, like="art").get_config()
+    shared = {key for key in own.keys() & original.keys() if key not in APART}
+    if name == "apgd":  # ART's None is the loss of the estimator
+        shared.remove("loss_type")
+    theirs = {key: original[key].default for key in shared if original[key].default is not None}
+    plain = {key: "inf" if value == np.inf else value for key, value in theirs.items()}
+    assert {key: like[key] for key in plain} == plain
+    differs = {key for key, value in plain.items() if own[key] != value}
+    assert set(type(attacks.get(name)).art_defaults) == differs
+
+
+def test_like_art_yields_to_what_is_given():
+    recipe = attacks.get("pgd:eps=0.2", like="art", max_iter=7)
+    config = recipe.get_config()
+    assert (config["eps"], config["eps_step"], config["max_iter"]) == (0.2, 0.1, 7)
+    assert attacks.get("pgd:eps_step=0.02", like="art").eps_step == 0.02
+    with pytest.raises(ValueError, match="`like` must be None or 'art'. Received: like='foolbox'"):
+        attacks.get("pgd", like="foolbox")
+
+
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("max_iter, share", [(1, 1.0), (2, 1.0), (5, 0.5), (10, 0.25), (100, 0.1)])
+def test_the_step_is_a_share_of_the_budget(name, max_iter, share, classifier, digits):
+    x, y = tf.constant(digits[0][:4]), tf.constant(digits[1][:4])
+    np.testing.assert_allclose(step_share(max_iter, np.inf), share, rtol=1e-6)
+    np.testing.assert_allclose(step_share(max_iter, 1), max(share, 0.25), rtol=1e-6)
+    seed = tf.constant([0, 0])
+    for eps in (0.05, 0.2):
+        plain = attacks.get(name, eps=eps, max_iter=max_iter).bind(classifier)
+        given = attacks.get(name, eps=eps, eps_step=eps * share, max_iter=max_iter).bind(classifier)
+        points = [attack.perturb(x, y, seed=seed).numpy() for attack in (plain, given)]
+        np.testing.assert_allclose(points[0], points[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [0.06, 0.12])
+@pytest.mark.parametrize("name", ["pgd", "bim", "mifgsm"])
+def test_a_budget_alone_is_within_two_points_of_the_best_step(name, eps, classifier, digits):
+    x, y = digits[0][:200], digits[1][:200]
+    rates = [
+        attacks.get(name, eps=eps, eps_step=step, max_iter=40).bind(classifier).run(x, y)
+        for step in (None, *(eps * share for share in (0.025, 0.05, 0.1, 0.25, 0.5)))
+    ]
+    success = [result.success_rate for result in rates]
+    assert 0.1 < success[0] < 0.99, success
+    assert success[0] >= max(success) - 0.02, success
+
+
+@pytest.mark.parametrize("name", ["cwl2", "cwlinf", "cwl0", "ead", "deepfool", "fab", "jsma"])
+def test_a_minimal_attack_fools_a_natural_model(name, classifier, digits):
+    x, y = digits[0][:100], digits[1][:100]
+    assert attacks.get(name).bind(classifier).run(x, y).success_rate >= 0.99
+
+
+def test_the_lengths_tried_are_tenths_of_the_budget(classifier, digits):
+    x, y = digits[0][:40], digits[1][:40]
+    found = [
+        attacks.get("fgsm", eps=0.5, minimal=True, **step).bind(classifier).run(x, y)
+        for step in ({}, {"eps_step": 0.05})
+    ]
+    np.testing.assert_allclose(found[0].x_adv, found[1].x_adv, atol=1e-6)
+    np.testing.assert_array_equal(found[0].queries, found[1].queries)
