@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict
 
@@ -520,7 +521,16 @@ class Attack(metaclass=_Sealing):
                     parts.append(run_batch(self, batch, prologue, bar.update))
             except (ModelFailure, AttackInterrupted) as error:
                 raise self._interrupted(error, parts, x, classifier.queries - sent) from error
-        return AttackResult.concatenate(parts)
+        result = AttackResult.concatenate(parts)
+        idle = int(result.initially_adversarial.sum())
+        if labels is not None and 2 * idle > n:
+            meant = "aims at the classes `y`" if self.targeted else "leaves the classes `y`"
+            warnings.warn(
+                f"{idle} of {n} samples were adversarial before {self.name!r} did anything: it "
+                f"{meant}. For the other meaning give targeted={not self.targeted}.",
+                stacklevel=2,
+            )
+        return result
 
     def batch(
         self,

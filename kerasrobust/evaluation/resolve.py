@@ -46,7 +46,7 @@ def resolve(
     eps: float | None = None,
     norm: float | str | None = None,
     dataset: str | None = None,
-    channels: int = 1,
+    channels: int | None = 1,
     value_range: float = 1.0,
     nb_classes: int | None = None,
     batch_size: int = 128,
@@ -61,7 +61,7 @@ def resolve(
         eps: Budget of the evaluation.
         norm: Its norm.
         dataset: Name of the data set.
-        channels: Of its images.
+        channels: Of its images; None where their shape does not tell.
         value_range: Upper minus lower bound of the pixel values.
         nb_classes: Number of classes, where it is known.
         batch_size: Of the attacks that are made here.
