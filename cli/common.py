@@ -11,7 +11,7 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def output_folder(ctx, param, value: str | None) -> Path | None:
     if value is None:
         return None
     path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.exists() and not path.is_dir():
         raise click.BadParameter(f"{value!r} is a file, not a folder", ctx, param)
     _check_writable(path, value, ctx, param)
@@ -64,6 +65,7 @@ def output_folder(ctx, param, value: str | None) -> Path | None:
 def output_model(ctx, param, value: str) -> Path:
     """A `.keras` file in an existing folder, checked before any work is done."""
     path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.suffix != ".keras":
         raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
     if path.is_dir():
@@ -72,6 +74,13 @@ def output_model(ctx, param, value: str) -> Path:
         raise click.BadParameter(f"the folder of {value!r} does not exist", ctx, param)
     _check_writable(path, value, ctx, param)
     return path
+
+
+def _check_name(path: Path, value: str, ctx, param) -> None:
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, say
+        raise click.BadParameter(f"{value!r}: {error.strerror}", ctx, param) from error
 
 
 def _check_writable(path: Path, value: str, ctx, param) -> None:
@@ -174,14 +183,35 @@ def _run(value: str) -> None:
 
 
 @contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drops what C++ writes to the error stream: at import TensorFlow heeds no level.
+
+    An exception is raised as ever.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
 def library(imports: Iterable[str] = ()) -> Iterator[None]:
     """Quiet start of TensorFlow; what the library raises for bad input becomes one line.
 
     Args:
         imports: Scripts and modules to run first.
     """
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        with _silent_stderr() if quiet else nullcontext():
+            # With the look for devices, which is as talkative.
+            importlib.import_module("tensorflow").config.list_physical_devices()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             for value in imports:

@@ -181,6 +181,7 @@ def main(
         raise click.UsageError("--keep-best needs --robust-attack")
     with library(imports):
         import keras
+        import numpy as np
 
         import kerasrobust
 
@@ -227,6 +228,11 @@ def main(
             checkpoint=checkpoint,
             verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
         )
+        if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+            raise ValueError(
+                "Training has diverged, weights are NaN or infinite: nothing was saved. Use a "
+                f"smaller --learning-rate. Received: --learning-rate {learning_rate:g}"
+            )
         network.save(output)
         measured = network.evaluate(test.x, test.y, batch_size=256, verbose=0, return_dict=True)
     if keep_best and not quiet:

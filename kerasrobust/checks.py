@@ -16,10 +16,16 @@ ROWS_MESSAGE = (
 )
 
 
-def check_int(name: str, value: Any, low: int) -> int:
-    """An integer of at least `low`."""
+# What counts in a graph are 32 bits.
+LARGEST = 2**31 - 1
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = LARGEST) -> int:
+    """An integer of at least `low` and at most `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f"`{name}` must be an integer >= {low}. Received: {name}={value!r}")
+    if high is not None and value > high:
+        raise ValueError(f"`{name}` must be an integer <= {high}. Received: {name}={value!r}")
     return int(value)
 
 

@@ -259,3 +259,31 @@ def test_a_graph_takes_one_eps(model):
     attack = attacks.get("fgsm", eps=[0.1] * 4).bind(model)
     with pytest.raises(ValueError, match="must be one number where an attack is part of a graph"):
         attack.perturb(tf.constant(X), tf.constant(Y), seed=tf.constant([0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("pgd", {"max_iter": 2**31}),
+        ("cwl2", {"max_iter": 2**33}),
+        ("hsja", {"max_queries": 2**31}),
+        ("signopt", {"query_limit": 2**31}),
+        ("square", {"nb_restarts": 2**32}),
+    ],
+)
+def test_numbers_beyond_32_bits(name, settings):
+    (argument,) = settings
+    with pytest.raises(ValueError, match=rf"`{argument}` must be an integer <= 2147483647"):
+        attacks.get(name, **settings)
+
+
+def test_steps_beyond_32_bits_in_all(model):
+    attack = attacks.get("pgd", max_iter=2**20, num_random_init=2**11)
+    with pytest.raises(ValueError, match="at most 2147483647 steps in all. Received: 2147483648"):
+        attack.bind(model)
+
+
+def test_saliency_map_of_a_single_value():
+    lone = keras.Sequential([keras.Input((1,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"needs at least two. Received: input shape \(1,\)"):
+        attacks.get("jsma").bind(lone)

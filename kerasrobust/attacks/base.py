@@ -21,6 +21,7 @@ import tqdm
 
 from kerasrobust import norms
 from kerasrobust.checks import (
+    LARGEST,
     check_bool,
     check_int,
     check_labels,
@@ -143,7 +144,7 @@ class Attack(metaclass=_Sealing):
                 f"{type(self).__name__} cannot aim at a class. Received: targeted={targeted!r}"
             )
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.seed = check_int("seed", seed, 0)
+        self.seed = check_int("seed", seed, 0, None)
         if self.seed >= 2**32:  # it enters the graph as 32 bits
             raise ValueError(f"`seed` must be smaller than 2**32. Received: seed={seed!r}")
         self.verbose = check_bool("verbose", verbose)
@@ -298,6 +299,11 @@ class Attack(metaclass=_Sealing):
         self.classifier = classifier
         self._fit_lengths(classifier)
         self.check()
+        if self.max_steps() > LARGEST:
+            raise ValueError(
+                f"{type(self).__name__} must take at most {LARGEST} steps in all. "
+                f"Received: {self.max_steps()} steps, {self!r}"
+            )
 
     def bind(self, model: Any) -> Attack:
         """A copy of this recipe that runs against `model`."""

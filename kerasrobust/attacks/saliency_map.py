@@ -91,6 +91,11 @@ class SaliencyMapMethod(base.Attack):
                 "SaliencyMapMethod needs the shape of a sample: pass "
                 f"`Classifier(model, input_shape=...)`. Received: input shape {shape}"
             )
+        if math.prod(size or 1 for size in shape) < 2:
+            raise ValueError(
+                "SaliencyMapMethod changes two input values at a time and needs at least two. "
+                f"Received: input shape {shape}"
+            )
 
     def max_steps(self) -> int:
         features = math.prod(size or 1 for size in self.bound.input_shape or ())

@@ -741,6 +741,6 @@ def _check_strategy(base: keras.Model) -> None:
 
 
 def _check_seed(seed: Any) -> int:
-    if check_int("seed", seed, 0) >= 2**31:
+    if check_int("seed", seed, 0, None) >= 2**31:
         raise ValueError(f"`seed` must be below 2^31. Received: seed={seed!r}")
     return int(seed)

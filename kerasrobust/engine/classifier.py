@@ -164,7 +164,7 @@ class Classifier:
         )
         self.votes: int = check_int("votes", 1 if votes is None else votes, 1)
         self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
-        self.seed: int = check_int("seed", 0 if seed is None else seed, 0)
+        self.seed: int = check_int("seed", 0 if seed is None else seed, 0, None)
         self.gradient_mode: str = "exact" if gradient is None else gradient
         self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
         self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
