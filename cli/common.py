@@ -38,6 +38,17 @@ class Number(click.ParamType):
         return number
 
 
+class Numbers(click.ParamType):
+    """A number, or several with commas between them, one per channel."""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        return tuple(Number().convert(part, param, ctx) for part in str(value).split(","))
+
+
 class Norm(click.ParamType):
     """1, 2 or inf."""
 

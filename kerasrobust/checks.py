@@ -52,6 +52,26 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
     return low, high
 
 
+def check_preprocessing(value: Any) -> tuple[Any, Any] | None:
+    """Mean and standard deviation as floats or nested tuples of them; None for neither."""
+    if value is None:
+        return None
+    try:
+        mean, deviation = (np.asarray(part, np.float64) for part in value)
+    except (TypeError, ValueError):
+        mean, deviation = np.array(math.nan), np.array(math.nan)
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        raise ValueError(
+            "`preprocessing` must be mean and standard deviation, (mean, std): finite numbers or "
+            f"arrays of them, the second above 0. Received: preprocessing={value!r}"
+        )
+    return _tuples(mean.tolist()), _tuples(deviation.tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
 def check_length(
     name: str,
     value: Any,

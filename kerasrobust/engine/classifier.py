@@ -15,7 +15,13 @@ import tensorflow as tf
 from scipy import special
 
 from kerasrobust import _keras
-from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
+from kerasrobust.checks import (
+    check_bounds,
+    check_float,
+    check_int,
+    check_preprocessing,
+    check_scale,
+)
 from kerasrobust.engine import backward
 from kerasrobust.engine.box import Box
 from kerasrobust.engine.logits import (
@@ -85,6 +91,9 @@ class Classifier:
         clip_values: Smallest and largest valid input value, a pair, list or array. By default what
             the model says of itself (`model.clip_values`), else `(0, 1)`: samples are refused then
             if the model's first layers expect another range (`pixel_range`).
+        preprocessing: Mean and standard deviation, `(mean, std)`: numbers, or arrays that broadcast
+            against a sample, one value per channel say. The model is given `(x - mean) / std`;
+            bounds, budgets and samples are in the unit before it, gradients go through it.
         nb_classes: Number of classes; needed only for a callable, and found by the first call
             otherwise.
         input_shape: Shape of one sample, where the model does not know it.
@@ -115,6 +124,7 @@ class Classifier:
         model: Any,
         clip_values: tuple[float, float] | None = None,
         *,
+        preprocessing: tuple[Any, Any] | None = None,
         nb_classes: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         from_logits: bool | None = None,
@@ -133,6 +143,7 @@ class Classifier:
         if isinstance(model, Classifier):
             self._expected = model._expected if clip_values is None else None
             self._several_sigmoids = model._several_sigmoids
+            preprocessing = model.preprocessing if preprocessing is None else preprocessing
             votes = model.votes if votes is None else votes
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
@@ -157,11 +168,14 @@ class Classifier:
         self.model: Any = model
         if clip_values is None:
             clip_values = getattr(model, "clip_values", None)
-            found = pixel_range(model) if clip_values is None else None
+            unsaid = clip_values is None and preprocessing is None
+            found = pixel_range(model) if unsaid else None
             self._expected = found if found and found.bounds != (0.0, 1.0) else None
         self.clip_values: tuple[float, float] = check_bounds(
             (0.0, 1.0) if clip_values is None else clip_values
         )
+        # As tuples, so that they can be part of a key.
+        self.preprocessing: tuple[Any, Any] | None = check_preprocessing(preprocessing)
         self.votes: int = check_int("votes", 1 if votes is None else votes, 1)
         self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
         self.seed: int = check_int("seed", 0 if seed is None else seed, 0, None)
@@ -226,6 +240,7 @@ class Classifier:
         """What an outcome depends on beside the model, in types that JSON knows."""
         own = {
             "clip_values": list(self.clip_values),
+            "preprocessing": self.preprocessing,
             "votes": self.votes,
             "draws": self.draws,
             "seed": self.seed,
@@ -254,6 +269,8 @@ class Classifier:
                     f"Received: clip_values={clip_values!r}, {options}"
                 )
             return model
+        if "preprocessing" in options:
+            options["preprocessing"] = check_preprocessing(options["preprocessing"])
         key = (id(model), clip_values, tuple(sorted(options.items())))
         shared = _SHARED.get(key)
         if shared is None or shared.model is not model:
@@ -289,6 +306,7 @@ class Classifier:
             return
         low, high = self.clip_values
         noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
+        noise = self._preprocessed(noise)
         with tf.init_scope():
             proof = prove(self.model, self._candidate, tf.constant(noise, tf.float32))
         scores = proof.scores
@@ -406,7 +424,7 @@ class Classifier:
             return tf.constant(self._call(np.asarray(x, np.float32)))
         assert self._head is not None
         with backward.mode(self.gradient_mode), self._drawing(key):
-            scores = self._head(tf.cast(x, tf.float32), training=training)
+            scores = self._head(self._preprocessed(tf.cast(x, tf.float32)), training=training)
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
@@ -417,6 +435,13 @@ class Classifier:
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
+
+    def _preprocessed(self, x: Any) -> Any:
+        """What the model is given for samples, an array or a tensor."""
+        if self.preprocessing is None:
+            return x
+        mean, deviation = (np.asarray(part, np.float32) for part in self.preprocessing)
+        return (x - mean) / deviation
 
     def _drawing(self, key: tf.Tensor | None) -> contextlib.AbstractContextManager[Any]:
         """A scope in which the model's seeds are functions of a key and stay where they are."""
@@ -673,7 +698,8 @@ class Classifier:
             return np.zeros((0, self._nb_classes or 2), np.float32)
         self.queries += len(x)
         try:
-            scores = np.asarray(_within(self.timeout, self.model, x), np.float32)
+            given = self._preprocessed(x)
+            scores = np.asarray(_within(self.timeout, self.model, given), np.float32)
         except Exception as error:
             raise ModelFailure(f"The model raised {type(error).__name__}: {error}") from error
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
