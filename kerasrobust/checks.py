@@ -124,13 +124,19 @@ def check_scale(x: np.ndarray, clip_values: tuple[float, float]) -> None:
 
 
 def check_size(name: str, value: Any) -> float | np.ndarray:
-    """A non-negative number, or an array of one per sample."""
+    """A non-negative number, or an array of one per sample: `[n]`, or `[n, 1, ...]`."""
     if np.ndim(value) == 0:
         return check_float(name, value)
     values = np.asarray(value)
     if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"`{name}` must hold finite numbers >= 0. Received: {name}={value!r}")
-    return values.astype(np.float32).reshape(-1)
+    if any(size != 1 for size in values.shape[1:]):
+        raise ValueError(
+            f"`{name}` must be one number or one per sample, of shape (n,) or (n, 1, ...): each "
+            "has one budget for all of its values; a `mask` says which of them may change. "
+            f"Received: {name} of shape {values.shape}"
+        )
+    return values.astype(np.float32)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -231,9 +237,29 @@ def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def check_per_sample(name: str, value: Any, n: int) -> np.ndarray:
-    """float32 `[n]` from a number or one value per sample."""
-    values = np.asarray(value, np.float32).reshape(-1)
+def check_per_sample(
+    name: str, value: Any, n: int, sample_shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """float32 `[n]` from a number or one value per sample.
+
+    NumPy would broadcast an array of shape `(n,)` along the last axis of the samples: where that is
+    as long as there are samples, what is meant cannot be told.
+
+    Args:
+        name: Of the argument.
+        value: A number, or an array of shape `(n,)` or `(n, 1, ...)`.
+        n: Number of samples.
+        sample_shape: Shape of one.
+    """
+    values = np.asarray(value, np.float32)
+    ambiguous = len(sample_shape) > 1 and sample_shape[-1] == n > 1
+    if values.ndim == 1 and values.size == n and ambiguous and np.ptp(values) > 0:
+        raise ValueError(
+            f"`{name}` must say whether it is one per sample, by the shape ({n}, 1): as many as "
+            "there are samples, its values may be meant for the last axis as well. "
+            f"Received: {name} of shape {values.shape} beside samples of shape {sample_shape}"
+        )
+    values = values.reshape(-1)
     if len(values) not in (1, n):
         raise ValueError(
             f"`{name}` must be one number or one per sample ({n}). Received: {len(values)} values"

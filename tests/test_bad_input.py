@@ -287,3 +287,33 @@ def test_saliency_map_of_a_single_value():
     lone = keras.Sequential([keras.Input((1,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=r"needs at least two. Received: input shape \(1,\)"):
         attacks.get("jsma").bind(lone)
+
+
+@pytest.mark.parametrize("name", ["pgd", "square", "apgd", "fgsm"])
+def test_budgets_of_samples_or_of_channels(name):
+    """Three budgets for three colour images: one for each image, or for each channel?"""
+    inputs = keras.Input((6, 6, 3))
+    colour = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)))
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (3, 6, 6, 3)).astype(np.float32)
+    eps = [0.02, 0.1, 0.2]
+    with pytest.raises(ValueError, match=r"`eps` must say.*Received: eps of shape \(3,\) beside"):
+        attacks.get(name, eps=eps).bind(colour).run(x)
+    for shape in ((3, 1), (3, 1, 1, 1)):
+        given = np.reshape(eps, shape)
+        result = (
+            attacks.get(name, eps=given, max_iter=3)
+            if name != "fgsm"
+            else attacks.get(name, eps=given)
+        )
+        moved = np.abs(result.bind(colour).run(x).x_adv - x).reshape(3, -1).max(axis=1)
+        np.testing.assert_allclose(moved, eps, rtol=1e-4)
+    # Two images cannot be meant for three channels, nor one budget for all.
+    attacks.get("fgsm", eps=eps[:2]).bind(colour).run(x[:2])
+    attacks.get("fgsm", eps=0.1).bind(colour).run(x)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (6, 6, 3), (3, 6, 6, 3), (2, 3)])
+def test_a_budget_for_each_channel_or_pixel_is_refused(shape):
+    for argument in ("eps", "eps_step"):
+        with pytest.raises(ValueError, match=f"`{argument}` must be one number or one per sample"):
+            attacks.get("pgd", **{argument: np.full(shape, 0.1)})

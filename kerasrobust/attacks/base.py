@@ -555,7 +555,8 @@ class Attack(metaclass=_Sealing):
             given: Their `x`, and `mask` and `start` if there are any.
             y: Their labels or targets; None for the model's own labels.
         """
-        leaves = {key: value[rows] for key, value in self._per_sample(total).items()}
+        shape = given["x"].shape[1:]
+        leaves = {key: value[rows] for key, value in self._per_sample(total, shape).items()}
         whole = min(self.batch_size, total)
         return Batch(index, rows, total, {**given, **leaves}, y, whole)
 
@@ -586,10 +587,10 @@ class Attack(metaclass=_Sealing):
         seed = (self.seed, batch.index)
         return drivers.drive(self, self.bound, batch.given, seed, pool, batch.whole, progress)
 
-    def _per_sample(self, n: int) -> dict[str, np.ndarray]:
+    def _per_sample(self, n: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The hyperparameters that may differ from sample to sample, `[n]` each."""
         leaves = {
-            key: check_per_sample(key, getattr(self, key), n)
+            key: check_per_sample(key, getattr(self, key), n, shape)
             for key in ("eps", "eps_step")
             if getattr(self, key, None) is not None
         }

@@ -451,7 +451,8 @@ def _budget(summary: AttackSummary) -> np.ndarray | None:
     """The radius, one or one per sample, that a budget attack works to."""
     if summary.kind != "budget" or summary.config.get("eps") is None:
         return None
-    return np.asarray(summary.config["eps"], dtype=np.float64)
+    eps = np.asarray(summary.config["eps"], dtype=np.float64)
+    return eps if eps.ndim == 0 else eps.reshape(-1)
 
 
 def _budgets(whites: list[AttackSummary]) -> list[tuple[float, np.ndarray, list[str]]]:
