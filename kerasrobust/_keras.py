@@ -56,6 +56,27 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     return operation, list(operation._inbound_nodes[node_index].input_tensors)
 
 
+def consumers(model: keras.Model, tensor: Any) -> list[tuple[Any, tuple[Any, ...], Any]]:
+    """What a functional or sequential model does with a symbolic tensor.
+
+    The graph is walked back from the outputs: layers keep their places in graphs that are no more.
+
+    Returns:
+        The operations that take it, each with its positional arguments and its first output.
+    """
+    found, seen, left = [], set(), list(model.outputs)
+    while left:
+        operation, node_index, _ = left.pop()._keras_history
+        node = operation._inbound_nodes[node_index]
+        if node in seen:
+            continue
+        seen.add(node)
+        left += node.input_tensors
+        if any(given is tensor for given in node.input_tensors):
+            found.append((operation, tuple(node.arguments.args), node.output_tensors[0]))
+    return found
+
+
 def out_of_graphs(operation: Any) -> None:
     """Takes from an operation, a copy say, its places in all graphs."""
     operation._inbound_nodes, operation._outbound_nodes = [], []

@@ -16,10 +16,16 @@ ROWS_MESSAGE = (
 )
 
 
-def check_int(name: str, value: Any, low: int) -> int:
-    """An integer of at least `low`."""
+# What counts in a graph are 32 bits.
+LARGEST = 2**31 - 1
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = LARGEST) -> int:
+    """An integer of at least `low` and at most `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f"`{name}` must be an integer >= {low}. Received: {name}={value!r}")
+    if high is not None and value > high:
+        raise ValueError(f"`{name}` must be an integer <= {high}. Received: {name}={value!r}")
     return int(value)
 
 
@@ -46,10 +52,57 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
     return low, high
 
 
-def check_unit(name: str, value: Any, clip_values: tuple[float, float]) -> None:
-    """Refuses a length per input value, or several, that is in another unit than the inputs."""
-    largest, span = float(np.max(value)), clip_values[1] - clip_values[0]
-    if largest > span or (span > 2 and 0 < largest < span / 500):
+def check_preprocessing(value: Any) -> tuple[Any, Any] | None:
+    """Mean and standard deviation as floats or nested tuples of them; None for neither."""
+    if value is None:
+        return None
+    try:
+        mean, deviation = (np.asarray(part, np.float64) for part in value)
+    except (TypeError, ValueError):
+        mean, deviation = np.array(math.nan), np.array(math.nan)
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        raise ValueError(
+            "`preprocessing` must be mean and standard deviation, (mean, std): finite numbers or "
+            f"arrays of them, the second above 0. Received: preprocessing={value!r}"
+        )
+    return _tuples(mean.tolist()), _tuples(deviation.tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def check_length(
+    name: str,
+    value: Any,
+    clip_values: tuple[float, float],
+    norm: float = math.inf,
+    features: int | None = None,
+    usual: float | None = None,
+) -> None:
+    """Refuses a length, or several, that cannot be in the unit of the inputs.
+
+    None is longer than the diagonal of the box. Beside grey levels none is shorter than half a
+    level, which is the shortest change of an image in any norm.
+
+    Args:
+        name: Of the argument.
+        value: A number, or several; the sign does not matter.
+        clip_values: The box.
+        norm: Norm of the length.
+        features: Values of a sample, where that is known.
+        usual: What is usual, as a share of the width of the box: lengths that are commonly much
+            shorter than half a grey level may be so.
+    """
+    largest, span = float(np.max(np.abs(value))), clip_values[1] - clip_values[0]
+    diagonal = math.inf
+    if norm == math.inf or norm < 1:
+        diagonal = span
+    elif features is not None:
+        diagonal = span * features ** (1 / norm)
+    shortest = span * min(1 / 500, math.inf if usual is None else usual / 10)
+    # Room for the rounding of a diagonal that is given.
+    if largest > diagonal * (1 + 1e-6) or (span > 2 and 0 < largest < shortest):
         raise ValueError(
             f"`{name}` does not fit inputs in {clip_values}: it is in the unit of the inputs. "
             f"Received: {name}={value!r}"
@@ -64,19 +117,26 @@ def check_scale(x: np.ndarray, clip_values: tuple[float, float]) -> None:
     least, most = float(x.min()), float(x.max())
     if least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
         raise ValueError(
-            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
+            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}): scale "
+            "the samples, or give other bounds (--clip-min, --clip-max). "
             f"Received: values from {least:g} to {most:g}"
         )
 
 
 def check_size(name: str, value: Any) -> float | np.ndarray:
-    """A non-negative number, or an array of one per sample."""
+    """A non-negative number, or an array of one per sample: `[n]`, or `[n, 1, ...]`."""
     if np.ndim(value) == 0:
         return check_float(name, value)
     values = np.asarray(value)
     if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"`{name}` must hold finite numbers >= 0. Received: {name}={value!r}")
-    return values.astype(np.float32).reshape(-1)
+    if any(size != 1 for size in values.shape[1:]):
+        raise ValueError(
+            f"`{name}` must be one number or one per sample, of shape (n,) or (n, 1, ...): each "
+            "has one budget for all of its values; a `mask` says which of them may change. "
+            f"Received: {name} of shape {values.shape}"
+        )
+    return values.astype(np.float32)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -177,9 +237,29 @@ def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def check_per_sample(name: str, value: Any, n: int) -> np.ndarray:
-    """float32 `[n]` from a number or one value per sample."""
-    values = np.asarray(value, np.float32).reshape(-1)
+def check_per_sample(
+    name: str, value: Any, n: int, sample_shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """float32 `[n]` from a number or one value per sample.
+
+    NumPy would broadcast an array of shape `(n,)` along the last axis of the samples: where that is
+    as long as there are samples, what is meant cannot be told.
+
+    Args:
+        name: Of the argument.
+        value: A number, or an array of shape `(n,)` or `(n, 1, ...)`.
+        n: Number of samples.
+        sample_shape: Shape of one.
+    """
+    values = np.asarray(value, np.float32)
+    ambiguous = len(sample_shape) > 1 and sample_shape[-1] == n > 1
+    if values.ndim == 1 and values.size == n and ambiguous and np.ptp(values) > 0:
+        raise ValueError(
+            f"`{name}` must say whether it is one per sample, by the shape ({n}, 1): as many as "
+            "there are samples, its values may be meant for the last axis as well. "
+            f"Received: {name} of shape {values.shape} beside samples of shape {sample_shape}"
+        )
+    values = values.reshape(-1)
     if len(values) not in (1, n):
         raise ValueError(
             f"`{name}` must be one number or one per sample ({n}). Received: {len(values)} values"

@@ -57,7 +57,8 @@ def test_check_size():
     for given in ([0.1, 0.2], np.array([[0.1], [0.2]]), (0.1, 0.2)):
         values = checks.check_size("eps", given)
         assert values.dtype == np.float32
-        np.testing.assert_allclose(values, [0.1, 0.2])
+        np.testing.assert_allclose(values.reshape(-1), [0.1, 0.2])
+        assert values.shape == np.shape(given)
     for bad in ([0.1, -0.1], [np.nan], ["a"], [[True]]):
         with pytest.raises(ValueError, match="`eps` must hold finite numbers >= 0. Received: eps="):
             checks.check_size("eps", bad)

@@ -279,3 +279,19 @@ def test_seed_states(x):
         with keras.StatelessScope(state_mapping=mapping):
             other = model(images, training=True).numpy()
         assert (one != other).any(), left_out
+
+
+def test_consumers():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(3)
+    doubled = inputs * 2
+    model = keras.Model(inputs, layers.Add()([dense(doubled), layers.Dense(3)(inputs)]))
+    dense(inputs)  # a place in no graph of the model
+    taken = _keras.consumers(model, inputs)
+    assert {type(operation).__name__ for operation, _, _ in taken} == {"Multiply", "Dense"}
+    assert dense not in [operation for operation, _, _ in taken]
+    (multiply,) = [one for one in taken if type(one[0]).__name__ == "Multiply"]
+    assert multiply[1][0] is inputs and multiply[1][1] == 2 and multiply[2] is doubled
+    ((operation, _, _),) = _keras.consumers(model, doubled)
+    assert operation is dense
+    assert _keras.consumers(model, model.outputs[0]) == []

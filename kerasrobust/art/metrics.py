@@ -76,7 +76,7 @@ def clever(
         "norm": check_norm(norm),
         "pool_factor": checks.check_int("pool_factor", pool_factor, 1),
     }
-    checks.check_int("seed", seed, 0)
+    checks.check_int("seed", seed, 0, None)
     if not targeted:
         with numpy_seed(seed):
             return np.array([metrics.clever_u(scorer, one, **options, verbose=False) for one in x])

@@ -35,6 +35,7 @@ from kerasrobust.defenses.training.base import (
 )
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.logits import LogitsHead, logits_head, prove, unpack_output
+from kerasrobust.engine.pixel_range import default_bounds
 
 # As many samples of noise as tell whether what was read from a model is the model.
 PROBE_SAMPLES = 4
@@ -118,7 +119,7 @@ class RobustModel(_keras.NamedLogs):
             base = base.base
         _check_training(base)
         chain = check_chain(defenses)
-        bounds = check_bounds((0.0, 1.0) if clip_values is None else clip_values)
+        bounds = check_bounds(default_bounds(base) if clip_values is None else clip_values)
         _check_strategy(base)
         strategy = base.distribute_strategy
         with strategy.scope():
@@ -142,6 +143,7 @@ class RobustModel(_keras.NamedLogs):
                 aggregation="only_first_replica",
             )
             for defense in chain:
+                defense.check_lengths(self)
                 defense.build(self)
         if previous is not None:
             self.inherit(previous)
@@ -739,6 +741,6 @@ def _check_strategy(base: keras.Model) -> None:
 
 
 def _check_seed(seed: Any) -> int:
-    if check_int("seed", seed, 0) >= 2**31:
+    if check_int("seed", seed, 0, None) >= 2**31:
         raise ValueError(f"`seed` must be below 2^31. Received: seed={seed!r}")
     return int(seed)

@@ -145,7 +145,7 @@ def search_lambda(
     """
     trials, epochs = check_int("trials", trials, 1), check_int("epochs", epochs, 1)
     batches, batch_size = check_int("batches", batches, 1), check_int("batch_size", batch_size, 1)
-    factor, seed = check_float("factor", factor, 1.0, above=True), check_int("seed", seed, 0)
+    factor, seed = check_float("factor", factor, 1.0, above=True), check_int("seed", seed, 0, None)
     tolerance, verbose = check_float("tolerance", tolerance), check_bool("verbose", verbose)
     if tolerance >= 1:
         raise ValueError(f"`tolerance` must be below 1. Received: tolerance={tolerance!r}")

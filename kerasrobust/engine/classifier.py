@@ -15,8 +15,15 @@ import tensorflow as tf
 from scipy import special
 
 from kerasrobust import _keras
-from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
+from kerasrobust.checks import (
+    check_bounds,
+    check_float,
+    check_int,
+    check_preprocessing,
+    check_scale,
+)
 from kerasrobust.engine import backward
+from kerasrobust.engine.box import Box
 from kerasrobust.engine.logits import (
     LogitsHead,
     as_float32,
@@ -25,6 +32,7 @@ from kerasrobust.engine.logits import (
     logits_head,
     prove,
 )
+from kerasrobust.engine.pixel_range import pixel_range
 
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
@@ -81,7 +89,11 @@ class Classifier:
             scores or logits `[batch, classes]` (it has no gradient: black-box attacks only). The
             one output of a Keras model may come in a dictionary or a list.
         clip_values: Smallest and largest valid input value, a pair, list or array. By default what
-            the model says of itself (`model.clip_values`), else `(0, 1)`.
+            the model says of itself (`model.clip_values`), else `(0, 1)`: samples are refused then
+            if the model's first layers expect another range (`pixel_range`).
+        preprocessing: Mean and standard deviation, `(mean, std)`: numbers, or arrays that broadcast
+            against a sample, one value per channel say. The model is given `(x - mean) / std`;
+            bounds, budgets and samples are in the unit before it, gradients go through it.
         nb_classes: Number of classes; needed only for a callable, and found by the first call
             otherwise.
         input_shape: Shape of one sample, where the model does not know it.
@@ -112,6 +124,7 @@ class Classifier:
         model: Any,
         clip_values: tuple[float, float] | None = None,
         *,
+        preprocessing: tuple[Any, Any] | None = None,
         nb_classes: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         from_logits: bool | None = None,
@@ -124,9 +137,13 @@ class Classifier:
         jit_compile: bool | str = "auto",
         timeout: float | None = None,
     ):
+        # Where nobody gave bounds: what the model's first layers say instead, if anything.
+        self._expected = None
         self._several_sigmoids = False
         if isinstance(model, Classifier):
+            self._expected = model._expected if clip_values is None else None
             self._several_sigmoids = model._several_sigmoids
+            preprocessing = model.preprocessing if preprocessing is None else preprocessing
             votes = model.votes if votes is None else votes
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
@@ -151,12 +168,17 @@ class Classifier:
         self.model: Any = model
         if clip_values is None:
             clip_values = getattr(model, "clip_values", None)
+            unsaid = clip_values is None and preprocessing is None
+            found = pixel_range(model) if unsaid else None
+            self._expected = found if found and found.bounds != (0.0, 1.0) else None
         self.clip_values: tuple[float, float] = check_bounds(
             (0.0, 1.0) if clip_values is None else clip_values
         )
+        # As tuples, so that they can be part of a key.
+        self.preprocessing: tuple[Any, Any] | None = check_preprocessing(preprocessing)
         self.votes: int = check_int("votes", 1 if votes is None else votes, 1)
         self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
-        self.seed: int = check_int("seed", 0 if seed is None else seed, 0)
+        self.seed: int = check_int("seed", 0 if seed is None else seed, 0, None)
         self.gradient_mode: str = "exact" if gradient is None else gradient
         self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
         self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
@@ -218,6 +240,7 @@ class Classifier:
         """What an outcome depends on beside the model, in types that JSON knows."""
         own = {
             "clip_values": list(self.clip_values),
+            "preprocessing": self.preprocessing,
             "votes": self.votes,
             "draws": self.draws,
             "seed": self.seed,
@@ -246,6 +269,8 @@ class Classifier:
                     f"Received: clip_values={clip_values!r}, {options}"
                 )
             return model
+        if "preprocessing" in options:
+            options["preprocessing"] = check_preprocessing(options["preprocessing"])
         key = (id(model), clip_values, tuple(sorted(options.items())))
         shared = _SHARED.get(key)
         if shared is None or shared.model is not model:
@@ -281,6 +306,7 @@ class Classifier:
             return
         low, high = self.clip_values
         noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
+        noise = self._preprocessed(noise)
         with tf.init_scope():
             proof = prove(self.model, self._candidate, tf.constant(noise, tf.float32))
         scores = proof.scores
@@ -343,6 +369,7 @@ class Classifier:
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
+        self._check_range(x)
         low, high = self.clip_values
         least, most = float(x.min()), float(x.max())
         tolerance = 1e-6 * (high - low)
@@ -354,6 +381,14 @@ class Classifier:
         check_scale(x, (low, high))
         self.prepare(x.shape[1:])
         return np.clip(x, low, high)
+
+    def _check_range(self, x: np.ndarray) -> None:
+        """Refuses samples where the bounds are the default ones and the model says otherwise."""
+        if self._expected is not None:
+            raise ValueError(
+                f"{self._expected.told()} "
+                f"Received: clip_values=None, values from {x.min():g} to {x.max():g}"
+            )
 
     @property
     def known_classes(self) -> int | None:
@@ -389,7 +424,7 @@ class Classifier:
             return tf.constant(self._call(np.asarray(x, np.float32)))
         assert self._head is not None
         with backward.mode(self.gradient_mode), self._drawing(key):
-            scores = self._head(tf.cast(x, tf.float32), training=training)
+            scores = self._head(self._preprocessed(tf.cast(x, tf.float32)), training=training)
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
@@ -400,6 +435,13 @@ class Classifier:
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
+
+    def _preprocessed(self, x: Any) -> Any:
+        """What the model is given for samples, an array or a tensor."""
+        if self.preprocessing is None:
+            return x
+        mean, deviation = (np.asarray(part, np.float32) for part in self.preprocessing)
+        return (x - mean) / deviation
 
     def _drawing(self, key: tf.Tensor | None) -> contextlib.AbstractContextManager[Any]:
         """A scope in which the model's seeds are functions of a key and stay where they are."""
@@ -656,7 +698,8 @@ class Classifier:
             return np.zeros((0, self._nb_classes or 2), np.float32)
         self.queries += len(x)
         try:
-            scores = np.asarray(_within(self.timeout, self.model, x), np.float32)
+            given = self._preprocessed(x)
+            scores = np.asarray(_within(self.timeout, self.model, given), np.float32)
         except Exception as error:
             raise ModelFailure(f"The model raised {type(error).__name__}: {error}") from error
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
@@ -691,6 +734,8 @@ class Classifier:
 class BlackBox:
     """What a black-box attack gets: scores and labels, and no gradient to be had.
 
+    Whatever the unit of the model's inputs, points are in 0..1 here.
+
     Attributes:
         witness: Told of all that a callable was asked: sample, point and whether it fooled the
             model; None where nobody listens.
@@ -701,7 +746,8 @@ class BlackBox:
         self._key = key
         self._calls = 0
         self.witness = witness
-        self.clip_values = classifier.clip_values
+        self.clip_values = (0.0, 1.0)
+        self._box = Box(*classifier.clip_values)
         self.is_keras = classifier.is_keras
         self.votes = classifier.votes
         self.draws = classifier.draws
@@ -722,15 +768,15 @@ class BlackBox:
 
     def logits(self, x: tf.Tensor, salt: Any = None) -> tf.Tensor:
         """See `Classifier.logits`."""
-        return self._classifier.logits(x, key=self._next(salt))
+        return self._classifier.logits(self._box.outwards(x), key=self._next(salt))
 
     def decide(self, x: tf.Tensor, salt: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See `Classifier.decide`."""
-        return self._classifier.decide(x, key=self._next(salt))
+        return self._classifier.decide(self._box.outwards(x), key=self._next(salt))
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """See `Classifier.accepts`."""
-        return self._classifier.accepts(x)
+        return self._classifier.accepts(self._box.outwards(x))
 
 
 class View(BlackBox):
@@ -740,13 +786,17 @@ class View(BlackBox):
         self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """See `Classifier.gradient`."""
-        return self._classifier.gradient(x, loss, key=self._next())
+        x = self._box.outwards(x)
+        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next())
+        return logits, value, self._box.span * gradient
 
     def jacobian(
         self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Classifier.jacobian`."""
-        return self._classifier.jacobian(x, weigh, key=self._next())
+        x = self._box.outwards(x)
+        logits, gradients = self._classifier.jacobian(x, weigh, key=self._next())
+        return logits, self._box.span * gradients
 
     def of(self, classifier: Classifier) -> View:
         """The same step's view of another model, for an attack on several."""

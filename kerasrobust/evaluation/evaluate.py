@@ -21,10 +21,18 @@ from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.criterion import Criterion, clean_correct, survived
+from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
-from kerasrobust.evaluation import pictures, summary
-from kerasrobust.evaluation.diagnosis import Finding, check_predictions, diagnose
+from kerasrobust.evaluation import pictures, presets, summary
+from kerasrobust.evaluation.diagnosis import (
+    Finding,
+    check_lengths,
+    check_pixels,
+    check_predictions,
+    check_starts,
+    diagnose,
+)
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Outcome, registry
@@ -216,7 +224,7 @@ class Evaluation:
             eps=eps,
             norm=norm,
             dataset=dataset,
-            channels=(shape[-1] or 1) if len(shape) == 3 else 1,
+            channels=presets.channels(shape),
             value_range=high - low,
             nb_classes=classifier.known_classes,
             batch_size=batch_size,
@@ -484,6 +492,11 @@ class Evaluation:
                 metrics=self.metrics,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
+        expected = pixel_range(classifier.model)
+        findings += check_pixels(expected, classifier.clip_values)
+        findings += check_lengths(rows, classifier.clip_values)
+        if not plan.cascade:
+            findings += check_starts(rows, results)
         findings += diagnose(rows, results, in_a_row=plan.cascade) + self.missing
         if not self.given:
             findings.append(
@@ -512,6 +525,7 @@ class Evaluation:
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
                 "clip_values": [low, high],
+                "pixel_range": expected and dataclasses.asdict(expected),
                 "batch_size": self.batch_size,
                 "seed": self.seed,
                 "eps": criterion.eps,
