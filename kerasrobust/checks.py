@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 # How far labels that are distributions may be from adding up to 1.
 ROW_TOLERANCE = 1e-3
@@ -144,43 +143,6 @@ def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
     return bool(value)
-
-
-def unpack(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Arrays from arrays, tensors or a batched `tf.data.Dataset` of `x` or `(x, y)`."""
-    if isinstance(x, tf.data.Dataset):
-        if y is not None:
-            raise ValueError("With a tf.data.Dataset the labels come from it: leave `y` out.")
-        form = x.element_spec
-        parts = form if isinstance(form, tuple) else (form,)
-        if not all(isinstance(part, tf.TensorSpec) and part.shape.rank != 0 for part in parts):
-            raise ValueError(
-                "A tf.data.Dataset must give batches of `x` or `(x, y)`. "
-                f"Received: a tf.data.Dataset with elements {form}"
-            )
-        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                "A tf.data.Dataset must end: leave out `repeat()`, or use `take(n)`. "
-                "Received: x=a tf.data.Dataset without end"
-            )
-        batches = list(x.as_numpy_iterator())
-        if not batches:
-            raise ValueError("The data set is empty. Received: x=a tf.data.Dataset with no batch")
-        if len(parts) > 1:
-            y = np.concatenate([batch[1] for batch in batches])
-        if isinstance(form, tuple):
-            batches = [batch[0] for batch in batches]
-        x = np.concatenate(batches)
-    return _array("x", x), None if y is None else _array("y", y)
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must be an array or a tensor. Received: {type(value).__name__} ({error})"
-        ) from error
 
 
 def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:

@@ -28,14 +28,13 @@ from kerasrobust.checks import (
     check_length,
     check_mask,
     check_per_sample,
-    unpack,
 )
 from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, View, use_jit
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
-from kerasrobust.engine.source import Source
+from kerasrobust.engine.source import Source, unpack
 from kerasrobust.engine.state import Params, State
 from kerasrobust.specs import jsonable
 

@@ -12,12 +12,13 @@ import tensorflow as tf
 import tqdm
 from scipy import special
 
-from kerasrobust.checks import check_bool, check_float, check_int, check_labels, unpack
+from kerasrobust.checks import check_bool, check_float, check_int, check_labels
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training.base import Batch, Context
 from kerasrobust.defenses.training.penalty import Penalty
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.source import unpack
 
 
 @dataclasses.dataclass(frozen=True)
