@@ -26,6 +26,10 @@ UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES = 16
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+# Two passes that differ by more than this share of the largest score differ by draws, not rounding.
+DRAWN, DRAWN_COARSE = 1e-5, 1e-2
+# Samples that a callable, whose passes may cost money, is asked twice.
+ASKED_TWICE = 32
 # Backward passes of a Jacobian that are laid out side by side in the graph.
 UNROLLED = 20
 
@@ -157,8 +161,10 @@ class Classifier:
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
         self._low_precision = False
-        # Whether the model draws at inference; None before that is known.
+        # Whether the model draws at inference (None before that is known), and whether what it
+        # draws is a function of the key of a pass.
         self.randomised: bool | None = None
+        self.repeatable = True
         self._check_gradient_mode()
         if self.is_keras:
             self._read_model()
@@ -367,6 +373,30 @@ class Classifier:
         fold = tf.random.experimental.stateless_fold_in
         mapping = [(state, tf.cast(fold(key, i), state.dtype)) for i, state in enumerate(states)]
         return keras.StatelessScope(state_mapping=mapping)
+
+    def look_for_draws(self, x: np.ndarray, batch_size: int = 128) -> None:
+        """Settles `randomised` and `repeatable` by passes over the first batch of samples.
+
+        From then on a model that draws by Keras's seed generators draws by the key of a pass alone.
+        One that draws by other means cannot be repeated.
+
+        Args:
+            x: Samples `[n, ...]`.
+            batch_size: Samples per pass.
+        """
+        x = x[: batch_size if self.is_keras else ASKED_TWICE]
+        exact = self.is_keras and not self._low_precision
+
+        def differ(*keys: tuple[int, int]) -> bool:
+            one, other = (self.predict(x, batch_size, key) for key in keys)
+            allowed = (DRAWN if exact else DRAWN_COARSE) * np.abs(one).max()
+            return bool(np.abs(one - other).max() > allowed)
+
+        if not self.randomised and differ((0, 0), (0, 1)):
+            self.randomised = True
+            self.functions.clear()  # they draw by the model's own seeds
+        self.randomised = bool(self.randomised)
+        self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """bool `[batch]`, the samples that the detector accepts; None without a detector."""

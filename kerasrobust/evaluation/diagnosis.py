@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.specs import jsonable
@@ -25,6 +26,7 @@ _SIGNIFICANCE = 0.05
 _ORDER = (
     "constant_predictions",
     "chance_level",
+    "randomised",
     "gradient_masking",
     "black_box_stronger",
     "step_too_long",
@@ -43,6 +45,12 @@ _STEPS = 4
 _OWN_STEP = ("apgd",)
 # How many more iterations a repeated minimal-norm attack gets.
 _PATIENCE = 5
+# What is advised against a model that draws.
+_DRAWS = "--eot 20 --votes 10, or Classifier(model, draws=20, votes=10)"
+_NOISE = (
+    "The model draws at inference: this may be noise. Repeat it with averaged gradients and votes "
+    f"({_DRAWS}) before you speak of masked gradients."
+)
 
 Description = dict[str, Any]
 Repeat = Callable[[Description], AttackResult | None]
@@ -53,7 +61,7 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"gradient_masking"`,
+        code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"gradient_masking"`,
             `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`, `"cross_check"`,
             `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
         message: One or two sentences with the figures.
@@ -113,11 +121,68 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
     ]
 
 
+def check_draws(
+    results: Mapping[str, AttackResult],
+    *,
+    draws: int,
+    votes: int,
+    repeatable: bool,
+    averaged: bool,
+    criterion: Criterion,
+    nb_classes: int,
+) -> list[Finding]:
+    """Says what the figures of a model that draws at inference are worth.
+
+    Args:
+        results: The outcomes, by name, with the column `holds` where they were judged twice.
+        draws: Passes that a gradient is the mean of.
+        votes: Passes that a label is voted by.
+        repeatable: Whether the same seed gives the same answers.
+        averaged: Whether the attacks averaged gradients themselves.
+        criterion: The budget of the evaluation.
+        nb_classes: Number of classes.
+
+    Returns:
+        At most one finding: none where gradients were averaged, labels voted, and all can be
+        repeated.
+    """
+    single = not averaged and (draws == 1 or votes == 1)
+    if repeatable and not single:
+        return []
+    told = ["Two passes over the same samples differ: the model draws at inference."]
+    judged = [result for result in results.values() if "holds" in result.columns]
+    found = [result.success & ~result.initially_adversarial for result in judged]
+    total = sum(int(fooled.sum()) for fooled in found)
+    if total:
+        gone = sum(int((f & ~r.columns["holds"]).sum()) for f, r in zip(found, judged, strict=True))
+        told.append(
+            f"Of {total:,} successes {gone:,} ({_percent(gone / total)}) did not hold when they "
+            "were judged again."
+        )
+    if single:
+        command = ""
+        if nb_classes >= 4 and criterion.norm in (2.0, math.inf):
+            budget = "..." if criterion.eps is None else f"{criterion.eps:.4g}"
+            norm = "" if criterion.norm == math.inf else " --norm 2"
+            command = f"; or --attacks autoattack-rand --eps {budget}{norm}"
+        told.append(
+            "A gradient of one draw misleads an attack, and a label of one draw is chance: average "
+            f"gradients (EOT) and vote: {_DRAWS}{command}."
+        )
+    if not repeatable:
+        told.append(
+            "It does not draw by Keras's seed generators: the same seed gives other figures in "
+            "another run."
+        )
+    return [Finding("randomised", " ".join(told))]
+
+
 def diagnose(
     summaries: Mapping[str, AttackSummary],
     results: Mapping[str, AttackResult],
     repeat: Repeat | None = None,
     in_a_row: bool = False,
+    randomised: bool = False,
 ) -> list[Finding]:
     """Looks through the results of all attacks for signs that they cannot be trusted.
 
@@ -139,7 +204,10 @@ def diagnose(
         repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on the same samples and
             returns its outcome, or `None` where it cannot; called at most once per attack.
         in_a_row: Whether each outcome holds what the ones before it broke: distances are not
-            compared then.
+            not compared then.
+        randomised: Whether the model draws at inference. What a black-box attack did better may be
+            noise then: successes that did not hold (column `holds`) are no evidence, and the word
+            masking does not fall.
 
     Returns:
         The findings, the most serious first.
@@ -149,9 +217,10 @@ def diagnose(
     again = _once(repeat)
     for black in (s for s in own if s.knowledge == "black"):
         whites = [s for s in own if s.knowledge == "white" and s.targeted == black.targeted]
-        findings += _inside_budgets(black, whites, results, again)
+        held = {**results, black.name: _held(results[black.name])}
+        findings += _inside_budgets(black, whites, held, again, randomised)
         if not in_a_row:
-            findings += _nearer(black, whites, results, again)
+            findings += _nearer(black, whites, held, again, randomised)
     if not in_a_row:
         findings += [f for s in own if (f := _far_behind(s, own, results)) is not None]
     for check in summaries.values():
@@ -199,11 +268,24 @@ def _once(repeat: Repeat | None) -> Repeat:
     return again
 
 
+def _held(result: AttackResult) -> AttackResult:
+    """The same outcome without the successes that did not count a second time."""
+    holds = result.columns.get("holds")
+    if holds is None:
+        return result
+    gone = result.success & ~holds
+    distances: dict[str, Any] = {
+        norm: np.where(gone, np.inf, getattr(result, norm)) for norm in ("l0", "l1", "l2", "linf")
+    }
+    return dataclasses.replace(result, success=result.success & holds, **distances)
+
+
 def _inside_budgets(
     black: AttackSummary,
     whites: list[AttackSummary],
     results: Mapping[str, AttackResult],
     again: Repeat,
+    randomised: bool,
 ) -> Iterable[Finding]:
     """What a black-box attack broke inside a budget in which no white-box attack broke it."""
     attacked = _attacked(black, whites, results)
@@ -220,6 +302,13 @@ def _inside_budgets(
         best = max(inside, key=lambda white: int(broken[white.name].sum()))
         smaller = _smaller_step(best, norm, eps)
         count, where = _samples(missed.sum()), f"the budget of {_listed(names)} ({_norm(norm)})"
+        if randomised:
+            yield Finding(
+                "black_box_stronger",
+                f"{black.name}, a black-box attack, broke {count} inside {where} that no white-box "
+                f"attack broke. {_NOISE}",
+            )
+            continue
         careful = [white.name for white in inside if _is_careful(white, eps)]
         repeated = again(smaller)
         if repeated is not None:
@@ -258,6 +347,7 @@ def _nearer(
     whites: list[AttackSummary],
     results: Mapping[str, AttackResult],
     again: Repeat,
+    randomised: bool,
 ) -> Iterable[Finding]:
     """A black-box attack that came nearer than all white-box attacks, in the norm of some."""
     attacked = _attacked(black, whites, results)
@@ -274,6 +364,9 @@ def _nearer(
             f"{_norm(norm)}, the norm of {_listed(white.name for white in inside)}, on "
             f"{_samples(nearer)}, and they nearer on {farther}."
         )
+        if randomised:
+            yield Finding("black_box_stronger", f"{told} {_NOISE}")
+            continue
         medians = [np.median(results[white.name].distance(norm)[attacked]) for white in inside]
         closest = inside[int(np.argmin(medians))]
         longer = _more_steps(closest) if closest.config.get("max_iter") else None

@@ -24,7 +24,7 @@ from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
 from kerasrobust.evaluation import pictures, summary
-from kerasrobust.evaluation.diagnosis import Finding, check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import Finding, check_draws, check_predictions, diagnose
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Outcome, registry
@@ -32,6 +32,8 @@ from kerasrobust.metrics import Outcome, registry
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
 _BLOCK = 1024
+# The streams of a randomised model's draws that are no attack's; those count up from 0.
+_CLEAN, _AGAIN = -2, -(2**24)
 
 
 def evaluate(
@@ -250,7 +252,10 @@ class Evaluation:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
         judged, given = [], []
         for block in self.source.blocks(_BLOCK):
-            key = (self.seed, -2 - block.index)
+            if not judged:
+                for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
+                    classifier.look_for_draws(block.x, self.batch_size)
+            key = (self.seed, _CLEAN - block.index)
             judged.append(self.judge.judge(block.x, self.batch_size, key))
             if block.y is not None:
                 given.append(block.y)
@@ -347,12 +352,28 @@ class Evaluation:
             )
             standing = result if standing is not None else None
             low, high = self.classifier.clip_values
-            result = summary.measured(result, high - low, self.metrics)
+            result = self._judged_again(summary.measured(result, high - low, self.metrics), unit)
             shown = np.flatnonzero(np.isin(places, self.shown))
             self._examples[step.name, unit.index] = result.take(shown), places[shown]
             if not self.keep:
                 result = dataclasses.replace(result, x=None, x_adv=None)
             self._parts[step.name, unit.index] = result
+
+    def _judged_again(self, result: AttackResult, unit: Unit) -> AttackResult:
+        """Of a model that draws, with a column `holds`: which successes count a second time.
+
+        A callable is not asked again: that would go beyond the budget of queries.
+        """
+        judge, rows = self.judge, np.flatnonzero(result.success)
+        if not (judge.randomised and judge.is_keras):
+            return result
+        holds = result.success.copy()
+        if len(rows):
+            assert result.x_adv is not None
+            key = (self.seed, _AGAIN - unit.index)
+            labels, _, accepted = judge.judge(result.x_adv[rows], self.batch_size, key)
+            holds[rows] = Criterion(result.targeted).met(labels, result.y[rows], accepted)
+        return dataclasses.replace(result, columns={**result.columns, "holds": holds})
 
     def _untouched(self, x: np.ndarray | None, places: Any) -> AttackResult:
         """The state before the first attack: what is wrong already is broken, all else stands."""
@@ -484,7 +505,19 @@ class Evaluation:
                 metrics=self.metrics,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
-        findings += diagnose(rows, results, in_a_row=plan.cascade) + self.missing
+        randomised = bool(classifier.randomised or self.judge.randomised)
+        if randomised:
+            findings += check_draws(
+                results,
+                draws=classifier.draws if classifier.has_gradient else self.judge.votes,
+                votes=self.judge.votes,
+                repeatable=classifier.repeatable and self.judge.repeatable,
+                averaged=plan.preset is not None and plan.preset.name == "autoattack-rand",
+                criterion=plan.criterion,
+                nb_classes=self.nb_classes,
+            )
+        findings += diagnose(rows, results, in_a_row=plan.cascade, randomised=randomised)
+        findings += self.missing
         if not self.given:
             findings.append(
                 Finding(
@@ -511,6 +544,7 @@ class Evaluation:
                 "classes": self.nb_classes,
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
+                "randomised": randomised,
                 "clip_values": [low, high],
                 "batch_size": self.batch_size,
                 "seed": self.seed,
