@@ -248,7 +248,7 @@ class Attack(metaclass=_Sealing):
         passes *= model.draws
         return {
             **state,
-            "zero_gradients": state["zero_gradients"] + tf.cast(lost, tf.int32),
+            "zero_gradients": state["zero_gradients"] + passes * tf.cast(lost, tf.int32),
             "gradients": state["gradients"] + passes,
             "executed_gradients": state["executed_gradients"] + passes,
         }

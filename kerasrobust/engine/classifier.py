@@ -177,14 +177,19 @@ class Classifier:
             )
         if self.gradient_mode == "exact":
             return
-        layers = _keras.flatten_layers(self.model) if self.is_keras else []
-        offered = {mode for layer in layers for mode in getattr(layer, "gradients", ())}
+        offered = self.gradients_offered
         if self.gradient_mode not in offered:
             raise ValueError(
                 "No layer of the model offers this gradient. "
-                f"Offered: {', '.join(sorted(offered)) or 'the exact one only'}. "
+                f"Offered: {', '.join(offered) or 'the exact one only'}. "
                 f"Received: gradient={self.gradient_mode!r}"
             )
+
+    @property
+    def gradients_offered(self) -> list[str]:
+        """The backward passes that layers of the model offer, by name."""
+        layers = _keras.flatten_layers(self.model) if self.is_keras else []
+        return sorted({mode for layer in layers for mode in getattr(layer, "gradients", ())})
 
     @property
     def judging(self) -> Classifier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _ORDER = (
     "chance_level",
     "randomised",
     "gradient_masking",
+    "zero_gradients",
     "black_box_stronger",
     "step_too_long",
     "not_converged",
@@ -45,6 +46,10 @@ _STEPS = 4
 _OWN_STEP = ("apgd",)
 # How many more iterations a repeated minimal-norm attack gets.
 _PATIENCE = 5
+# An attack may be blind on this share of the samples that it did not break.
+_BLIND = 0.05
+# Gradients that lead through a layer whose own is zero.
+_THROUGH = ("straight_through", "surrogate")
 # What is advised against a model that draws.
 _DRAWS = "--eot 20 --votes 10, or Classifier(model, draws=20, votes=10)"
 _NOISE = (
@@ -62,8 +67,8 @@ class Finding:
 
     Attributes:
         code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"gradient_masking"`,
-            `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`, `"cross_check"`,
-            `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
+            `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`,
+            `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
         message: One or two sentences with the figures.
     """
 
@@ -119,6 +124,54 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
             f"above chance ({_percent(chance)} for {nb_classes} classes). {advice}",
         )
     ]
+
+
+def check_gradients(
+    summaries: Mapping[str, AttackSummary],
+    results: Mapping[str, AttackResult],
+    offered: Sequence[str] = (),
+) -> list[Finding]:
+    """Looks for attacks that saw nothing: a gradient that is zero in every entry shows no way.
+
+    A sample was attacked blindly if more than half of the gradients at it were zero before it was
+    fooled. More than 5 % of the samples that an attack did not break are worth a finding.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes they were computed from, by the same names.
+        offered: Other gradients that layers of the model offer.
+
+    Returns:
+        A finding for each attack that was blind.
+    """
+    findings = []
+    for summary in summaries.values():
+        result = results[summary.name]
+        unbroken = ~result.success & ~result.initially_adversarial
+        blind = int((unbroken & (2 * result.zero_gradients > result.gradients)).sum())
+        if summary.checks is not None or blind <= _BLIND * unbroken.sum():
+            continue
+        commands = [f"--attacks hsja:norm={'inf' if summary.norm == math.inf else 2}"]
+        budget = _budget(summary)
+        if budget is not None and not budget.ndim and summary.norm in (2.0, math.inf):
+            square = {"name": "square", "config": {"eps": float(budget), "norm": summary.norm}}
+            commands.insert(0, f"--attacks {_spec(square)}")
+        commands += [f"--gradient {mode}" for mode in _THROUGH if mode in offered]
+        findings.append(
+            Finding(
+                "zero_gradients",
+                f"{summary.name} attacked {_samples(blind)} blindly "
+                f"({_percent(blind / unbroken.sum())} of those it did not break): more than half "
+                "of their gradients were zero in every entry, so its failures there say nothing. "
+                f"Attack without that gradient: {' or '.join(commands)}.",
+            )
+        )
+    return findings
+
+
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings of one evaluation, the most serious first."""
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
 
 
 def check_draws(
@@ -250,7 +303,7 @@ def diagnose(
                     "them. Their distance counts as infinite, which does not make them robust.",
                 )
             )
-    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
+    return by_weight(findings)
 
 
 def _once(repeat: Repeat | None) -> Repeat:

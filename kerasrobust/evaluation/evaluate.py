@@ -24,7 +24,14 @@ from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
 from kerasrobust.evaluation import pictures, summary
-from kerasrobust.evaluation.diagnosis import Finding, check_draws, check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import (
+    Finding,
+    by_weight,
+    check_draws,
+    check_gradients,
+    check_predictions,
+    diagnose,
+)
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Outcome, registry
@@ -250,7 +257,8 @@ class Evaluation:
 
     def _look(self) -> None:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
-        judged, given = [], []
+        judged: list[tuple[np.ndarray, ...]] = []
+        given = []
         for block in self.source.blocks(_BLOCK):
             if not judged:
                 for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
@@ -516,8 +524,10 @@ class Evaluation:
                 criterion=plan.criterion,
                 nb_classes=self.nb_classes,
             )
+        offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
+        findings += check_gradients(rows, results, offered)
         findings += diagnose(rows, results, in_a_row=plan.cascade, randomised=randomised)
-        findings += self.missing
+        findings = by_weight(findings) + self.missing
         if not self.given:
             findings.append(
                 Finding(

@@ -7,7 +7,7 @@ import pytest
 
 from kerasrobust import attacks
 from kerasrobust.evaluation import summary
-from kerasrobust.evaluation.diagnosis import check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import check_gradients, check_predictions, diagnose
 
 NAN = math.nan
 
@@ -283,3 +283,39 @@ def test_predictions_that_are_worth_something():
     assert not codes(np.full(100, 3), np.where(np.arange(100) < 8, 4, 3), 10)
     assert not codes(np.where(np.arange(100) < 4, 4, 3), None, 10)
     assert not codes(np.full(19, 3), np.arange(19) % 10, 10)
+
+
+def blindly(make_result, make_attack, zeros, shifts=(NAN,) * 40, norm=2.0, offered=(), **config):
+    """The finding on an attack with so many of ten gradients per sample zero."""
+    n = len(shifts)
+    counts = {"gradients": np.full(n, 10), "zero_gradients": np.resize(zeros, n)}
+    result = make_result(list(shifts), name="pgd", config={"eps": 0.25, **config}, **counts)
+    y, attack = np.zeros(n, np.int64), make_attack("budget", norm)
+    right = ~result.initially_adversarial
+    row = summary.summarise("pgd", attack, result, y, right, 2, 1.0)
+    found = check_gradients({"pgd": row}, {"pgd": result}, offered)
+    assert all(finding.code == "zero_gradients" for finding in found)
+    return [finding.message for finding in found]
+
+
+def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack):
+    def find(*args, **options):
+        return blindly(make_result, make_attack, *args, **options)
+
+    (message,) = find([6, 0, 0, 0])
+    assert "pgd attacked 10 samples blindly (25 % of those it did not break)" in message
+    assert "--attacks square:eps=0.25,norm=2 or --attacks hsja:norm=2." in message
+    attacks.get("square:eps=0.25,norm=2"), attacks.get("hsja:norm=2")
+    (message,) = find([6, 0], norm=math.inf, offered=("ignore", "straight_through"))
+    assert "square:eps=0.25 or --attacks hsja:norm=inf or --gradient straight_through." in message
+    (message,) = find([10], norm=1.0)
+    assert "square" not in message
+    # Half of the gradients; two of forty samples, three of forty; none.
+    assert not find([5])
+    assert not find([9] * 2 + [0] * 38)
+    assert find([9] * 3 + [0] * 37)
+    assert not find([0])
+    # What was broken, or wrong from the start, was not attacked in vain.
+    assert not find([10] * 20 + [0] * 20, shifts=[0.2] * 19 + [None] + [NAN] * 20)
+    (message,) = find([10] * 22 + [0] * 18, shifts=[0.2] * 19 + [None] + [NAN] * 20)
+    assert "2 samples blindly (10 %" in message
