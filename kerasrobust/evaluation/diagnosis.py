@@ -44,6 +44,8 @@ _ENOUGH = 20
 _STEPS = 4
 # Attacks that choose their own step.
 _OWN_STEP = ("apgd",)
+# On how many samples an attack is repeated.
+_REPEATED = 32
 # How many more iterations a repeated minimal-norm attack gets.
 _PATIENCE = 5
 # An attack may be blind on this share of the samples that it did not break.
@@ -58,7 +60,7 @@ _NOISE = (
 )
 
 Description = dict[str, Any]
-Repeat = Callable[[Description], AttackResult | None]
+Repeat = Callable[[Description, np.ndarray], AttackResult | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,8 +256,9 @@ def diagnose(
     Args:
         summaries: The rows of the report, by name.
         results: The outcomes they were computed from, by the same names.
-        repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on the same samples and
-            returns its outcome, or `None` where it cannot; called at most once per attack.
+        repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on some of the samples,
+            given by at most 32 places, and returns its outcome on them, or `None` where it cannot;
+            called at most once per attack and places.
         in_a_row: Whether each outcome holds what the ones before it broke: distances are not
             not compared then.
         randomised: Whether the model draws at inference. What a black-box attack did better may be
@@ -307,18 +310,24 @@ def diagnose(
 
 
 def _once(repeat: Repeat | None) -> Repeat:
-    """`repeat`, asked once for each attack; `None` always where there is no `repeat`."""
+    """`repeat`, asked once for the same thing; `None` always where there is no `repeat`."""
     asked: dict[str, AttackResult | None] = {}
 
-    def again(description: Description) -> AttackResult | None:
+    def again(description: Description, rows: np.ndarray) -> AttackResult | None:
         if repeat is None:
             return None
-        key = json.dumps(jsonable(description), sort_keys=True)
+        key = json.dumps(jsonable([description, rows.tolist()]), sort_keys=True)
         if key not in asked:
-            asked[key] = repeat(description)
+            asked[key] = repeat(description, rows)
         return asked[key]
 
     return again
+
+
+def _some(samples: np.ndarray) -> np.ndarray:
+    """Places of these samples, of many only a few from all over."""
+    rows = np.flatnonzero(samples)
+    return rows[:: -(-len(rows) // _REPEATED)]
 
 
 def _held(result: AttackResult) -> AttackResult:
@@ -344,8 +353,9 @@ def _inside_budgets(
     attacked = _attacked(black, whites, results)
     for norm, eps, names in _budgets(whites):
 
-        def fits(result: AttackResult, norm=norm, eps=eps) -> np.ndarray:
-            return result.success & (result.distance(norm) <= eps * (1.0 + 1e-5))
+        def fits(result: AttackResult, rows: Any = slice(None), norm=norm, eps=eps) -> np.ndarray:
+            budget = eps[rows] if eps.ndim else eps
+            return result.success & (result.distance(norm) <= budget * (1.0 + 1e-5))
 
         broken = {white.name: fits(results[white.name]) for white in whites}
         missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)
@@ -363,19 +373,22 @@ def _inside_budgets(
             )
             continue
         careful = [white.name for white in inside if _is_careful(white, eps)]
-        repeated = again(smaller)
+        rows = _some(missed)
+        repeated = again(smaller, rows)
         if repeated is not None:
-            missed &= ~fits(repeated)
-            if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
+            closed = fits(repeated, rows)
+            left = round(missed.sum() * float(np.mean(~closed)))
+            told = f"{_spec(smaller)} broke {closed.sum()} of {len(rows)} of them"
+            if not _beyond_luck(left, int(attacked.sum())):
                 yield Finding(
                     "step_too_long",
                     f"{black.name}, which sees no gradient, broke {count} inside {where} that no "
-                    f"white-box attack broke; {_spec(smaller)} breaks them too. No gradient is "
+                    f"white-box attack broke; repeated in smaller steps, {told}. No gradient is "
                     f"masked, the steps were too long or too few: the accuracy of "
                     f"{_percent(best.accuracy)} under {best.name} is not robustness.",
                 )
                 continue
-            careful = [f"{best.name} with smaller steps ({_spec(smaller)})"]
+            careful = [f"{best.name} repeated in smaller steps ({told})"]
         if careful:
             yield Finding(
                 "gradient_masking",
@@ -410,7 +423,7 @@ def _nearer(
         reach = results[black.name].distance(norm)
         best = np.min([results[white.name].distance(norm) for white in whites], axis=0)
         nearer, farther = _nearer_and_farther(reach, best, attacked)
-        if not _clearly_nearer(reach, best, attacked):
+        if not _clearly(nearer, farther, attacked):
             continue
         told = (
             f"{black.name}, which sees no gradient, came nearer than every white-box attack in "
@@ -423,10 +436,11 @@ def _nearer(
         medians = [np.median(results[white.name].distance(norm)[attacked]) for white in inside]
         closest = inside[int(np.argmin(medians))]
         longer = _more_steps(closest) if closest.config.get("max_iter") else None
-        repeated = None if longer is None else again(longer)
+        rows = _some(attacked & _is_nearer(reach, best))
+        repeated = None if longer is None else again(longer, rows)
         if longer is not None and repeated is not None:
-            best = np.minimum(best, repeated.distance(norm))
-            if _clearly_nearer(reach, best, attacked):
+            still = float(np.mean(_is_nearer(reach[rows], repeated.distance(norm))))
+            if _clearly(round(nearer * still), farther, attacked):
                 yield Finding(
                     "gradient_masking",
                     f"{told} With max_iter={longer['config']['max_iter']} {closest.name} came no "
@@ -565,14 +579,16 @@ def _nearer_and_farther(
     one: np.ndarray, other: np.ndarray, attacked: np.ndarray
 ) -> tuple[int, int]:
     """On how many samples one attack came clearly nearer than another, and the other way round."""
-    nearer = attacked & (one < (1.0 - _MARGIN) * other)
-    farther = attacked & (other < (1.0 - _MARGIN) * one)
+    nearer, farther = attacked & _is_nearer(one, other), attacked & _is_nearer(other, one)
     return int(nearer.sum()), int(farther.sum())
 
 
-def _clearly_nearer(one: np.ndarray, other: np.ndarray, attacked: np.ndarray) -> bool:
+def _is_nearer(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return one < (1.0 - _MARGIN) * other
+
+
+def _clearly(nearer: int, farther: int, attacked: np.ndarray) -> bool:
     """More often nearer than farther, and on more samples than bad luck explains."""
-    nearer, farther = _nearer_and_farther(one, other, attacked)
     return _significant(nearer, farther) and _beyond_luck(nearer, int(attacked.sum()))
 
 

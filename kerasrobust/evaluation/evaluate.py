@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from kerasrobust._version import __version__
-from kerasrobust.attacks import Attack
+from kerasrobust.attacks import ATTACKS, Attack
 from kerasrobust.checks import check_labels
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
@@ -526,7 +526,7 @@ class Evaluation:
             )
         offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
         findings += check_gradients(rows, results, offered)
-        findings += diagnose(rows, results, in_a_row=plan.cascade, randomised=randomised)
+        findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings = by_weight(findings) + self.missing
         if not self.given:
             findings.append(
@@ -576,6 +576,20 @@ class Evaluation:
                 self.source.whole()[0] if self.keep else None, y, self.labels, robust, results
             ),
         )
+
+    def _repeat(self, description: dict[str, Any], rows: np.ndarray) -> AttackResult | None:
+        """An attack with other parameters on some samples; None for one that has no name."""
+        name, config = description["name"], dict(description["config"])
+        if name not in ATTACKS.names():
+            return None
+        for key in ("eps", "eps_step"):  # one per sample, maybe
+            if np.ndim(config.get(key)):
+                config[key] = np.asarray(config[key])[rows]
+        attack = ATTACKS.get({"name": name, "config": config}).bind(self.classifier)
+        wanted = self.targets if attack.targeted else self.y
+        result = attack.run(self.source.take(rows), wanted[rows])
+        clean = self.labels[rows], self.confidence[rows], self.accepted[rows]
+        return summary.within(result, self.plan.criterion, *clean)
 
     def _shown_examples(self) -> pictures.Examples:
         """The samples that pictures show, in the order of `shown`."""

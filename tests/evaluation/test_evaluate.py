@@ -410,6 +410,22 @@ def test_masked_gradient_is_found_out(model, data):
         assert report.attacks["pgd"].accuracy < 0.1
 
 
+def test_the_word_masking_waits_for_a_repetition(model, data):
+    """ART's step, as long as the budget: PGD jumps to and fro, and small steps get there."""
+    x, y, margin = data
+    inputs = keras.Input(SHAPE)
+    # A ridge in the middle of the ball: the sign of the gradient there and back, for ever.
+    bent = keras.layers.Lambda(lambda v: v + 0.06 * keras.ops.sin((v - 0.5) * 2 * np.pi / 0.02))
+    ridged = keras.Model(inputs, model.layers[-1](model.layers[-2](bent(inputs))))
+    labels = ridged.predict(x, verbose=0).argmax(axis=1)
+    attacks = ["pgd:eps=0.02,eps_step=0.04,max_iter=7", "square:eps=0.02,max_iter=300"]
+    report = evaluate(ridged, x, labels, attacks=attacks)
+    codes = [finding.code for finding in report.findings]
+    assert "step_too_long" in codes and "gradient_masking" not in codes
+    (message,) = [one.message for one in report.findings if one.code == "step_too_long"]
+    assert "pgd:eps=0.02,eps_step=0.002,max_iter=40 broke" in message
+
+
 def test_areb_on_a_linear_model(model, data, tmp_path):
     x, y, margin = data
     report = evaluate(model, x, y, attacks="areb", output=tmp_path)
