@@ -583,7 +583,7 @@ class Evaluation:
         if name not in ATTACKS.names():
             return None
         for key in ("eps", "eps_step"):  # one per sample, maybe
-            if np.ndim(config.get(key)):
+            if isinstance(config.get(key), list):
                 config[key] = np.asarray(config[key])[rows]
         attack = ATTACKS.get({"name": name, "config": config}).bind(self.classifier)
         wanted = self.targets if attack.targeted else self.y
