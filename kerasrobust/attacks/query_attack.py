@@ -31,10 +31,12 @@ class QueryAttack(base.Attack):
     the sample is done.
 
     Args:
-        model: See `Attack`; a callable that returns scores will do, and one-hot decisions where
-            `access` is ``"labels"``.
-        max_queries: Most queries per sample, the label of the clean sample and the final
-            judgement included; None for no limit but the attack's own.
+        model: See `Attack`; a callable that returns scores will do, and one that returns labels
+            where `access` is ``"labels"``.
+        max_queries: Most queries per sample and attack, the label of the clean sample and the
+            final judgement included; None for no limit but the attack's own. What is asked once for
+            all samples is not in it: the 128 points among which an attack finds starting points,
+            and the clean passes of `evaluate`.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
     """
 

@@ -81,7 +81,9 @@ def evaluate(
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator, or a callable that returns
-            scores (black-box attacks only).
+            scores (black-box attacks only) or labels (of these, those that ask for no more). A
+            callable that fails ends the run with an `AttackInterrupted`, or is asked again where
+            it is given as `Classifier(model, retries=3)`.
         x: Samples, shape `(n, ...)`, inside the bounds; or a finite `tf.data.Dataset` of
             `(x, y)`, which is read once for the clean pass and once per attack and is never whole
             in memory.
@@ -250,6 +252,9 @@ class Evaluation:
             _check_writable(output)
             self.store = storage.Store(pathlib.Path(output) / "results")
         self._look()
+        for step in itertools.chain.from_iterable(self.groups):
+            if step.attack.access == "scores":
+                classifier.check_scores()
         self._prologues: dict[str, Prologue] = {}
         self._parts: dict[tuple[str, int], AttackResult] = {}
         self._examples: dict[tuple[str, int], tuple[AttackResult, np.ndarray]] = {}
@@ -277,6 +282,8 @@ class Evaluation:
         self.nb_classes = self.judge.nb_classes
         self.given = self.source.has_labels
         self.y = np.concatenate(given) if self.given else labels
+        if self.judge.known_classes is None:  # labels tell of those that are never answered
+            self.nb_classes = max(self.nb_classes, int(self.y.max()) + 1)
         check_labels(self.y, len(labels), self.nb_classes)
         self.correct = clean_correct(labels, accepted, self.y)
         draw = np.random.default_rng(self.seed)
