@@ -58,6 +58,32 @@ from kerasrobust_cli.common import (
     "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
 )
 @click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+@click.option(
+    "--metrics", metavar="NAME", multiple=True, help="A further figure of the report. Repeatable."
+)
+@click.option(
+    "--gradient",
+    type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
+    default="exact",
+    show_default=True,
+    help="What stands for layers without a gradient of use; ignore: attack without them.",
+)
+@click.option(
+    "--eot",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Draws of a randomised model that a gradient is the mean of.",
+)
+@click.option(
+    "--votes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Draws of a randomised model that a label is voted by.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
 @click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
@@ -89,6 +115,10 @@ def main(
     batch_size,
     eps,
     norm,
+    metrics,
+    gradient,
+    eot,
+    votes,
     seed,
     clip_min,
     clip_max,
@@ -105,6 +135,8 @@ def main(
         raise click.UsageError("--mean and --std need --model")
     if norm is not None and eps is None:
         raise click.UsageError("--norm needs --eps")
+    if gradient != "exact" and model is None:
+        raise click.UsageError("--gradient needs --model, with a layer that offers it")
     with library(imports):
         import kerasrobust
 
@@ -113,9 +145,8 @@ def main(
             _print_attacks(presets, kerasrobust.attacks)
             return
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
-        for spec in attacks:
-            if spec not in presets:
-                kerasrobust.attacks.get(spec)
+        kerasrobust.evaluation.resolve(list(attacks), eps=eps, norm=norm)
+        kerasrobust.metrics.registry.resolve(metrics)
         network = None if model is None else kerasrobust.models.load(model)
         normalised = mean is not None or std is not None
         # What the first layers expect is in the unit after the normalisation then.
@@ -133,18 +164,18 @@ def main(
                 )
             train = kerasrobust.datasets.load(dataset, "train", **source)
             network = kerasrobust.models.train_default(train, seed=seed)
+        options = {"gradient": gradient, "draws": eot, "votes": votes}
         if normalised:
-            preprocessing = (mean or (0.0,), std or (1.0,))
-            network = kerasrobust.Classifier(network, bounds, preprocessing=preprocessing)
+            options["preprocessing"] = (mean or (0.0,), std or (1.0,))
         report = kerasrobust.evaluate(
-            network,
+            kerasrobust.Classifier.of(network, bounds, **options),
             data.x,
             data.y,
             attacks=list(attacks),
+            metrics=metrics,
             dataset=data.name,
             eps=eps,
             norm=norm,
-            clip_values=bounds,
             batch_size=batch_size,
             seed=seed,
             cross_check=cross_check,

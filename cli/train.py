@@ -187,9 +187,8 @@ def main(
 
         # Large data take a while to read; a typing error is told before.
         defenses = kerasrobust.defenses.resolve(defense) if defense else []
-        for spec in robust_attack:
-            if spec not in kerasrobust.evaluation.presets.names():
-                kerasrobust.attacks.get(spec)
+        if robust_attack:
+            kerasrobust.evaluation.resolve(list(robust_attack))
         bounds, _ = pixel_bounds(None, clip_min, clip_max)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         train = kerasrobust.datasets.load(dataset, "train", samples=samples, seed=seed, **source)

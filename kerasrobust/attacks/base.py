@@ -253,7 +253,7 @@ class Attack(metaclass=_Sealing):
         passes *= model.draws
         return {
             **state,
-            "zero_gradients": state["zero_gradients"] + tf.cast(lost, tf.int32),
+            "zero_gradients": state["zero_gradients"] + passes * tf.cast(lost, tf.int32),
             "gradients": state["gradients"] + passes,
             "executed_gradients": state["executed_gradients"] + passes,
         }
@@ -517,7 +517,8 @@ class Attack(metaclass=_Sealing):
             total=self.max_steps() * n, desc=self.name, unit="step", disable=not self.verbose
         ) as bar:
             try:
-                prologue = self.prologue(Source(x, labels, classifier, given.get("mask")))
+                source = Source(x, labels, classifier, given.get("mask"))
+                prologue = {} if "start" in given else self.prologue(source)
                 for index, first in enumerate(range(0, n, self.batch_size)):
                     rows = np.arange(first, min(first + self.batch_size, n))
                     own = {key: value[rows] for key, value in given.items()}
@@ -567,10 +568,13 @@ class Attack(metaclass=_Sealing):
         """What all samples share, computed once: by default a pool of starting points if needed."""
         if not self.needs_starts:
             return {}
-        # Always as many, so that the number of samples retraces nothing.
-        points = source.take(np.linspace(0, len(source) - 1, POOL_SIZE).astype(int))
+        # Always as many, so that the number of samples retraces nothing; each is asked for once.
+        places = np.linspace(0, len(source) - 1, POOL_SIZE).astype(int)
+        asked, every = np.unique(places, return_inverse=True)
+        points = source.take(asked)
         labels, _, accepted = self.bound.judge(points, POOL_SIZE, (self.seed, -1))
-        return {"pool": points, "labels": np.where(accepted, labels, -1)}
+        labels = np.where(accepted, labels, -1)
+        return {"pool": points[every], "labels": labels[every], "asked": asked}
 
     def craft(
         self, batch: Batch, prologue: Prologue, progress: Callable[[int], None]
@@ -582,9 +586,14 @@ class Attack(metaclass=_Sealing):
             prologue: What `prologue` returned.
             progress: Told of steps that are behind, summed over samples.
         """
-        pool = (prologue["pool"], prologue["labels"]) if self.needs_starts else ()
+        pool = (prologue["pool"], prologue["labels"]) if prologue else ()
         seed = (self.seed, batch.index)
-        return drivers.drive(self, self.bound, batch.given, seed, pool, batch.whole, progress)
+        crafted = drivers.drive(self, self.bound, batch.given, seed, pool, batch.whole, progress)
+        if prologue:  # the label of a point of the pool is paid for by the sample that it is
+            paid = self.bound.votes * np.isin(batch.rows, prologue["asked"])
+            crafted.queries += paid
+            crafted.executed_queries += int(paid.sum())
+        return crafted
 
     def _per_sample(self, n: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The hyperparameters that may differ from sample to sample, `[n]` each."""

@@ -31,10 +31,11 @@ class QueryAttack(base.Attack):
     the sample is done.
 
     Args:
-        model: See `Attack`; a callable that returns scores will do, and one-hot decisions where
-            `access` is ``"labels"``.
-        max_queries: Most queries per sample, the label of the clean sample and the final
-            judgement included; None for no limit but the attack's own.
+        model: See `Attack`; a callable that returns scores will do, and one that returns labels
+            where `access` is ``"labels"``.
+        max_queries: Most queries per sample and attack, the label of the clean sample, the final
+            judgement and, of an attack that needs starting points, its label as one of them
+            included; None for no limit but the attack's own.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
     """
 
@@ -58,15 +59,22 @@ class QueryAttack(base.Attack):
         left = self._query_limit()
         if left is not None and left < 0:
             votes = self.bound.judging.votes
+            pool = ", and its place in the pool of starting points" if self.needs_starts else ""
             raise ValueError(
-                f"`max_queries` must be at least {2 * votes}: the clean sample and the outcome are "
-                f"judged by {votes} queries each. Received: max_queries={self.max_queries}"
+                f"`max_queries` must be at least {self._reserved()}: the clean sample and the "
+                f"outcome are judged by {votes} queries each{pool}. "
+                f"Received: max_queries={self.max_queries}"
             )
 
     def _query_limit(self) -> int | None:
         if self.max_queries is None:
             return None
-        return self.max_queries - 2 * self.bound.judging.votes
+        return self.max_queries - self._reserved()
+
+    def _reserved(self) -> int:
+        """Queries of a sample outside of the algorithm."""
+        pool = self.bound.votes if self.needs_starts else 0
+        return 2 * self.bound.judging.votes + pool
 
     def static_key(self) -> tuple[Any, ...]:
         # It decides how many points one pass draws, and so which ones.

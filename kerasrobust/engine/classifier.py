@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tenacity
 import tensorflow as tf
 from scipy import special
 
@@ -43,6 +44,12 @@ PROBE_SAMPLES = 16
 FAR = 1e4
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+# Two passes that differ by more than this share of the largest score differ by draws, not rounding.
+DRAWN, DRAWN_COARSE = 1e-5, 1e-2
+# Samples that a callable, whose passes may cost money, is asked twice.
+ASKED_TWICE = 32
+# Seconds between two tries of a callable: 1, 2, 4, ..., at most so many.
+LONGEST_WAIT = 60
 # Backward passes of a Jacobian that are laid out side by side in the graph.
 UNROLLED = 20
 
@@ -65,7 +72,7 @@ def use_jit(jit_compile: bool | str) -> bool:
 
 
 class ModelFailure(RuntimeError):
-    """A callable model raised, or returned something that is no score."""
+    """A callable model raised, or returned neither scores nor labels."""
 
 
 class Classifier:
@@ -86,16 +93,17 @@ class Classifier:
     Args:
         model: A `keras.Model`, a layer (`keras.layers.TFSMLayer`, say), another `Classifier`, an
             ART estimator, or any callable that takes a float32 array `[batch, ...]` and returns
-            scores or logits `[batch, classes]` (it has no gradient: black-box attacks only). The
-            one output of a Keras model may come in a dictionary or a list.
+            scores or logits `[batch, classes]`, or integer labels, `[batch]` or one-hot (it has no
+            gradient: black-box attacks only, and with labels those that ask for no more). The one
+            output of a Keras model may come in a dictionary or a list.
         clip_values: Smallest and largest valid input value, a pair, list or array. By default what
             the model says of itself (`model.clip_values`), else `(0, 1)`: samples are refused then
             if the model's first layers expect another range (`pixel_range`).
         preprocessing: Mean and standard deviation, `(mean, std)`: numbers, or arrays that broadcast
             against a sample, one value per channel say. The model is given `(x - mean) / std`;
             bounds, budgets and samples are in the unit before it, gradients go through it.
-        nb_classes: Number of classes; needed only for a callable, and found by the first call
-            otherwise.
+        nb_classes: Number of classes; of use for a callable only, whose scores tell it by the
+            first call, and whose labels as they come.
         input_shape: Shape of one sample, where the model does not know it.
         from_logits: Whether an opaque model or a callable returns logits (True) or probabilities
             (False). By default this is seen from the outputs themselves.
@@ -113,6 +121,8 @@ class Classifier:
         jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
         timeout: Seconds that one call of a callable may take; a longer one counts as a failure of
             the model. None waits for ever.
+        retries: How many more times a callable is asked that raised or took too long, after 1, 2,
+            4, ... seconds. Each try counts in `queries`.
 
     Raises:
         TypeError: If `model` is none of the above.
@@ -136,6 +146,7 @@ class Classifier:
         judge: Any = None,
         jit_compile: bool | str = "auto",
         timeout: float | None = None,
+        retries: int | None = None,
     ):
         # Where nobody gave bounds: what the model's first layers say instead, if anything.
         self._expected = None
@@ -151,6 +162,7 @@ class Classifier:
             detector = model.detector if detector is None else detector
             judge = model._judge if judge is None else judge
             timeout = model.timeout if timeout is None else timeout
+            retries = model.retries if retries is None else retries
             clip_values = model.clip_values if clip_values is None else clip_values
             nb_classes = model.known_classes if nb_classes is None else nb_classes
             input_shape = model.input_shape if input_shape is None else input_shape
@@ -187,19 +199,25 @@ class Classifier:
         if timeout is not None:
             timeout = check_float("timeout", timeout, above=True)
         self.timeout: float | None = timeout
+        self.retries: int = check_int("retries", 0 if retries is None else retries, 0)
+        # Whether a callable answers labels only; None before it was called.
+        self.answers_labels: bool | None = None
         self.has_gradient = self.is_keras
         self.queries = 0  # samples sent to a callable; a Keras model is counted by the attack
         self.traces: dict[str, int] = {}
         self.functions: dict[Any, Callable[..., Any]] = {}
         self._from_logits: bool | None = from_logits
         self._nb_classes = nb_classes
+        self._more_classes = False  # whether labels may still show more of them
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
         self._candidate: LogitsHead | None = None
         self._prepared = not self.is_keras
         self._low_precision = False
-        # Whether the model draws at inference; None before that is known.
+        # Whether the model draws at inference (None before that is known), and whether what it
+        # draws is a function of the key of a pass.
         self.randomised: bool | None = None
+        self.repeatable = True
         self._check_gradient_mode()
         if self.is_keras:
             self._read_model()
@@ -212,14 +230,19 @@ class Classifier:
             )
         if self.gradient_mode == "exact":
             return
-        layers = _keras.flat_layers(self.model) if self.is_keras else []
-        offered = {mode for layer in layers for mode in getattr(layer, "gradients", ())}
+        offered = self.gradients_offered
         if self.gradient_mode not in offered:
             raise ValueError(
                 "No layer of the model offers this gradient. "
-                f"Offered: {', '.join(sorted(offered)) or 'the exact one only'}. "
+                f"Offered: {', '.join(offered) or 'the exact one only'}. "
                 f"Received: gradient={self.gradient_mode!r}"
             )
+
+    @property
+    def gradients_offered(self) -> list[str]:
+        """The backward passes that layers of the model offer, by name."""
+        layers = _keras.flat_layers(self.model) if self.is_keras else []
+        return sorted({mode for layer in layers for mode in getattr(layer, "gradients", ())})
 
     @property
     def judging(self) -> Classifier:
@@ -392,8 +415,8 @@ class Classifier:
 
     @property
     def known_classes(self) -> int | None:
-        """Number of classes, None for a callable that has not said yet."""
-        return self._nb_classes
+        """Number of classes, None for a callable that has not said yet, or not all of them."""
+        return None if self._more_classes else self._nb_classes
 
     @property
     def nb_classes(self) -> int:
@@ -451,6 +474,31 @@ class Classifier:
         fold = tf.random.experimental.stateless_fold_in
         mapping = [(state, tf.cast(fold(key, i), state.dtype)) for i, state in enumerate(states)]
         return keras.StatelessScope(state_mapping=mapping)
+
+    def look_for_draws(self, x: np.ndarray, batch_size: int = 128) -> None:
+        """Settles `randomised` and `repeatable` by passes over the first batch of samples.
+
+        From then on a model that draws by Keras's seed generators draws by the key of a pass alone.
+        One that draws by other means cannot be repeated.
+
+        Args:
+            x: Samples `[n, ...]`.
+            batch_size: Samples per pass.
+        """
+        x = x[: batch_size if self.is_keras else ASKED_TWICE]
+        exact = self.is_keras and not self._low_precision
+
+        def differ(*keys: tuple[int, int]) -> bool:
+            one, other = (self.predict(x, batch_size, key) for key in keys)
+            one = _widened(one, other.shape[1])
+            allowed = (DRAWN if exact else DRAWN_COARSE) * np.abs(one).max()
+            return bool(np.abs(one - other).max() > allowed)
+
+        if not self.randomised and differ((0, 0), (0, 1)):
+            self.randomised = True
+            self.functions.clear()  # they draw by the model's own seeds
+        self.randomised = bool(self.randomised)
+        self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """bool `[batch]`, the samples that the detector accepts; None without a detector."""
@@ -616,9 +664,8 @@ class Classifier:
             key: What a randomised model draws by; the same key, the same draws.
         """
         if not self.is_keras:
-            return np.concatenate(
-                [self._call(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-            )
+            parts = [self._call(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            return np.concatenate([_widened(part, parts[-1].shape[1]) for part in parts])
         outputs = self._passes(
             "predict", lambda x, key: (self.logits(x, key=key),), x, batch_size, key
         )
@@ -696,22 +743,39 @@ class Classifier:
         """Scores of a callable, checked, and its samples counted."""
         if len(x) == 0:
             return np.zeros((0, self._nb_classes or 2), np.float32)
-        self.queries += len(x)
+        tries = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.retries + 1),
+            wait=tenacity.wait_exponential(max=LONGEST_WAIT),
+            retry=tenacity.retry_if_exception_type(Exception),
+            reraise=True,
+        )
         try:
-            given = self._preprocessed(x)
-            scores = np.asarray(_within(self.timeout, self.model, given), np.float32)
+            answers = tries(self._ask, self._preprocessed(x))
         except Exception as error:
-            raise ModelFailure(f"The model raised {type(error).__name__}: {error}") from error
+            again = f" in each of {self.retries + 1} tries" if self.retries else ""
+            raise ModelFailure(
+                f"The model raised {type(error).__name__}{again}: {error}"
+            ) from error
+        if self.answers_labels is None:
+            self.answers_labels = _are_labels(answers, len(x))
+            self._more_classes = self.answers_labels and self._nb_classes is None
+        scores = answers.astype(np.float32)
+        if self.answers_labels and answers.size == len(x) and answers.dtype.kind in "iub":
+            scores = self._one_hot(answers.reshape(-1).astype(np.int64))
+        elif answers.ndim == 2:
+            self._more_classes = False
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
             # Settled by the first call, so that it does not depend on what a batch holds.
             self._from_logits = not _are_probabilities(scores)
         if scores.ndim == 2 and scores.shape[1] == 1:
             rest = np.zeros_like(scores) if self._from_logits else 1.0 - scores
             scores = np.concatenate([rest, scores], axis=1)
-        expected = (len(x), self._nb_classes or (scores.shape[-1] if scores.ndim else 0))
-        if scores.shape != expected:
+        n, classes = len(x), self._nb_classes
+        if scores.ndim != 2 or len(scores) != n or scores.shape[1] != (classes or scores.shape[1]):
             raise ModelFailure(
-                f"The model must return scores of shape {expected}. Received: shape {scores.shape}"
+                f"The model must return scores of shape ({n}, {classes or 'classes'}) or integer "
+                f"labels of shape ({n},) for {n} samples. Received: answers of shape "
+                f"{answers.shape} and dtype {answers.dtype}"
             )
         if not np.isfinite(scores).all():
             raise ModelFailure("The model returned scores that are not finite.")
@@ -719,6 +783,40 @@ class Classifier:
         if not self._from_logits:
             scores = np.log(np.maximum(scores, SMALLEST_PROBABILITY))
         return scores
+
+    def _ask(self, x: np.ndarray) -> np.ndarray:
+        self.queries += len(x)
+        answers = np.asarray(_within(self.timeout, self.model, x))
+        return answers if answers.dtype.kind in "iub" else answers.astype(np.float32)
+
+    def _one_hot(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as scores of 0 and 1, as wide as classes are known by now."""
+        if self._more_classes:
+            if self.votes > 1:
+                raise ValueError(
+                    "`nb_classes` must be given where labels are voted on. "
+                    f"Received: votes={self.votes}, nb_classes=None"
+                )
+            self._nb_classes = max(self._nb_classes or 2, int(labels.max()) + 1)
+        classes = self._nb_classes or 2
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ModelFailure(
+                f"The model must return labels from 0 to {classes - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
+        return np.eye(classes, dtype=np.float32)[labels]
+
+    def check_scores(self) -> None:
+        """Refuses attacks that need scores, once the model was seen to answer labels only.
+
+        Raises:
+            TypeError: If it does.
+        """
+        if self.answers_labels:
+            raise TypeError(
+                "This attack needs scores, and the model answers labels: use hsja, boundary or "
+                f"signopt. Received: model={self.model!r}"
+            )
 
     def view(self, access: str = "gradient", key: Any = None, witness: Any = None) -> BlackBox:
         """What an attack gets to see of the model in one step.
@@ -768,7 +866,9 @@ class BlackBox:
 
     def logits(self, x: tf.Tensor, salt: Any = None) -> tf.Tensor:
         """See `Classifier.logits`."""
-        return self._classifier.logits(self._box.outwards(x), key=self._next(salt))
+        logits = self._classifier.logits(self._box.outwards(x), key=self._next(salt))
+        self._classifier.check_scores()
+        return logits
 
     def decide(self, x: tf.Tensor, salt: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See `Classifier.decide`."""
@@ -860,6 +960,22 @@ def _changes_nothing(step: Any) -> bool:
     if not type(step).__name__.startswith("StandardisationMeanStd"):
         return False
     return bool(np.all(np.asarray(step.mean) == 0) and np.all(np.asarray(step.std) == 1))
+
+
+def _are_labels(answers: np.ndarray, n: int) -> bool:
+    """Whether they are integers, one per sample, or one-hot."""
+    if answers.dtype.kind not in "iub":
+        return False
+    if answers.shape in ((n,), (n, 1)):
+        return True
+    one_hot = answers.ndim == 2 and np.isin(answers, (0, 1)).all()
+    return bool(one_hot and (answers.sum(axis=1) == 1).all())
+
+
+def _widened(scores: np.ndarray, classes: int) -> np.ndarray:
+    """Scores with columns for classes of which nobody knew when they were made."""
+    more = classes - scores.shape[1]
+    return np.pad(scores, ((0, 0), (0, more)), constant_values=np.log(SMALLEST_PROBABILITY))
 
 
 def _within_unit(scores: np.ndarray) -> bool:

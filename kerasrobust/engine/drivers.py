@@ -133,7 +133,8 @@ class Machine:
         distance = tf.reduce_sum(points**2, axis=1)[None] - 2 * tf.matmul(
             flat, points, transpose_b=True
         )
-        fits = self.attack.criterion.met(labels[None], state["y"][:, None])
+        # Points that a detector rejects have no label.
+        fits = self.attack.criterion.met(labels[None], state["y"][:, None], labels[None] >= 0)
         distance = tf.where(fits, distance, tf.fill(tf.shape(distance), math.inf))
         start = tf.gather(pool, tf.argmin(distance, axis=1))
         if "mask" in state:
@@ -271,13 +272,6 @@ class Crafted:
                 getattr(self, key)[rows[leaving]] += values
             else:
                 getattr(self, key)[rows[leaving]] = values
-
-    def add(self, other: Crafted, rows: np.ndarray) -> None:
-        """The cost of another attack on some of the rows."""
-        for key in COUNTERS:
-            getattr(self, key)[rows] += getattr(other, key)
-        self.executed_queries += other.executed_queries
-        self.executed_gradients += other.executed_gradients
 
 
 class Noted:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
-from kerasrobust.engine.criterion import SLACK
+from kerasrobust.engine.criterion import SLACK, Criterion
 from kerasrobust.engine.pixel_range import PixelRange
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
@@ -28,10 +28,12 @@ _ORDER = (
     "constant_predictions",
     "chance_level",
     "pixel_range",
+    "randomised",
     "small_budget",
     "short_steps",
     "adversarial_from_the_start",
     "gradient_masking",
+    "zero_gradients",
     "black_box_stronger",
     "step_too_long",
     "not_converged",
@@ -50,11 +52,23 @@ _ENOUGH = 20
 _STEPS = 4
 # Attacks that choose their own step.
 _OWN_STEP = ("apgd",)
+# On how many samples an attack is repeated.
+_REPEATED = 32
 # How many more iterations a repeated minimal-norm attack gets.
 _PATIENCE = 5
+# An attack may be blind on this share of the samples that it did not break.
+_BLIND = 0.05
+# Gradients that lead through a layer whose own is zero.
+_THROUGH = ("straight_through", "surrogate")
+# What is advised against a model that draws.
+_DRAWS = "--eot 20 --votes 10, or Classifier(model, draws=20, votes=10)"
+_NOISE = (
+    "The model draws at inference: this may be noise. Repeat it with averaged gradients and votes "
+    f"({_DRAWS}) before you speak of masked gradients."
+)
 
 Description = dict[str, Any]
-Repeat = Callable[[Description], AttackResult | None]
+Repeat = Callable[[Description, np.ndarray], AttackResult | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +76,11 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"pixel_range"`, `"small_budget"`,
-            `"short_steps"`, `"adversarial_from_the_start"`, `"gradient_masking"`,
-            `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`, `"cross_check"`,
-            `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
+        code: `"constant_predictions"`, `"chance_level"`, `"pixel_range"`, `"randomised"`,
+            `"small_budget"`, `"short_steps"`, `"adversarial_from_the_start"`,
+            `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
+            `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or
+            `"no_counterpart"`.
         message: One or two sentences with the figures.
     """
 
@@ -187,6 +202,49 @@ def check_lengths(
     return findings
 
 
+def check_gradients(
+    summaries: Mapping[str, AttackSummary],
+    results: Mapping[str, AttackResult],
+    offered: Sequence[str] = (),
+) -> list[Finding]:
+    """Looks for attacks that saw nothing: a gradient that is zero in every entry shows no way.
+
+    A sample was attacked blindly if more than half of the gradients at it were zero before it was
+    fooled. More than 5 % of the samples that an attack did not break are worth a finding.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes they were computed from, by the same names.
+        offered: Other gradients that layers of the model offer.
+
+    Returns:
+        A finding for each attack that was blind.
+    """
+    findings = []
+    for summary in summaries.values():
+        result = results[summary.name]
+        unbroken = ~result.success & ~result.initially_adversarial
+        blind = int((unbroken & (2 * result.zero_gradients > result.gradients)).sum())
+        if summary.checks is not None or blind <= _BLIND * unbroken.sum():
+            continue
+        commands = [f"--attacks hsja:norm={'inf' if summary.norm == math.inf else 2}"]
+        budget = _budget(summary)
+        if budget is not None and not budget.ndim and summary.norm in (2.0, math.inf):
+            square = {"name": "square", "config": {"eps": float(budget), "norm": summary.norm}}
+            commands.insert(0, f"--attacks {_spec(square)}")
+        commands += [f"--gradient {mode}" for mode in _THROUGH if mode in offered]
+        findings.append(
+            Finding(
+                "zero_gradients",
+                f"{summary.name} attacked {_samples(blind)} blindly "
+                f"({_percent(blind / unbroken.sum())} of those it did not break): more than half "
+                "of their gradients were zero in every entry, so its failures there say nothing. "
+                f"Attack without that gradient: {' or '.join(commands)}.",
+            )
+        )
+    return findings
+
+
 def check_starts(
     summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
 ) -> list[Finding]:
@@ -213,11 +271,73 @@ def check_starts(
     ]
 
 
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings of one evaluation, the most serious first."""
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
+
+
+def check_draws(
+    results: Mapping[str, AttackResult],
+    *,
+    draws: int,
+    votes: int,
+    repeatable: bool,
+    averaged: bool,
+    criterion: Criterion,
+    nb_classes: int,
+) -> list[Finding]:
+    """Says what the figures of a model that draws at inference are worth.
+
+    Args:
+        results: The outcomes, by name, with the column `holds` where they were judged twice.
+        draws: Passes that a gradient is the mean of.
+        votes: Passes that a label is voted by.
+        repeatable: Whether the same seed gives the same answers.
+        averaged: Whether the attacks averaged gradients themselves.
+        criterion: The budget of the evaluation.
+        nb_classes: Number of classes.
+
+    Returns:
+        At most one finding: none where gradients were averaged, labels voted, and all can be
+        repeated.
+    """
+    single = not averaged and (draws == 1 or votes == 1)
+    if repeatable and not single:
+        return []
+    told = ["Two passes over the same samples differ: the model draws at inference."]
+    judged = [result for result in results.values() if "holds" in result.columns]
+    found = [result.success & ~result.initially_adversarial for result in judged]
+    total = sum(int(fooled.sum()) for fooled in found)
+    if total:
+        gone = sum(int((f & ~r.columns["holds"]).sum()) for f, r in zip(found, judged, strict=True))
+        told.append(
+            f"Of {total:,} successes {gone:,} ({_percent(gone / total)}) did not hold when they "
+            "were judged again."
+        )
+    if single:
+        command = ""
+        if nb_classes >= 4 and criterion.norm in (2.0, math.inf):
+            budget = "..." if criterion.eps is None else f"{criterion.eps:.4g}"
+            norm = "" if criterion.norm == math.inf else " --norm 2"
+            command = f"; or --attacks autoattack-rand --eps {budget}{norm}"
+        told.append(
+            "A gradient of one draw misleads an attack, and a label of one draw is chance: average "
+            f"gradients (EOT) and vote: {_DRAWS}{command}."
+        )
+    if not repeatable:
+        told.append(
+            "It does not draw by Keras's seed generators: the same seed gives other figures in "
+            "another run."
+        )
+    return [Finding("randomised", " ".join(told))]
+
+
 def diagnose(
     summaries: Mapping[str, AttackSummary],
     results: Mapping[str, AttackResult],
     repeat: Repeat | None = None,
     in_a_row: bool = False,
+    randomised: bool = False,
 ) -> list[Finding]:
     """Looks through the results of all attacks for signs that they cannot be trusted.
 
@@ -236,10 +356,14 @@ def diagnose(
     Args:
         summaries: The rows of the report, by name.
         results: The outcomes they were computed from, by the same names.
-        repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on the same samples and
-            returns its outcome, or `None` where it cannot; called at most once per attack.
+        repeat: Runs an attack, given as `{"name": ..., "config": {...}}`, on some of the samples,
+            given by at most 32 places, and returns its outcome on them, or `None` where it cannot;
+            called at most once per attack and places.
         in_a_row: Whether each outcome holds what the ones before it broke: distances are not
-            compared then.
+            not compared then.
+        randomised: Whether the model draws at inference. What a black-box attack did better may be
+            noise then: successes that did not hold (column `holds`) are no evidence, and the word
+            masking does not fall.
 
     Returns:
         The findings, the most serious first.
@@ -249,9 +373,10 @@ def diagnose(
     again = _once(repeat)
     for black in (s for s in own if s.knowledge == "black"):
         whites = [s for s in own if s.knowledge == "white" and s.targeted == black.targeted]
-        findings += _inside_budgets(black, whites, results, again)
+        held = {**results, black.name: _held(results[black.name])}
+        findings += _inside_budgets(black, whites, held, again, randomised)
         if not in_a_row:
-            findings += _nearer(black, whites, results, again)
+            findings += _nearer(black, whites, held, again, randomised)
     if not in_a_row:
         findings += [f for s in own if (f := _far_behind(s, own, results)) is not None]
     for check in summaries.values():
@@ -281,22 +406,40 @@ def diagnose(
                     "them. Their distance counts as infinite, which does not make them robust.",
                 )
             )
-    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
+    return by_weight(findings)
 
 
 def _once(repeat: Repeat | None) -> Repeat:
-    """`repeat`, asked once for each attack; `None` always where there is no `repeat`."""
+    """`repeat`, asked once for the same thing; `None` always where there is no `repeat`."""
     asked: dict[str, AttackResult | None] = {}
 
-    def again(description: Description) -> AttackResult | None:
+    def again(description: Description, rows: np.ndarray) -> AttackResult | None:
         if repeat is None:
             return None
-        key = json.dumps(jsonable(description), sort_keys=True)
+        key = json.dumps(jsonable([description, rows.tolist()]), sort_keys=True)
         if key not in asked:
-            asked[key] = repeat(description)
+            asked[key] = repeat(description, rows)
         return asked[key]
 
     return again
+
+
+def _some(samples: np.ndarray) -> np.ndarray:
+    """Places of these samples, of many only a few from all over."""
+    rows = np.flatnonzero(samples)
+    return rows[:: -(-len(rows) // _REPEATED)]
+
+
+def _held(result: AttackResult) -> AttackResult:
+    """The same outcome without the successes that did not count a second time."""
+    holds = result.columns.get("holds")
+    if holds is None:
+        return result
+    gone = result.success & ~holds
+    distances: dict[str, Any] = {
+        norm: np.where(gone, np.inf, getattr(result, norm)) for norm in ("l0", "l1", "l2", "linf")
+    }
+    return dataclasses.replace(result, success=result.success & holds, **distances)
 
 
 def _inside_budgets(
@@ -304,13 +447,15 @@ def _inside_budgets(
     whites: list[AttackSummary],
     results: Mapping[str, AttackResult],
     again: Repeat,
+    randomised: bool,
 ) -> Iterable[Finding]:
     """What a black-box attack broke inside a budget in which no white-box attack broke it."""
     attacked = _attacked(black, whites, results)
     for norm, eps, names in _budgets(whites):
 
-        def fits(result: AttackResult, norm=norm, eps=eps) -> np.ndarray:
-            return result.success & (result.distance(norm) <= eps * (1.0 + SLACK))
+        def fits(result: AttackResult, rows: Any = slice(None), norm=norm, eps=eps) -> np.ndarray:
+            budget = eps[rows] if eps.ndim else eps
+            return result.success & (result.distance(norm) <= budget * (1.0 + SLACK))
 
         broken = {white.name: fits(results[white.name]) for white in whites}
         missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)
@@ -320,20 +465,30 @@ def _inside_budgets(
         best = max(inside, key=lambda white: int(broken[white.name].sum()))
         smaller = _smaller_step(best, norm, eps)
         count, where = _samples(missed.sum()), f"the budget of {_listed(names)} ({_norm(norm)})"
+        if randomised:
+            yield Finding(
+                "black_box_stronger",
+                f"{black.name}, a black-box attack, broke {count} inside {where} that no white-box "
+                f"attack broke. {_NOISE}",
+            )
+            continue
         careful = [white.name for white in inside if _is_careful(white, eps)]
-        repeated = again(smaller)
+        rows = _some(missed)
+        repeated = again(smaller, rows)
         if repeated is not None:
-            missed &= ~fits(repeated)
-            if not _beyond_luck(int(missed.sum()), int(attacked.sum())):
+            closed = fits(repeated, rows)
+            left = round(missed.sum() * float(np.mean(~closed)))
+            told = f"{_spec(smaller)} broke {closed.sum()} of {len(rows)} of them"
+            if not _beyond_luck(left, int(attacked.sum())):
                 yield Finding(
                     "step_too_long",
                     f"{black.name}, which sees no gradient, broke {count} inside {where} that no "
-                    f"white-box attack broke; {_spec(smaller)} breaks them too. No gradient is "
+                    f"white-box attack broke; repeated in smaller steps, {told}. No gradient is "
                     f"masked, the steps were too long or too few: the accuracy of "
                     f"{_percent(best.accuracy)} under {best.name} is not robustness.",
                 )
                 continue
-            careful = [f"{best.name} with smaller steps ({_spec(smaller)})"]
+            careful = [f"{best.name} repeated in smaller steps ({told})"]
         if careful:
             yield Finding(
                 "gradient_masking",
@@ -358,6 +513,7 @@ def _nearer(
     whites: list[AttackSummary],
     results: Mapping[str, AttackResult],
     again: Repeat,
+    randomised: bool,
 ) -> Iterable[Finding]:
     """A black-box attack that came nearer than all white-box attacks, in the norm of some."""
     attacked = _attacked(black, whites, results)
@@ -367,20 +523,24 @@ def _nearer(
         reach = results[black.name].distance(norm)
         best = np.min([results[white.name].distance(norm) for white in whites], axis=0)
         nearer, farther = _nearer_and_farther(reach, best, attacked)
-        if not _clearly_nearer(reach, best, attacked):
+        if not _clearly(nearer, farther, attacked):
             continue
         told = (
             f"{black.name}, which sees no gradient, came nearer than every white-box attack in "
             f"{_norm(norm)}, the norm of {_listed(white.name for white in inside)}, on "
             f"{_samples(nearer)}, and they nearer on {farther}."
         )
+        if randomised:
+            yield Finding("black_box_stronger", f"{told} {_NOISE}")
+            continue
         medians = [np.median(results[white.name].distance(norm)[attacked]) for white in inside]
         closest = inside[int(np.argmin(medians))]
         longer = _more_steps(closest) if closest.config.get("max_iter") else None
-        repeated = None if longer is None else again(longer)
+        rows = _some(attacked & _is_nearer(reach, best))
+        repeated = None if longer is None else again(longer, rows)
         if longer is not None and repeated is not None:
-            best = np.minimum(best, repeated.distance(norm))
-            if _clearly_nearer(reach, best, attacked):
+            still = float(np.mean(_is_nearer(reach[rows], repeated.distance(norm))))
+            if _clearly(round(nearer * still), farther, attacked):
                 yield Finding(
                     "gradient_masking",
                     f"{told} With max_iter={longer['config']['max_iter']} {closest.name} came no "
@@ -520,14 +680,16 @@ def _nearer_and_farther(
     one: np.ndarray, other: np.ndarray, attacked: np.ndarray
 ) -> tuple[int, int]:
     """On how many samples one attack came clearly nearer than another, and the other way round."""
-    nearer = attacked & (one < (1.0 - _MARGIN) * other)
-    farther = attacked & (other < (1.0 - _MARGIN) * one)
+    nearer, farther = attacked & _is_nearer(one, other), attacked & _is_nearer(other, one)
     return int(nearer.sum()), int(farther.sum())
 
 
-def _clearly_nearer(one: np.ndarray, other: np.ndarray, attacked: np.ndarray) -> bool:
+def _is_nearer(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return one < (1.0 - _MARGIN) * other
+
+
+def _clearly(nearer: int, farther: int, attacked: np.ndarray) -> bool:
     """More often nearer than farther, and on more samples than bad luck explains."""
-    nearer, farther = _nearer_and_farther(one, other, attacked)
     return _significant(nearer, farther) and _beyond_luck(nearer, int(attacked.sum()))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from kerasrobust._version import __version__
-from kerasrobust.attacks import Attack
+from kerasrobust.attacks import ATTACKS, Attack
 from kerasrobust.checks import check_labels
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
@@ -27,6 +27,9 @@ from kerasrobust.engine.source import Block, Source
 from kerasrobust.evaluation import pictures, presets, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
+    by_weight,
+    check_draws,
+    check_gradients,
     check_lengths,
     check_pixels,
     check_predictions,
@@ -40,6 +43,8 @@ from kerasrobust.metrics import Outcome, registry
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
 _BLOCK = 1024
+# The streams of a randomised model's draws that are no attack's; those count up from 0.
+_CLEAN, _AGAIN = -2, -(2**24)
 
 
 def evaluate(
@@ -80,7 +85,9 @@ def evaluate(
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator, or a callable that returns
-            scores (black-box attacks only).
+            scores (black-box attacks only) or labels (of these, those that ask for no more). A
+            callable that fails ends the run with an `AttackInterrupted`, or is asked again where
+            it is given as `Classifier(model, retries=3)`.
         x: Samples, shape `(n, ...)`, inside the bounds; or a finite `tf.data.Dataset` of
             `(x, y)`, which is read once for the clean pass and once per attack and is never whole
             in memory.
@@ -249,6 +256,9 @@ class Evaluation:
             _check_writable(output)
             self.store = storage.Store(pathlib.Path(output) / "results")
         self._look()
+        for step in itertools.chain.from_iterable(self.groups):
+            if step.attack.access == "scores":
+                classifier.check_scores()
         self._prologues: dict[str, Prologue] = {}
         self._parts: dict[tuple[str, int], AttackResult] = {}
         self._examples: dict[tuple[str, int], tuple[AttackResult, np.ndarray]] = {}
@@ -256,9 +266,13 @@ class Evaluation:
 
     def _look(self) -> None:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
-        judged, given = [], []
+        judged: list[tuple[np.ndarray, ...]] = []
+        given = []
         for block in self.source.blocks(_BLOCK):
-            key = (self.seed, -2 - block.index)
+            if not judged:
+                for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
+                    classifier.look_for_draws(block.x, self.batch_size)
+            key = (self.seed, _CLEAN - block.index)
             judged.append(self.judge.judge(block.x, self.batch_size, key))
             if block.y is not None:
                 given.append(block.y)
@@ -272,6 +286,8 @@ class Evaluation:
         self.nb_classes = self.judge.nb_classes
         self.given = self.source.has_labels
         self.y = np.concatenate(given) if self.given else labels
+        if self.judge.known_classes is None:  # labels tell of those that are never answered
+            self.nb_classes = max(self.nb_classes, int(self.y.max()) + 1)
         check_labels(self.y, len(labels), self.nb_classes)
         self.correct = clean_correct(labels, accepted, self.y)
         draw = np.random.default_rng(self.seed)
@@ -355,12 +371,28 @@ class Evaluation:
             )
             standing = result if standing is not None else None
             low, high = self.classifier.clip_values
-            result = summary.measured(result, high - low, self.metrics)
+            result = self._judged_again(summary.measured(result, high - low, self.metrics), unit)
             shown = np.flatnonzero(np.isin(places, self.shown))
             self._examples[step.name, unit.index] = result.take(shown), places[shown]
             if not self.keep:
                 result = dataclasses.replace(result, x=None, x_adv=None)
             self._parts[step.name, unit.index] = result
+
+    def _judged_again(self, result: AttackResult, unit: Unit) -> AttackResult:
+        """Of a model that draws, with a column `holds`: which successes count a second time.
+
+        A callable is not asked again: that would go beyond the budget of queries.
+        """
+        judge, rows = self.judge, np.flatnonzero(result.success)
+        if not (judge.randomised and judge.is_keras):
+            return result
+        holds = result.success.copy()
+        if len(rows):
+            assert result.x_adv is not None
+            key = (self.seed, _AGAIN - unit.index)
+            labels, _, accepted = judge.judge(result.x_adv[rows], self.batch_size, key)
+            holds[rows] = Criterion(result.targeted).met(labels, result.y[rows], accepted)
+        return dataclasses.replace(result, columns={**result.columns, "holds": holds})
 
     def _untouched(self, x: np.ndarray | None, places: Any) -> AttackResult:
         """The state before the first attack: what is wrong already is broken, all else stands."""
@@ -497,7 +529,21 @@ class Evaluation:
         findings += check_lengths(rows, classifier.clip_values)
         if not plan.cascade:
             findings += check_starts(rows, results)
-        findings += diagnose(rows, results, in_a_row=plan.cascade) + self.missing
+        randomised = bool(classifier.randomised or self.judge.randomised)
+        if randomised:
+            findings += check_draws(
+                results,
+                draws=classifier.draws if classifier.has_gradient else self.judge.votes,
+                votes=self.judge.votes,
+                repeatable=classifier.repeatable and self.judge.repeatable,
+                averaged=plan.preset is not None and plan.preset.name == "autoattack-rand",
+                criterion=plan.criterion,
+                nb_classes=self.nb_classes,
+            )
+        offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
+        findings += check_gradients(rows, results, offered)
+        findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
+        findings = by_weight(findings) + self.missing
         if not self.given:
             findings.append(
                 Finding(
@@ -524,6 +570,7 @@ class Evaluation:
                 "classes": self.nb_classes,
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
+                "randomised": randomised,
                 "clip_values": [low, high],
                 "pixel_range": expected and dataclasses.asdict(expected),
                 "batch_size": self.batch_size,
@@ -546,6 +593,20 @@ class Evaluation:
                 self.source.whole()[0] if self.keep else None, y, self.labels, robust, results
             ),
         )
+
+    def _repeat(self, description: dict[str, Any], rows: np.ndarray) -> AttackResult | None:
+        """An attack with other parameters on some samples; None for one that has no name."""
+        name, config = description["name"], dict(description["config"])
+        if name not in ATTACKS.names():
+            return None
+        for key in ("eps", "eps_step"):  # one per sample, maybe
+            if isinstance(config.get(key), list):
+                config[key] = np.asarray(config[key])[rows]
+        attack = ATTACKS.get({"name": name, "config": config}).bind(self.classifier)
+        wanted = self.targets if attack.targeted else self.y
+        result = attack.run(self.source.take(rows), wanted[rows])
+        clean = self.labels[rows], self.confidence[rows], self.accepted[rows]
+        return summary.within(result, self.plan.criterion, *clean)
 
     def _shown_examples(self) -> pictures.Examples:
         """The samples that pictures show, in the order of `shown`."""

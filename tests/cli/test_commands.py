@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
+from kerasrobust.engine.backward import substitute
 from kerasrobust_cli import evaluate, train
 
 
@@ -254,7 +255,74 @@ def test_bounds_of_the_data_are_saved_with_a_defended_model(tmp_path):
     assert tuple(kerasrobust.models.load(path).clip_values) == (0, 255)
 
 
+@keras.saving.register_keras_serializable("test")
+class Coarse(keras.layers.Layer):
+    """Five levels, without a gradient, and with noise; offers a way through."""
+
+    gradients = ("straight_through",)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(2)
+
+    def call(self, x):
+        noise = keras.random.uniform(keras.ops.shape(x), -0.1, 0.1, seed=self.generator)
+        return substitute(x, lambda x: 0.0 * x + keras.ops.round(4 * (x + noise)) / 4)
+
+
+def test_gradient_eot_votes_and_metrics_reach_the_evaluation(data, model, tmp_path):
+    network = kerasrobust.models.load(model)
+    inputs = keras.Input(network.input_shape[1:])
+    coarse = keras.Model(inputs, network(Coarse()(inputs)))
+    coarse.save(tmp_path / "coarse.keras")
+    arguments = ("--model", tmp_path / "coarse.keras", "--dataset", data, "--samples", 30)
+    arguments += ("--attacks", "pgd:eps=0.3,max_iter=5", "--quiet")
+    blind = run(evaluate, *arguments, "--output", tmp_path / "blind")
+    assert blind.exit_code == 0, blind.output
+    assert "--gradient straight_through" in blind.stdout.replace("\n", " ")
+    options = (
+        "--gradient",
+        "straight_through",
+        "--eot",
+        3,
+        "--votes",
+        5,
+        "--metrics",
+        "own_figure",
+    )
+    script = tmp_path / "figure.py"
+    script.write_text(
+        "import kerasrobust\n"
+        "@kerasrobust.register\n"
+        "class Own(kerasrobust.metrics.Metric):\n"
+        "    key = header = 'own_figure'\n"
+        "    def compute(self, outcome):\n"
+        "        return 1.25\n"
+    )
+    through = run(
+        evaluate, *arguments, *options, "--import", script, "--output", tmp_path / "through"
+    )
+    assert through.exit_code == 0, through.output
+    assert "own_figure" in through.stdout and "1.250" in through.stdout
+    reports = [kerasrobust.evaluation.Report.load(tmp_path / name) for name in ("blind", "through")]
+    settings = reports[1].settings["classifier"]
+    assert (settings["gradient"], settings["draws"], settings["votes"]) == (
+        "straight_through",
+        3,
+        5,
+    )
+    assert reports[1].attacks["pgd"].gradients == 3 * reports[0].attacks["pgd"].gradients
+    assert reports[1].robust_accuracy < reports[0].robust_accuracy
+    codes = [[finding.code for finding in report.findings] for report in reports]
+    assert {"zero_gradients", "randomised"} <= set(codes[0])
+    assert not {"zero_gradients", "randomised"} & set(codes[1])
+
+
 USAGE = [
+    (evaluate, ["--gradient", "ignore"], "--gradient needs --model"),
+    (evaluate, ["--gradient", "bpda"], "'bpda' is not one of"),
+    (evaluate, ["--eot", "0"], "0 is not in the range x>=1"),
+    (evaluate, ["--votes", "no"], "'no' is not a valid integer"),
     (evaluate, ["--eps", "-1"], "'-1' is not above zero"),
     (evaluate, ["--eps", "8/0"], "not a number such as 0.1 or 8/255"),
     (evaluate, ["--eps", "nan"], "not a number"),
@@ -276,6 +344,7 @@ USAGE = [
 ]
 
 ERRORS = [
+    (evaluate, ["--metrics", "ssmi"], "Did you mean 'ssim'"),
     (evaluate, ["--attacks", "pgdd"], "Did you mean 'pgd'"),
     (evaluate, ["--attacks", "pgd:eps=-1"], "eps=-1"),
     (evaluate, ["--attacks", "pgd:epss=1"], "epss"),

@@ -7,7 +7,7 @@ import pytest
 
 from kerasrobust import attacks
 from kerasrobust.evaluation import summary
-from kerasrobust.evaluation.diagnosis import check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import check_gradients, check_predictions, diagnose
 
 NAN = math.nan
 
@@ -119,9 +119,11 @@ def test_a_repetition_decides_between_masking_and_a_long_step(findings, make_res
     for shifts, code in ((broken(100), "step_too_long"), ([NAN] * MANY, "gradient_masking")):
         asked = []
 
-        def repeat(description, shifts=shifts, asked=asked):
+        def repeat(description, rows, shifts=shifts, asked=asked):
             asked.append(description)
-            return make_result(shifts)
+            # Of the hundred that only the black box broke, a few from all over.
+            assert rows.tolist() == list(range(0, 100, 4))
+            return make_result([shifts[row] for row in rows])
 
         for config in (LONG_STEPS, SMALL_STEPS):
             only = {key: table[key] for key in ("pgd", "hsja")}
@@ -129,9 +131,30 @@ def test_a_repetition_decides_between_masking_and_a_long_step(findings, make_res
             assert list(found) == [code] and "pgd:eps=0.5,eps_step=" in found[code]
         assert asked[0]["config"] == {**SMALL_STEPS, "seed": 3} and asked[0]["name"] == "pgd"
         assert asked[1]["config"]["eps_step"] < 0.05
-    assert list(findings(only, lambda _: None, pgd={"config": LONG_STEPS})) == [
-        "black_box_stronger"
-    ]
+    found = findings(only, lambda *_: None, pgd={"config": LONG_STEPS})
+    assert list(found) == ["black_box_stronger"]
+    # Three of those 25 are not broken again: 12 of the hundred, more than one in a hundred of all.
+    fewer = findings(
+        {"pgd": budget([NAN] * 300), "hsja": minimal([0.4] * 100 + [NAN] * 200, "black")},
+        lambda _, rows: make_result([NAN] * 3 + [0.4] * (len(rows) - 3)),
+        pgd={"config": LONG_STEPS},
+    )
+    assert "gradient_masking" in fewer
+    assert "broke 22 of 25 of them" in fewer["gradient_masking"]
+
+
+def test_a_repetition_keeps_a_budget_of_its_own_for_each_sample(findings, make_result):
+    """What is broken beyond the budget of its sample is not broken."""
+    eps = [0.5] * 1000 + [0.3] * 1000
+    table = {"pgd": budget([NAN] * MANY), "hsja": minimal(broken(60, 0.2, first=970), "black")}
+    for shift, code in ((0.25, "step_too_long"), (0.45, "gradient_masking")):
+
+        def repeat(description, rows, shift=shift):
+            assert rows.tolist() == list(range(970, 1030, 2))
+            return make_result([shift] * len(rows))
+
+        config = {**LONG_STEPS, "eps": eps}
+        assert list(findings(table, repeat, pgd={"config": config})) == [code]
 
 
 def test_a_repetition_is_asked_for_once(make_result, make_attack):
@@ -147,9 +170,9 @@ def test_a_repetition_is_asked_for_once(make_result, make_attack):
             name, attack, results[name], y, np.ones(MANY, bool), 2, 1.0, knowledge
         )
 
-    def repeat(description):
+    def repeat(description, rows):
         asked.append(description)
-        return make_result([NAN] * MANY)
+        return make_result([NAN] * len(rows))
 
     codes = [finding.code for finding in diagnose(rows, results, repeat)]
     assert codes == ["gradient_masking"] * 2 and len(asked) == 1
@@ -169,13 +192,13 @@ def test_a_nearer_black_box_beats_a_minimal_white_box(findings, make_result):
     assert list(findings(table)) == ["black_box_stronger"]  # an attack that counts no steps
     asked = []
 
-    def repeat(description, shift):
+    def repeat(description, rows, shift):
         asked.append(description)
-        return make_result([shift] * MANY)
+        return make_result([shift] * len(rows))
 
-    found = findings(table, lambda one: repeat(one, 0.4), cwl2=few)
+    found = findings(table, lambda *one: repeat(*one, 0.4), cwl2=few)
     assert list(found) == ["gradient_masking"] and asked[0]["config"] == {"max_iter": 50}
-    assert list(findings(table, lambda one: repeat(one, 0.2), cwl2=few)) == ["not_converged"]
+    assert list(findings(table, lambda *one: repeat(*one, 0.2), cwl2=few)) == ["not_converged"]
     # Another white-box attack that is as near: nothing misleads.
     assert not findings({**table, "ead": ([0.3] * MANY, "minimal", 1, "white", None)})
     # In a row each outcome holds what the ones before it broke.
@@ -283,3 +306,39 @@ def test_predictions_that_are_worth_something():
     assert not codes(np.full(100, 3), np.where(np.arange(100) < 8, 4, 3), 10)
     assert not codes(np.where(np.arange(100) < 4, 4, 3), None, 10)
     assert not codes(np.full(19, 3), np.arange(19) % 10, 10)
+
+
+def blindly(make_result, make_attack, zeros, shifts=(NAN,) * 40, norm=2.0, offered=(), **config):
+    """The finding on an attack with so many of ten gradients per sample zero."""
+    n = len(shifts)
+    counts = {"gradients": np.full(n, 10), "zero_gradients": np.resize(zeros, n)}
+    result = make_result(list(shifts), name="pgd", config={"eps": 0.25, **config}, **counts)
+    y, attack = np.zeros(n, np.int64), make_attack("budget", norm)
+    right = ~result.initially_adversarial
+    row = summary.summarise("pgd", attack, result, y, right, 2, 1.0)
+    found = check_gradients({"pgd": row}, {"pgd": result}, offered)
+    assert all(finding.code == "zero_gradients" for finding in found)
+    return [finding.message for finding in found]
+
+
+def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack):
+    def find(*args, **options):
+        return blindly(make_result, make_attack, *args, **options)
+
+    (message,) = find([6, 0, 0, 0])
+    assert "pgd attacked 10 samples blindly (25 % of those it did not break)" in message
+    assert "--attacks square:eps=0.25,norm=2 or --attacks hsja:norm=2." in message
+    attacks.get("square:eps=0.25,norm=2"), attacks.get("hsja:norm=2")
+    (message,) = find([6, 0], norm=math.inf, offered=("ignore", "straight_through"))
+    assert "square:eps=0.25 or --attacks hsja:norm=inf or --gradient straight_through." in message
+    (message,) = find([10], norm=1.0)
+    assert "square" not in message
+    # Half of the gradients; two of forty samples, three of forty; none.
+    assert not find([5])
+    assert not find([9] * 2 + [0] * 38)
+    assert find([9] * 3 + [0] * 37)
+    assert not find([0])
+    # What was broken, or wrong from the start, was not attacked in vain.
+    assert not find([10] * 20 + [0] * 20, shifts=[0.2] * 19 + [None] + [NAN] * 20)
+    (message,) = find([10] * 22 + [0] * 18, shifts=[0.2] * 19 + [None] + [NAN] * 20)
+    assert "2 samples blindly (10 %" in message

@@ -395,7 +395,11 @@ def test_masked_gradient_is_found_out(model, data):
     report = evaluate(masked, x, y, attacks=attacks)
     assert report.attacks["pgd"].accuracy > 0.8
     assert report.attacks["hsja"].knowledge == "black"
-    assert report.findings[0].code == "gradient_masking"
+    assert [finding.code for finding in report.findings[:2]] == [
+        "gradient_masking",
+        "zero_gradients",
+    ]
+    assert "54 samples blindly (100 %" in report.findings[1].message
     assert report.robust_accuracy < 0.1
     # Large logits alone mask nothing.
     sure = keras.models.clone_model(model)
@@ -404,6 +408,22 @@ def test_masked_gradient_is_found_out(model, data):
         report = evaluate(honest, x, y, attacks=attacks)
         assert "gradient_masking" not in [finding.code for finding in report.findings]
         assert report.attacks["pgd"].accuracy < 0.1
+
+
+def test_the_word_masking_waits_for_a_repetition(model, data):
+    """ART's step, as long as the budget: PGD jumps to and fro, and small steps get there."""
+    x, y, margin = data
+    inputs = keras.Input(SHAPE)
+    # A ridge in the middle of the ball: the sign of the gradient there and back, for ever.
+    bent = keras.layers.Lambda(lambda v: v + 0.06 * keras.ops.sin((v - 0.5) * 2 * np.pi / 0.02))
+    ridged = keras.Model(inputs, model.layers[-1](model.layers[-2](bent(inputs))))
+    labels = ridged.predict(x, verbose=0).argmax(axis=1)
+    attacks = ["pgd:eps=0.02,eps_step=0.04,max_iter=7", "square:eps=0.02,max_iter=300"]
+    report = evaluate(ridged, x, labels, attacks=attacks)
+    codes = [finding.code for finding in report.findings]
+    assert "step_too_long" in codes and "gradient_masking" not in codes
+    (message,) = [one.message for one in report.findings if one.code == "step_too_long"]
+    assert "pgd:eps=0.02,eps_step=0.002,max_iter=40 broke" in message
 
 
 def test_areb_on_a_linear_model(model, data, tmp_path):

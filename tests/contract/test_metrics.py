@@ -1,0 +1,175 @@
+"""One table of checks over every registered metric, and over one that a plugin brings."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasrobust import metrics
+from kerasrobust.attacks import AttackResult
+from kerasrobust.evaluation.summary import read_figures
+from kerasrobust.metrics.base import Outcome
+from kerasrobust.specs import jsonable
+
+# Six samples: wrong already, three broken, one that holds, one that the detector rejects.
+SHIFTS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.3], np.float32)
+WRONG = np.array([True, False, False, False, False, False])
+SUCCESS = np.array([True, True, True, False, True, False])
+ACCEPTED = np.array([True, True, True, True, True, False])
+Y = np.array([0, 0, 1, 1, 2, 2])
+LABELS = np.array([1, 2, 0, 1, 0, 0])
+CLASSES, RANGE = 4, 2.0
+FOUND = SUCCESS & ~WRONG
+
+
+def plugin():
+    """The metric of tests/plugin, as its entry point would give it."""
+    path = Path(__file__).parents[1] / "plugin" / "kerasrobust_plugin" / "metric.py"
+    spec = importlib.util.spec_from_file_location("kerasrobust_plugin_metric", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PluginMetric()
+
+
+METRICS = {**{name: metrics.get(name) for name in metrics.names()}, "plugin_metric": plugin()}
+# By hand: each sample that moved did so by its shift in four of sixteen pixels.
+EXPECTED = {
+    "attacked": 5,
+    "successes": 3,
+    "failures": 2,
+    "initially_adversarial": 1,
+    "gave_up": 1,
+    "rejected": 1,
+    "accuracy": 2 / 6,
+    "success_rate": 3 / 5,
+    "average_confidence": (0.6 + 0.7 + 0.9) / 3,
+    "median_l0": 25.0,
+    "median_l1": 1.2,
+    "median_l2": 0.6,
+    "median_linf": 0.3,
+    "queries": 3.0,
+    "gradients": 30.0,
+    "executed_queries": 66,
+    "executed_gradients": 33,
+    "seconds": 4.5,
+    "class_accuracy": [0.0, 0.5, 0.5, None],
+    "plugin_metric": 0.2,
+}
+
+
+def parts(size):
+    """What an attack found, in batches of one size, each with the metrics' columns."""
+    x = np.random.default_rng(4).uniform(0, 1, (6, 4, 4, 1)).astype(np.float32)
+    x_adv = x.copy()
+    x_adv[:, 1, :, 0] += SHIFTS[:, None]
+    distances = {"l0": 4.0 * (SHIFTS > 0), "l1": 4 * SHIFTS, "l2": 2 * SHIFTS, "linf": SHIFTS}
+    far = {key: np.where(SUCCESS, value, np.inf) for key, value in distances.items()}
+    whole = AttackResult(
+        name="fake",
+        config={},
+        targeted=False,
+        x=x,
+        x_adv=x_adv,
+        y=Y,
+        success=SUCCESS,
+        initially_adversarial=WRONG,
+        labels=LABELS,
+        accepted=ACCEPTED,
+        confidence=np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], np.float32),
+        queries=np.arange(6),
+        gradients=10 * np.arange(6),
+        zero_gradients=np.zeros(6, int),
+        executed_queries=11 * size,
+        executed_gradients=11 * size // 2,
+        gave_up=np.arange(6) == 3,
+        seconds=0.75 * size,
+        **far,
+    )
+    for first in range(0, 6, size):
+        part = whole.take(np.arange(first, min(first + size, 6)))
+        columns = metrics.registry.measure(METRICS.values(), part.x, part.x_adv, RANGE)
+        yield AttackResult(**{**vars(part), "columns": columns, "x": None, "x_adv": None})
+
+
+def outcome(size=6, row="attack", kind="minimal", rows=slice(None)):
+    result = AttackResult.concatenate(list(parts(size))).take(np.arange(6)[rows])
+    y = Y[rows]
+    unbroken = ~SUCCESS[rows] if row == "worst" else None
+    return Outcome(result, y, ~WRONG[rows], CLASSES, RANGE, kind, math.inf, row, unbroken)
+
+
+def test_every_metric_has_a_row_here():
+    assert set(EXPECTED) | {"false_positive_rate", "ssim", "budget_curve"} == set(METRICS)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_figure_is_the_one_by_hand(name):
+    figure, expected = METRICS[name].figures(outcome())[name], EXPECTED[name]
+    if isinstance(expected, list):
+        assert figure == expected
+    else:
+        assert figure == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_figures_that_are_more_than_a_number():
+    share = METRICS["false_positive_rate"].figures(outcome(row="clean"))
+    assert share["false_positive_rate"] == pytest.approx(1 / 6)
+    low, high = share["false_positive_rate_interval"]
+    assert 0 < low < 1 / 6 < high < 1
+    curve = METRICS["budget_curve"].figures(outcome())["budget_curve"]
+    assert curve["norm"] == math.inf and curve["eps"][-1] == pytest.approx(0.4)
+    for eps, accuracy in zip(curve["eps"], curve["accuracy"], strict=True):
+        broken = WRONG | (FOUND & (SHIFTS <= np.float32(eps)))
+        assert accuracy == pytest.approx(1 - broken.mean(), abs=1e-6)
+    assert METRICS["budget_curve"].figures(outcome(kind="budget"))["budget_curve"] is None
+    x = np.concatenate([part.columns["ssim"] for part in parts(2)])
+    assert METRICS["ssim"].figures(outcome())["ssim"] == pytest.approx(x[FOUND].mean())
+
+
+def rows_of(metric):
+    return [row for row in ("clean", "attack", "worst") if row in metric.rows]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batch_by_batch_equals_whole(name):
+    metric = METRICS[name]
+    for row in rows_of(metric):
+        whole = metric.figures(outcome(row=row))
+        for size in (1, 2, 3):
+            if name in ("executed_queries", "executed_gradients", "seconds"):
+                continue  # of the batches as they were run
+            assert jsonable(metric.figures(outcome(size, row))) == jsonable(whole)
+
+
+@pytest.mark.parametrize("name", ["executed_queries", "executed_gradients", "seconds"])
+def test_costs_of_batches_add_up(name):
+    total = sum({**vars(part)}[name] for part in parts(2))
+    assert METRICS[name].figures(outcome(2))[name] == pytest.approx(total)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_come_back_from_json(name):
+    metric = METRICS[name]
+    # All samples, and those that held alone: medians are infinite, means have nothing to go by.
+    for rows in (slice(None), slice(3, None, 2)):
+        for row in rows_of(metric):
+            figures = metric.figures(outcome(row=row, rows=rows))
+            assert name in figures
+            text = json.dumps(jsonable(figures), allow_nan=False)
+            back = read_figures(json.loads(text))
+            assert jsonable(back) == jsonable(figures)
+            if metric.table != "classes":  # those are one row for each class
+                assert metric.cell(back, 6) == metric.cell(figures, 6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_nothing_and_infinity_as_text(name):
+    metric = METRICS[name]
+    nothing = "" if metric.table == "classes" else "-"
+    assert metric.format(None) == nothing
+    assert "inf" in metric.format(math.inf)
+    if metric.header is not None and metric.table != "classes":
+        assert metric.cell({name: None}, 6) == "-" and metric.cell({}, 6) == ""
