@@ -228,7 +228,7 @@ def test_a_file_that_is_no_model(tmp_path):
         models.load(tmp_path / "missing.keras")
     broken = tmp_path / "broken.keras"
     broken.write_text("no zip")
-    with pytest.raises(ValueError, match=r"cannot be read.*Received: path=.*broken.keras"):
+    with pytest.raises(ValueError, match=r"damaged or cut short.*Received: path=.*broken.keras"):
         models.load(broken)
     other = tmp_path / "picture.png"
     other.write_text("no model")

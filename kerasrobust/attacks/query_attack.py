@@ -35,7 +35,8 @@ class QueryAttack(base.Attack):
             where `access` is ``"labels"``.
         max_queries: Most queries per sample and attack, the label of the clean sample, the final
             judgement and, of an attack that needs starting points, its label as one of them
-            included; None for no limit but the attack's own.
+            included; None for no limit but the attack's own. The clean passes of `evaluate` are
+            not in it.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
     """
 
