@@ -75,6 +75,10 @@ def evaluate(
     its rows hold the accuracy and the distances after each step, and the passes and seconds of that
     step.
 
+    A model that draws at inference is found out by two clean passes. It draws by `seed` from then
+    on, and its figures are means over draws and votes where the model is given as
+    `Classifier(model, draws=20, votes=10)`.
+
     `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
     A targeted attack is given, for every sample, a class other than the true one, drawn with
     `seed`.
@@ -379,15 +383,13 @@ class Evaluation:
 
         A callable is not asked again: that would go beyond the budget of queries.
         """
-        judge, rows = self.judge, np.flatnonzero(result.success)
+        judge = self.judge
         if not (judge.randomised and judge.is_keras):
             return result
-        holds = result.success.copy()
-        if len(rows):
-            assert result.x_adv is not None
-            key = (self.seed, _AGAIN - unit.index)
-            labels, _, accepted = judge.judge(result.x_adv[rows], self.batch_size, key)
-            holds[rows] = Criterion(result.targeted).met(labels, result.y[rows], accepted)
+        assert result.x_adv is not None
+        key = (self.seed, _AGAIN - unit.index)
+        labels, _, accepted = judge.judge(result.x_adv, self.batch_size, key)
+        holds = result.success & Criterion(result.targeted).met(labels, result.y, accepted)
         return dataclasses.replace(result, columns={**result.columns, "holds": holds})
 
     def _untouched(self, x: np.ndarray | None, places: Any) -> AttackResult:
