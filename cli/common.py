@@ -11,7 +11,7 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +38,17 @@ class Number(click.ParamType):
         return number
 
 
+class Numbers(click.ParamType):
+    """A number, or several with commas between them, one per channel."""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        return tuple(Number().convert(part, param, ctx) for part in str(value).split(","))
+
+
 class Norm(click.ParamType):
     """1, 2 or inf."""
 
@@ -55,6 +66,7 @@ def output_folder(ctx, param, value: str | None) -> Path | None:
     if value is None:
         return None
     path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.exists() and not path.is_dir():
         raise click.BadParameter(f"{value!r} is a file, not a folder", ctx, param)
     _check_writable(path, value, ctx, param)
@@ -64,6 +76,7 @@ def output_folder(ctx, param, value: str | None) -> Path | None:
 def output_model(ctx, param, value: str) -> Path:
     """A `.keras` file in an existing folder, checked before any work is done."""
     path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.suffix != ".keras":
         raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
     if path.is_dir():
@@ -74,12 +87,43 @@ def output_model(ctx, param, value: str) -> Path:
     return path
 
 
+def _check_name(path: Path, value: str, ctx, param) -> None:
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, say
+        raise click.BadParameter(f"{value!r}: {error.strerror}", ctx, param) from error
+
+
 def _check_writable(path: Path, value: str, ctx, param) -> None:
     existing = path.absolute()
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK) or not (existing.is_dir() or existing == path.absolute()):
         raise click.BadParameter(f"{value!r} cannot be written", ctx, param)
+
+
+def pixel_bounds(network, low, high) -> tuple[tuple[float, float], str]:
+    """The bounds of a pixel, and what to tell about them.
+
+    Each as given, else the model's own, else what its first layers expect, else that of 0..1.
+    """
+    from kerasrobust.engine.pixel_range import pixel_range
+
+    if low is not None and high is not None:
+        return (low, high), ""
+    bounds, note = (0.0, 1.0), ""
+    found = pixel_range(network)
+    if hasattr(network, "clip_values"):
+        bounds = network.clip_values
+    elif found is not None:
+        bounds = found.bounds
+        note = (
+            f"Pixels in {found.low:g}..{found.high:g}, read from the model's first layers: "
+            f"{found.source}. --clip-min and --clip-max say otherwise."
+        )
+    if low is not None or high is not None:
+        note = ""
+    return (bounds[0] if low is None else low, bounds[1] if high is None else high), note
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *notes: str) -> None:
@@ -150,14 +194,35 @@ def _run(value: str) -> None:
 
 
 @contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drops what C++ writes to the error stream: at import TensorFlow heeds no level.
+
+    An exception is raised as ever.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
 def library(imports: Iterable[str] = ()) -> Iterator[None]:
     """Quiet start of TensorFlow; what the library raises for bad input becomes one line.
 
     Args:
         imports: Scripts and modules to run first.
     """
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        with _silent_stderr() if quiet else nullcontext():
+            # With the look for devices, which is as talkative.
+            importlib.import_module("tensorflow").config.list_physical_devices()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             for value in imports:

@@ -9,9 +9,11 @@ import click
 from kerasrobust_cli.common import (
     Norm,
     Number,
+    Numbers,
     import_option,
     library,
     output_folder,
+    pixel_bounds,
     print_table,
 )
 
@@ -86,6 +88,13 @@ from kerasrobust_cli.common import (
 @click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
 @click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
 @click.option(
+    "--mean",
+    type=Numbers(),
+    help="Subtracted from the pixels before the model sees them: one number, or one per channel, "
+    "as in 0.49,0.48,0.45. Bounds and budgets are in the unit before that.",
+)
+@click.option("--std", type=Numbers(), help="What they are divided by then, likewise.")
+@click.option(
     "--output",
     metavar="DIR",
     callback=output_folder,
@@ -113,6 +122,8 @@ def main(
     seed,
     clip_min,
     clip_max,
+    mean,
+    std,
     output,
     cross_check,
     imports,
@@ -120,8 +131,8 @@ def main(
     quiet,
 ) -> None:
     """Attack an image classifier and report how much of its accuracy is left."""
-    if (clip_min is None) != (clip_max is None):
-        raise click.UsageError("--clip-min and --clip-max go together")
+    if (mean is not None or std is not None) and model is None:
+        raise click.UsageError("--mean and --std need --model")
     if norm is not None and eps is None:
         raise click.UsageError("--norm needs --eps")
     if gradient != "exact" and model is None:
@@ -139,9 +150,11 @@ def main(
                 kerasrobust.attacks.get(spec)
         kerasrobust.metrics.registry.resolve(metrics)
         network = None if model is None else kerasrobust.models.load(model)
-        bounds = (clip_min, clip_max)
-        if clip_min is None:
-            bounds = getattr(network, "clip_values", (0.0, 1.0))
+        normalised = mean is not None or std is not None
+        # What the first layers expect is in the unit after the normalisation then.
+        bounds, note = pixel_bounds(None if normalised else network, clip_min, clip_max)
+        if note:
+            click.echo(note, err=True)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
         if network is None:
@@ -153,9 +166,10 @@ def main(
                 )
             train = kerasrobust.datasets.load(dataset, "train", **source)
             network = kerasrobust.models.train_default(train, seed=seed)
+        preprocessing = (mean or (0.0,), std or (1.0,)) if normalised else None
         options = {"gradient": gradient, "draws": eot, "votes": votes}
         report = kerasrobust.evaluate(
-            kerasrobust.Classifier.of(network, bounds, **options),
+            kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
             data.x,
             data.y,
             attacks=list(attacks),

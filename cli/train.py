@@ -12,6 +12,7 @@ from kerasrobust_cli.common import (
     library,
     output_folder,
     output_model,
+    pixel_bounds,
     print_table,
 )
 
@@ -176,12 +177,11 @@ def main(
     Nothing is chosen by the test split: the epoch that --keep-best keeps is chosen on samples of
     the training split that are not trained on.
     """
-    if (clip_min is None) != (clip_max is None):
-        raise click.UsageError("--clip-min and --clip-max go together")
     if keep_best and not robust_attack:
         raise click.UsageError("--keep-best needs --robust-attack")
     with library(imports):
         import keras
+        import numpy as np
 
         import kerasrobust
 
@@ -190,7 +190,7 @@ def main(
         for spec in robust_attack:
             if spec not in kerasrobust.evaluation.presets.names():
                 kerasrobust.attacks.get(spec)
-        bounds = (0.0, 1.0) if clip_min is None else (clip_min, clip_max)
+        bounds, _ = pixel_bounds(None, clip_min, clip_max)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         train = kerasrobust.datasets.load(dataset, "train", samples=samples, seed=seed, **source)
         test = kerasrobust.datasets.load(dataset, "test", **source)
@@ -228,6 +228,11 @@ def main(
             checkpoint=checkpoint,
             verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
         )
+        if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+            raise ValueError(
+                "Training has diverged, weights are NaN or infinite: nothing was saved. Use a "
+                f"smaller --learning-rate. Received: --learning-rate {learning_rate:g}"
+            )
         network.save(output)
         measured = network.evaluate(test.x, test.y, batch_size=256, verbose=0, return_dict=True)
     if keep_best and not quiet:

@@ -1,27 +1,172 @@
-"""The private names of Keras that the package leans on, each behind a function."""
+"""Every private name of Keras that we lean on, each behind a function of ours.
+
+No other module uses one. Each has a test of its own, which fails when Keras changes the name.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src.random import seed_generator
+import tensorflow as tf
+
+_FUNCTIONAL = keras.src.models.Functional
+# What runs a model that is nothing but its graph.
+_OWN_CALLS = (_FUNCTIONAL.call, keras.Sequential.call)
 
 
-def flatten_layers(model: keras.Model) -> list[Any]:
-    """All layers of a model, those inside of others too, and the model itself."""
-    return list(model._flatten_layers())
+def has_graph(model: Any) -> bool:
+    """Whether a model is functional or sequential, subclasses with a `call` of their own too."""
+    return isinstance(model, (keras.Sequential, _FUNCTIONAL))
 
 
-def seed_states(model: keras.Model) -> list[Any]:
-    """State variables of the seed generators of all layers of a model, each once."""
-    found: dict[int, Any] = {}
-    for layer in flatten_layers(model):
-        for generator in layer._seed_generators:
-            found.setdefault(id(generator.state), generator.state)
-    return list(found.values())
+def is_its_graph(model: Any) -> bool:
+    """Whether a model computes its graph and nothing else: it has no `call` of its own."""
+    return (
+        has_graph(model)
+        and type(model).call in _OWN_CALLS
+        and type(model).__call__ is keras.layers.Layer.__call__
+        and "call" not in vars(model)
+    )
 
 
-def global_seed_state() -> Any:
-    """State variable of the generator that layers draw from which have none of their own."""
-    return seed_generator.global_seed_generator().state
+def graph_of(model: keras.Model) -> keras.Model | None:
+    """The functional model behind a functional or sequential one; None before it is built."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def run_graph(
+    graph: keras.Model, inputs: Any, operation: Callable[[Any], Callable[..., Any]]
+) -> Any:
+    """What a functional model computes with another callable in the place of each operation.
+
+    Args:
+        graph: The functional model, as `graph_of` gives it.
+        inputs: Its inputs.
+        operation: Given an operation of the graph, what is called for it.
+    """
+    return graph._run_through_graph(graph._standardize_inputs(inputs), operation_fn=operation)
+
+
+def producer(tensor: Any) -> tuple[Any, list[Any]]:
+    """The operation that a symbolic tensor comes from, and the tensors that went into it."""
+    operation, node_index, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[node_index].input_tensors)
+
+
+def consumers(model: keras.Model, tensor: Any) -> list[tuple[Any, tuple[Any, ...], Any]]:
+    """What a functional or sequential model does with a symbolic tensor.
+
+    The graph is walked back from the outputs: layers keep their places in graphs that are no more.
+
+    Returns:
+        The operations that take it, each with its positional arguments and its first output.
+    """
+    found, seen, left = [], set(), list(model.outputs)
+    while left:
+        operation, node_index, _ = left.pop()._keras_history
+        node = operation._inbound_nodes[node_index]
+        if node in seen:
+            continue
+        seen.add(node)
+        left += node.input_tensors
+        if any(given is tensor for given in node.input_tensors):
+            found.append((operation, tuple(node.arguments.args), node.output_tensors[0]))
+    return found
+
+
+def out_of_graphs(operation: Any) -> None:
+    """Takes from an operation, a copy say, its places in all graphs."""
+    operation._inbound_nodes, operation._outbound_nodes = [], []
+
+
+def takes_training(operation: Any) -> bool:
+    """Whether a layer's `call` has the argument `training`."""
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
+def flat_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A model or layer, and all layers within it at any depth, each once."""
+    return model._flatten_layers()
+
+
+def look_alike(operation: Any, **attributes: Any) -> Any:
+    """A shallow copy of a layer or model, on the same variables, with other attributes.
+
+    Keras's bookkeeping of attributes is passed by: nothing is tracked a second time, and the
+    original is not touched.
+    """
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(operation.__dict__)
+    twin.__dict__.update(attributes)
+    return twin
+
+
+def compile_settings(model: keras.Model) -> dict[str, Any]:
+    """The arguments that a model was compiled with, as they were given."""
+    return model._compile_config.config
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The mean that a compiled model reports as its loss."""
+    return model._loss_tracker
+
+
+def build_for_training(model: keras.Model, batch: Any) -> None:
+    """Creates all variables of a compiled model, its optimizer and metrics, without a step.
+
+    Args:
+        model: The model.
+        batch: Tensors or specifications of a batch `(x, y)` or `(x, y, sample_weight)`.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
+class NamedLogs(keras.Model):
+    """A model that gives the logs of its training steps names of its own.
+
+    Keras takes the logs of an epoch from the metrics, merged over replicas, if it knows the names,
+    and from one replica's last step otherwise. Here it knows those that `name_logs` gives.
+    """
+
+    def name_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """The logs of a training step under their names."""
+        raise NotImplementedError
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        merged = self.name_logs(self.get_metrics_result())
+        if isinstance(logs, dict) and set(logs) == set(merged):
+            return merged
+        return super()._get_metrics_result_or_logs(logs)
+
+
+def global_seed_state() -> keras.Variable:
+    """The state of the generator that draws where a layer or operation is given no seed.
+
+    Where Keras has not made one yet it is made; Python's generator, from which it takes its seed,
+    is left as it was.
+    """
+    before = random.getstate()
+    try:
+        with tf.init_scope():
+            return keras.src.random.seed_generator.global_seed_generator().state
+    finally:
+        random.setstate(before)
+
+
+def seed_states(model: keras.layers.Layer) -> list[keras.Variable]:
+    """The states of all that a model draws from by Keras, each once.
+
+    They are those of the seed generators that its layers hold, in nested models and preprocessing
+    layers too, and last the global one. Mapped in a `keras.StatelessScope`, they settle what the
+    model draws.
+    """
+    states = [
+        generator.state for layer in flat_layers(model) for generator in layer._seed_generators
+    ]
+    unique: dict[int, keras.Variable] = {id(state): state for state in states}
+    last = global_seed_state()
+    unique.pop(id(last), None)
+    return [*unique.values(), last]

@@ -11,10 +11,10 @@ import numpy as np
 
 from kerasrobust import attacks as registry
 from kerasrobust.checks import check_bool, check_float, check_int, check_labels
-from kerasrobust.checks import unpack as unpack_samples
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine.classifier import Classifier
-from kerasrobust.evaluation import Report, evaluate, presets
+from kerasrobust.engine.source import unpack
+from kerasrobust.evaluation import Report, evaluate, resolve
 from kerasrobust.norms import check_norm
 
 MONITOR = "val_robust_accuracy"
@@ -100,7 +100,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             if y is not None:
                 raise ValueError("A Dataset holds the labels: leave `y` out. Received: y=...")
             x, y, self._bounds = x.x, x.y, x.clip_values
-        samples, labels = unpack_samples(x, y)
+        samples, labels = unpack(x, y)
         if labels is None:
             raise ValueError("RobustAccuracy needs the labels of the samples. Received: y=None")
         self.x, self.y = samples, labels
@@ -130,11 +130,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             common = {"batch_size": self.batch_size}
             return [registry.get("pgd", eps=self.eps, **steps, **norm, **common)]
         attacks = list(attacks) if isinstance(attacks, (list, tuple)) else [attacks]
-        if not attacks:
-            raise ValueError("RobustAccuracy needs at least one attack. Received: attacks=[]")
-        for one in attacks:
-            if not (isinstance(one, str) and one in presets.names()):
-                registry.get(one)
+        resolve(attacks, eps=self.eps, norm=self.norm)
         return attacks
 
     def _reset(self) -> None:

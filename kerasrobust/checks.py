@@ -6,13 +6,25 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+# How far labels that are distributions may be from adding up to 1.
+ROW_TOLERANCE = 1e-3
+ROWS_MESSAGE = (
+    "Rows of a two-dimensional `y` must be one-hot, or probabilities that add up to 1. "
+    "Received: y with sums of rows in"
+)
 
 
-def check_int(name: str, value: Any, low: int) -> int:
-    """An integer of at least `low`."""
+# What counts in a graph are 32 bits.
+LARGEST = 2**31 - 1
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = LARGEST) -> int:
+    """An integer of at least `low` and at most `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ValueError(f"`{name}` must be an integer >= {low}. Received: {name}={value!r}")
+    if high is not None and value > high:
+        raise ValueError(f"`{name}` must be an integer <= {high}. Received: {name}={value!r}")
     return int(value)
 
 
@@ -39,10 +51,57 @@ def check_bounds(clip_values: Any) -> tuple[float, float]:
     return low, high
 
 
-def check_unit(name: str, value: Any, clip_values: tuple[float, float]) -> None:
-    """Refuses a length per input value, or several, that is in another unit than the inputs."""
-    largest, span = float(np.max(value)), clip_values[1] - clip_values[0]
-    if largest > span or (span > 2 and 0 < largest < span / 500):
+def check_preprocessing(value: Any) -> tuple[Any, Any] | None:
+    """Mean and standard deviation as floats or nested tuples of them; None for neither."""
+    if value is None:
+        return None
+    try:
+        mean, deviation = (np.asarray(part, np.float64) for part in value)
+    except (TypeError, ValueError):
+        mean, deviation = np.array(math.nan), np.array(math.nan)
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        raise ValueError(
+            "`preprocessing` must be mean and standard deviation, (mean, std): finite numbers or "
+            f"arrays of them, the second above 0. Received: preprocessing={value!r}"
+        )
+    return _tuples(mean.tolist()), _tuples(deviation.tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def check_length(
+    name: str,
+    value: Any,
+    clip_values: tuple[float, float],
+    norm: float = math.inf,
+    features: int | None = None,
+    usual: float | None = None,
+) -> None:
+    """Refuses a length, or several, that cannot be in the unit of the inputs.
+
+    None is longer than the diagonal of the box. Beside grey levels none is shorter than half a
+    level, which is the shortest change of an image in any norm.
+
+    Args:
+        name: Of the argument.
+        value: A number, or several; the sign does not matter.
+        clip_values: The box.
+        norm: Norm of the length.
+        features: Values of a sample, where that is known.
+        usual: What is usual, as a share of the width of the box: lengths that are commonly much
+            shorter than half a grey level may be so.
+    """
+    largest, span = float(np.max(np.abs(value))), clip_values[1] - clip_values[0]
+    diagonal = math.inf
+    if norm == math.inf or norm < 1:
+        diagonal = span
+    elif features is not None:
+        diagonal = span * features ** (1 / norm)
+    shortest = span * min(1 / 500, math.inf if usual is None else usual / 10)
+    # Room for the rounding of a diagonal that is given.
+    if largest > diagonal * (1 + 1e-6) or (span > 2 and 0 < largest < shortest):
         raise ValueError(
             f"`{name}` does not fit inputs in {clip_values}: it is in the unit of the inputs. "
             f"Received: {name}={value!r}"
@@ -57,19 +116,26 @@ def check_scale(x: np.ndarray, clip_values: tuple[float, float]) -> None:
     least, most = float(x.min()), float(x.max())
     if least >= 0 and 0 < most <= 1 and bool((x % 1).any()):
         raise ValueError(
-            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}). "
+            f"`x` looks like values in 0..1, the bounds are clip_values=({low:g}, {high:g}): scale "
+            "the samples, or give other bounds (--clip-min, --clip-max). "
             f"Received: values from {least:g} to {most:g}"
         )
 
 
 def check_size(name: str, value: Any) -> float | np.ndarray:
-    """A non-negative number, or an array of one per sample."""
+    """A non-negative number, or an array of one per sample: `[n]`, or `[n, 1, ...]`."""
     if np.ndim(value) == 0:
         return check_float(name, value)
     values = np.asarray(value)
     if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"`{name}` must hold finite numbers >= 0. Received: {name}={value!r}")
-    return values.astype(np.float32).reshape(-1)
+    if any(size != 1 for size in values.shape[1:]):
+        raise ValueError(
+            f"`{name}` must be one number or one per sample, of shape (n,) or (n, 1, ...): each "
+            "has one budget for all of its values; a `mask` says which of them may change. "
+            f"Received: {name} of shape {values.shape}"
+        )
+    return values.astype(np.float32)
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -77,43 +143,6 @@ def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
     return bool(value)
-
-
-def unpack(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Arrays from arrays, tensors or a batched `tf.data.Dataset` of `x` or `(x, y)`."""
-    if isinstance(x, tf.data.Dataset):
-        if y is not None:
-            raise ValueError("With a tf.data.Dataset the labels come from it: leave `y` out.")
-        form = x.element_spec
-        parts = form if isinstance(form, tuple) else (form,)
-        if not all(isinstance(part, tf.TensorSpec) and part.shape.rank != 0 for part in parts):
-            raise ValueError(
-                "A tf.data.Dataset must give batches of `x` or `(x, y)`. "
-                f"Received: a tf.data.Dataset with elements {form}"
-            )
-        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                "A tf.data.Dataset must end: leave out `repeat()`, or use `take(n)`. "
-                "Received: x=a tf.data.Dataset without end"
-            )
-        batches = list(x.as_numpy_iterator())
-        if not batches:
-            raise ValueError("The data set is empty. Received: x=a tf.data.Dataset with no batch")
-        if len(parts) > 1:
-            y = np.concatenate([batch[1] for batch in batches])
-        if isinstance(form, tuple):
-            batches = [batch[0] for batch in batches]
-        x = np.concatenate(batches)
-    return _array("x", x), None if y is None else _array("y", y)
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must be an array or a tensor. Received: {type(value).__name__} ({error})"
-        ) from error
 
 
 def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
@@ -143,6 +172,19 @@ def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
     return y
 
 
+def check_rows(y: np.ndarray) -> None:
+    """Refuses rows of labels `[n, classes]` that are no distribution, several classes at once say.
+
+    Raises:
+        ValueError: If a row has negative entries or does not add up to 1.
+    """
+    if y.ndim != 2 or y.shape[1] == 1 or y.dtype.kind not in "fiub":
+        return
+    sums = y.sum(axis=1, dtype=np.float64)
+    if len(y) and not ((np.abs(sums - 1) <= ROW_TOLERANCE).all() and (y >= 0).all()):
+        raise ValueError(f"{ROWS_MESSAGE} [{sums.min():g}, {sums.max():g}]")
+
+
 def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
     """float32 mask of 0 and 1, of the shape of `x`."""
     mask = np.asarray(mask)
@@ -157,9 +199,29 @@ def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def check_per_sample(name: str, value: Any, n: int) -> np.ndarray:
-    """float32 `[n]` from a number or one value per sample."""
-    values = np.asarray(value, np.float32).reshape(-1)
+def check_per_sample(
+    name: str, value: Any, n: int, sample_shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """float32 `[n]` from a number or one value per sample.
+
+    NumPy would broadcast an array of shape `(n,)` along the last axis of the samples: where that is
+    as long as there are samples, what is meant cannot be told.
+
+    Args:
+        name: Of the argument.
+        value: A number, or an array of shape `(n,)` or `(n, 1, ...)`.
+        n: Number of samples.
+        sample_shape: Shape of one.
+    """
+    values = np.asarray(value, np.float32)
+    ambiguous = len(sample_shape) > 1 and sample_shape[-1] == n > 1
+    if values.ndim == 1 and values.size == n and ambiguous and np.ptp(values) > 0:
+        raise ValueError(
+            f"`{name}` must say whether it is one per sample, by the shape ({n}, 1): as many as "
+            "there are samples, its values may be meant for the last axis as well. "
+            f"Received: {name} of shape {values.shape} beside samples of shape {sample_shape}"
+        )
+    values = values.reshape(-1)
     if len(values) not in (1, n):
         raise ValueError(
             f"`{name}` must be one number or one per sample ({n}). Received: {len(values)} values"

@@ -108,7 +108,7 @@ def load(
     if not isinstance(split, str):
         raise TypeError(f"load expects split as a string. Received: split={split!r}")
     samples = None if samples is None else check_int("samples", samples, 1)
-    seed = check_int("seed", seed, 0)
+    seed = check_int("seed", seed, 0, None)
     bounds = check_bounds(clip_values)
     text = os.fspath(name)
     if text.lower().endswith(".npz"):
@@ -135,7 +135,7 @@ def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Datas
     Example:
         >>> train, validation = hold_out(load("digits", "train"), 200)
     """
-    samples, seed = check_int("samples", samples, 1), check_int("seed", seed, 0)
+    samples, seed = check_int("samples", samples, 1), check_int("seed", seed, 0, None)
     if samples >= len(data):
         raise ValueError(
             f"Expected to hold out fewer samples than the {len(data)} there are. "

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrobust import _keras
 from kerasrobust.checks import check_int
 
 
@@ -103,8 +104,7 @@ def fit(
             step(iterator)
         # All workers take part in the sum of a metric.
         results = model.get_metrics_result()
-        named = getattr(model, "_named", None)
-        logs = results if named is None else named(results)
+        logs = model.name_logs(results) if isinstance(model, _keras.NamedLogs) else results
         listed.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -127,7 +127,7 @@ def _steps(data: tf.data.Dataset, steps_per_epoch: int | None) -> int:
 def _build(model: keras.Model, data: tf.data.Dataset) -> None:
     """Creates the variables of optimizer and metrics, which no replica may do by itself."""
     model.make_train_function(force=True)
-    model._symbolic_build(data_batch=data.element_spec)
+    _keras.build_for_training(model, data.element_spec)
 
 
 def _shard_samples(data: tf.data.Dataset) -> tf.data.Dataset:

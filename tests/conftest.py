@@ -25,6 +25,7 @@ def digits_model():
     import keras
 
     from kerasrobust import datasets
+    from kerasrobust.engine.classifier import Classifier
 
     train = datasets.load("digits", "train")
     keras.utils.set_random_seed(0)
@@ -40,7 +41,10 @@ def digits_model():
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(train.x, train.y, epochs=10, batch_size=32, verbose=0)
-    return model
+    # Held for the whole session, so that all tests share its compiled functions.
+    classifier = Classifier.of(model)
+    yield model
+    del classifier
 
 
 @pytest.fixture

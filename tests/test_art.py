@@ -232,7 +232,8 @@ def test_the_native_configuration_runs_art(name, digits_model, few):
     if native.kind == "budget":
         assert result.distance(native.norm)[result.success].max() <= native.eps + 1e-5
     assert np.isinf(result.l2[~result.success]).all()
-    np.testing.assert_array_equal(result.x_adv[~result.success], x[~result.success])
+    if attacks.get(name).kind == "minimal":
+        np.testing.assert_array_equal(result.x_adv[~result.success], x[~result.success])
 
 
 @each

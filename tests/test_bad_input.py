@@ -74,7 +74,7 @@ def test_dtype(x, model):
 
 def test_unit_data_on_a_model_of_bytes(bytes_model):
     attack = attacks.get("fgsm", eps=8).bind(bytes_model)
-    message = r"looks like values in 0..1.*clip_values=\(0, 255\). Received: values from"
+    message = r"looks like values in 0..1.*clip_values=\(0, 255\):.*Received: values from"
     with pytest.raises(ValueError, match=message):
         attack.generate(X)
     attack.generate(np.zeros_like(X))  # a black image is one in either unit
@@ -259,3 +259,61 @@ def test_a_graph_takes_one_eps(model):
     attack = attacks.get("fgsm", eps=[0.1] * 4).bind(model)
     with pytest.raises(ValueError, match="must be one number where an attack is part of a graph"):
         attack.perturb(tf.constant(X), tf.constant(Y), seed=tf.constant([0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("pgd", {"max_iter": 2**31}),
+        ("cwl2", {"max_iter": 2**33}),
+        ("hsja", {"max_queries": 2**31}),
+        ("signopt", {"query_limit": 2**31}),
+        ("square", {"nb_restarts": 2**32}),
+    ],
+)
+def test_numbers_beyond_32_bits(name, settings):
+    (argument,) = settings
+    with pytest.raises(ValueError, match=rf"`{argument}` must be an integer <= 2147483647"):
+        attacks.get(name, **settings)
+
+
+def test_steps_beyond_32_bits_in_all(model):
+    attack = attacks.get("pgd", max_iter=2**20, num_random_init=2**11)
+    with pytest.raises(ValueError, match="at most 2147483647 steps in all. Received: 2147483648"):
+        attack.bind(model)
+
+
+def test_saliency_map_of_a_single_value():
+    lone = keras.Sequential([keras.Input((1,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"needs at least two. Received: input shape \(1,\)"):
+        attacks.get("jsma").bind(lone)
+
+
+@pytest.mark.parametrize("name", ["pgd", "square", "apgd", "fgsm"])
+def test_budgets_of_samples_or_of_channels(name):
+    """Three budgets for three colour images: one for each image, or for each channel?"""
+    inputs = keras.Input((6, 6, 3))
+    colour = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)))
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (3, 6, 6, 3)).astype(np.float32)
+    eps = [0.02, 0.1, 0.2]
+    with pytest.raises(ValueError, match=r"`eps` must say.*Received: eps of shape \(3,\) beside"):
+        attacks.get(name, eps=eps).bind(colour).run(x)
+    for shape in ((3, 1), (3, 1, 1, 1)):
+        given = np.reshape(eps, shape)
+        result = (
+            attacks.get(name, eps=given, max_iter=3)
+            if name != "fgsm"
+            else attacks.get(name, eps=given)
+        )
+        moved = np.abs(result.bind(colour).run(x).x_adv - x).reshape(3, -1).max(axis=1)
+        np.testing.assert_allclose(moved, eps, rtol=1e-4)
+    # Two images cannot be meant for three channels, nor one budget for all.
+    attacks.get("fgsm", eps=eps[:2]).bind(colour).run(x[:2])
+    attacks.get("fgsm", eps=0.1).bind(colour).run(x)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (6, 6, 3), (3, 6, 6, 3), (2, 3)])
+def test_a_budget_for_each_channel_or_pixel_is_refused(shape):
+    for argument in ("eps", "eps_step"):
+        with pytest.raises(ValueError, match=f"`{argument}` must be one number or one per sample"):
+            attacks.get("pgd", **{argument: np.full(shape, 0.1)})

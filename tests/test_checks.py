@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasrobust import checks
 from kerasrobust.engine.classifier import Classifier
@@ -57,7 +56,8 @@ def test_check_size():
     for given in ([0.1, 0.2], np.array([[0.1], [0.2]]), (0.1, 0.2)):
         values = checks.check_size("eps", given)
         assert values.dtype == np.float32
-        np.testing.assert_allclose(values, [0.1, 0.2])
+        np.testing.assert_allclose(values.reshape(-1), [0.1, 0.2])
+        assert values.shape == np.shape(given)
     for bad in ([0.1, -0.1], [np.nan], ["a"], [[True]]):
         with pytest.raises(ValueError, match="`eps` must hold finite numbers >= 0. Received: eps="):
             checks.check_size("eps", bad)
@@ -68,38 +68,6 @@ def test_check_per_sample():
     np.testing.assert_allclose(checks.check_per_sample("eps", [1, 2, 3], 3), [1, 2, 3])
     with pytest.raises(ValueError, match=r"one per sample \(3\). Received: 2 values"):
         checks.check_per_sample("eps", [1, 2], 3)
-
-
-def test_unpack():
-    x, y = np.arange(12.0).reshape(6, 2), np.arange(6)
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-    for pair in ((x, y), (x.tolist(), y.tolist()), (tf.constant(x), tf.constant(y)), (data, None)):
-        got_x, got_y = checks.unpack(*pair)
-        np.testing.assert_array_equal(got_x, x)
-        np.testing.assert_array_equal(got_y, y)
-    for alone in (data.map(lambda a, b: a), data.map(lambda a, b: (a,))):
-        got_x, got_y = checks.unpack(alone, None)
-        np.testing.assert_array_equal(got_x, x)
-        assert got_y is None
-    weighted = data.map(lambda a, b: (a, b, tf.ones_like(b)))
-    np.testing.assert_array_equal(checks.unpack(weighted, None)[1], y)
-
-
-def test_unpack_refuses():
-    x, y = np.zeros((6, 2)), np.zeros(6, int)
-    data = tf.data.Dataset.from_tensor_slices((x, y))
-    cases = {
-        "leave `y` out": (data.batch(2), y),
-        "must give batches of `x`.*Received: a tf.data.Dataset with elem": (data, None),
-        "must give batches": (data.batch(2).map(lambda a, b: {"x": a}), None),
-        "must end: leave out": (data.batch(2).repeat(), None),
-        "data set is empty": (data.batch(2).take(0), None),
-        "`x` must be an array or a tensor. Received: list": ([[1.0, 2.0], [3.0]], None),
-        "`y` must be an array or a tensor. Received: list": (x, [[1.0, 2.0], [3.0]]),
-    }
-    for message, pair in cases.items():
-        with pytest.raises(ValueError, match=message):
-            checks.unpack(*pair)
 
 
 @pytest.mark.parametrize(

@@ -248,10 +248,8 @@ class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
 
     def check(self) -> None:
         super().check()
-        known = inspect.signature(CarliniL2Method.__init__).parameters
-        names = ("restarts", "restart_radius", "gradient_samples", "gradient_radius")
-        given = {name: getattr(self, name) for name in names}
-        if any(value != known[name].default for name, value in given.items()):
+        given = {name: getattr(self, name) for name in ("restarts", "gradient_samples")}
+        if any(given.values()):
             self._refuse(
                 "has no restarts and no mean gradients",
                 ", ".join(f"{name}={value!r}" for name, value in given.items()),
@@ -357,9 +355,6 @@ class ArtSaliencyMapMethod(ArtAttack, SaliencyMapMethod):
 
     def labels(self, y: np.ndarray, nb_classes: int) -> np.ndarray | None:
         return y if self.targeted else None  # ART takes whatever it is given for targets
-
-    def arguments(self, **sizes: float) -> dict[str, Any]:
-        return {**super().arguments(**sizes), "theta": self._change()}
 
 
 class ArtDeepFool(ArtAttack, DeepFool):

@@ -16,6 +16,7 @@ with warnings.catch_warnings():
 from kerasrobust import checks
 from kerasrobust.art.estimators import BATCH_SIZE, estimator, numpy_seed
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.source import unpack
 from kerasrobust.norms import check_norm
 
 
@@ -76,7 +77,7 @@ def clever(
         "norm": check_norm(norm),
         "pool_factor": checks.check_int("pool_factor", pool_factor, 1),
     }
-    checks.check_int("seed", seed, 0)
+    checks.check_int("seed", seed, 0, None)
     if not targeted:
         with numpy_seed(seed):
             return np.array([metrics.clever_u(scorer, one, **options, verbose=False) for one in x])
@@ -163,5 +164,5 @@ def _prepare(model: Any, x: Any) -> tuple[Any, np.ndarray]:
         raise TypeError(
             f"This metric needs gradients: give a keras.Model. Received: model={shared.model!r}"
         )
-    samples = shared.check(checks.unpack(x, None)[0])
+    samples = shared.check(unpack(x)[0])
     return estimator(shared, samples.shape[1:]), samples

@@ -43,7 +43,8 @@ class AutoProjectedGradientDescent(base.Attack):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         max_iter: Steps per start; each start takes one gradient more, at its first point.
         nb_random_init: Number of starts, each at a random point of the ball.
         loss_type: ``"cross_entropy"`` or ``"difference_logits_ratio"`` (DLR, at least three
@@ -68,6 +69,7 @@ class AutoProjectedGradientDescent(base.Attack):
     strategy = "sensitivity"
     source = "AREB"
     random = True
+    lengths = {"eps": 0.3}
     traced = ("rho",)
     state_leaves = (
         "own",
@@ -94,7 +96,7 @@ class AutoProjectedGradientDescent(base.Attack):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
+        eps: Any = None,
         max_iter: int = 100,
         nb_random_init: int = 5,
         loss_type: str = "cross_entropy",
@@ -105,7 +107,7 @@ class AutoProjectedGradientDescent(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm)
-        self.eps = checks.check_size("eps", eps)
+        self.eps = None if eps is None else checks.check_size("eps", eps)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.nb_random_init = checks.check_int("nb_random_init", nb_random_init, 1)
         if loss_type not in LOSSES:

@@ -1,9 +1,9 @@
 """The contract of an attack.
 
 An attack is a state machine over a dictionary of tensors whose every leaf has a leading sample
-axis. Four methods are the paper: `init`, `step`, `done` and `finish`. Everything else is written
-once: labels, bounds, masks and seeds here, the drivers, batches and judging in
-`kerasrobust.engine`.
+axis. Four methods are the paper: `init`, `step`, `done` and `finish`. There points are in 0..1,
+whatever the unit of the inputs (`kerasrobust.engine.box`). Everything else is written once: labels,
+bounds, masks and seeds here, the drivers, batches and judging in `kerasrobust.engine`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict
 
@@ -20,20 +21,20 @@ import tqdm
 
 from kerasrobust import norms
 from kerasrobust.checks import (
+    LARGEST,
     check_bool,
     check_int,
     check_labels,
+    check_length,
     check_mask,
     check_per_sample,
-    check_unit,
-    unpack,
 )
 from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, View, use_jit
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
-from kerasrobust.engine.source import Source
+from kerasrobust.engine.source import Source, unpack
 from kerasrobust.engine.state import Params, State
 from kerasrobust.specs import jsonable
 
@@ -74,6 +75,9 @@ class Attack(metaclass=_Sealing):
         kind: ``"budget"`` (strongest point inside a ball) or ``"minimal"`` (nearest adversarial
             point).
         access: What it needs of the model: ``"gradient"``, ``"scores"`` or ``"labels"``.
+        lengths: Hyperparameters in the unit of the inputs, each with its default as a share of the
+            width of the box, or None where it has none. They are None until the attack is bound,
+            unless they are given; all others are unit-free, made for pixels in 0..1.
         traced: Hyperparameters that enter the graph as tensors: changing them retraces nothing.
         state_leaves: The leaves that it adds to the state, beside those that drivers know
             (`kerasrobust.engine.state.RESERVED`); they add to those of its base classes.
@@ -104,6 +108,7 @@ class Attack(metaclass=_Sealing):
     name: ClassVar[str]
     kind: str
     access: ClassVar[str] = "gradient"
+    lengths: ClassVar[dict[str, float | None]] = {}
     traced: ClassVar[tuple[str, ...]] = ()
     state_leaves: ClassVar[tuple[str, ...]] = ()
     chunk: ClassVar[int] = 32
@@ -138,7 +143,7 @@ class Attack(metaclass=_Sealing):
                 f"{type(self).__name__} cannot aim at a class. Received: targeted={targeted!r}"
             )
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.seed = check_int("seed", seed, 0)
+        self.seed = check_int("seed", seed, 0, None)
         if self.seed >= 2**32:  # it enters the graph as 32 bits
             raise ValueError(f"`seed` must be smaller than 2**32. Received: seed={seed!r}")
         self.verbose = check_bool("verbose", verbose)
@@ -291,8 +296,13 @@ class Attack(metaclass=_Sealing):
                 f"attack. Received: model={classifier.model!r}"
             )
         self.classifier = classifier
-        self._check_budget(classifier.clip_values)
+        self._fit_lengths(classifier)
         self.check()
+        if self.max_steps() > LARGEST:
+            raise ValueError(
+                f"{type(self).__name__} must take at most {LARGEST} steps in all. "
+                f"Received: {self.max_steps()} steps, {self!r}"
+            )
 
     def bind(self, model: Any) -> Attack:
         """A copy of this recipe that runs against `model`."""
@@ -324,11 +334,27 @@ class Attack(metaclass=_Sealing):
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
-    def _check_budget(self, clip_values: tuple[float, float]) -> None:
-        """An Linf budget in the wrong unit is an error, not a weak attack."""
-        eps = getattr(self, "eps", None)
-        if eps is not None and self.norm == math.inf:
-            check_unit("eps", eps, clip_values)
+    def _fit_lengths(self, classifier: Classifier) -> None:
+        """Gives lengths their defaults; one in the wrong unit is an error, not a weak attack."""
+        low, high = classifier.clip_values
+        shape = classifier.input_shape
+        features = None if shape is None or None in shape else math.prod(shape)  # type: ignore[arg-type]
+        for name, share in self.lengths.items():
+            value = getattr(self, name)
+            if value is not None:
+                # A search for the nearest point may be let go further than there is room.
+                free = name == "eps" and self.kind == "minimal"
+                norm, room = (self.norm, features) if not free else (1.0, None)
+                # Of steps there may be many: how far they reach together is another question.
+                usual = 0.0 if name == "eps_step" else share
+                check_length(name, value, (low, high), norm, room, usual)
+            elif share is not None:
+                self.__dict__[name] = share * (high - low)
+
+    def in_unit(self, name: str) -> Any:
+        """A length in the unit that attacks work in, a share of the width of the box."""
+        low, high = self.bound.clip_values
+        return getattr(self, name) / (high - low)
 
     def own_leaves(self) -> tuple[str, ...]:
         """The `state_leaves` of the class and of all that it derives from."""
@@ -350,7 +376,7 @@ class Attack(metaclass=_Sealing):
         """The `traced` hyperparameters as tensors."""
         params = {}
         for name in self.traced:
-            value = getattr(self, name)
+            value = self.in_unit(name) if name in self.lengths else getattr(self, name)
             dtype = tf.int32 if isinstance(value, int) else tf.float32
             params[name] = tf.constant(value, dtype)
         return params
@@ -500,7 +526,16 @@ class Attack(metaclass=_Sealing):
                     parts.append(run_batch(self, batch, prologue, bar.update))
             except (ModelFailure, AttackInterrupted) as error:
                 raise self._interrupted(error, parts, x, classifier.queries - sent) from error
-        return AttackResult.concatenate(parts)
+        result = AttackResult.concatenate(parts)
+        idle = int(result.initially_adversarial.sum())
+        if labels is not None and 2 * idle > n:
+            meant = "aims at the classes `y`" if self.targeted else "leaves the classes `y`"
+            warnings.warn(
+                f"{idle} of {n} samples were adversarial before {self.name!r} did anything: it "
+                f"{meant}. For the other meaning give targeted={not self.targeted}.",
+                stacklevel=2,
+            )
+        return result
 
     def batch(
         self,
@@ -519,7 +554,8 @@ class Attack(metaclass=_Sealing):
             given: Their `x`, and `mask` and `start` if there are any.
             y: Their labels or targets; None for the model's own labels.
         """
-        leaves = {key: value[rows] for key, value in self._per_sample(total).items()}
+        shape = given["x"].shape[1:]
+        leaves = {key: value[rows] for key, value in self._per_sample(total, shape).items()}
         whole = min(self.batch_size, total)
         return Batch(index, rows, total, {**given, **leaves}, y, whole)
 
@@ -550,10 +586,10 @@ class Attack(metaclass=_Sealing):
         seed = (self.seed, batch.index)
         return drivers.drive(self, self.bound, batch.given, seed, pool, batch.whole, progress)
 
-    def _per_sample(self, n: int) -> dict[str, np.ndarray]:
+    def _per_sample(self, n: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The hyperparameters that may differ from sample to sample, `[n]` each."""
         leaves = {
-            key: check_per_sample(key, getattr(self, key), n)
+            key: check_per_sample(key, getattr(self, key), n, shape)
             for key in ("eps", "eps_step")
             if getattr(self, key, None) is not None
         }

@@ -20,7 +20,8 @@ class BasicIterativeMethod(ProjectedGradientDescent):
 
     Args:
         model: See `Attack`.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
             ART's default is 0.1. Steps of `eps / max_iter`, which can just reach the edge of the
             ball, are much weaker where there are many (MNIST, 100 steps: 32 % against 20 %).
@@ -40,7 +41,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         self,
         model: Any = None,
         *,
-        eps: Any = 0.3,
+        eps: Any = None,
         eps_step: Any = None,
         max_iter: int = 100,
         early_stop: bool = False,

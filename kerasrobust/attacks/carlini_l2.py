@@ -45,9 +45,11 @@ class CarliniL2Method(base.Attack):
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them.
         restarts: Number of further searches, from random points.
-        restart_radius: Their L2 distance from the sample, in the unit of the inputs.
+        restart_radius: Their L2 distance from the sample, in the unit of the inputs. Default:
+            the width of the box.
         gradient_samples: Points over which the gradient is averaged; 0 takes it at the iterate.
-        gradient_radius: How far these are from the iterate at most, likewise.
+        gradient_radius: How far these are from the iterate at most, likewise. Default: 0.01 of
+            the width of the box.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
@@ -60,6 +62,7 @@ class CarliniL2Method(base.Attack):
     source = "AREB, NSLOSS"
     norm = 2.0
     norms = (2.0,)
+    lengths = {"restart_radius": 1.0, "gradient_radius": 0.01}
     art_defaults = {"learning_rate": 0.01, "max_iter": 10}
     traced = (
         "confidence",
@@ -91,9 +94,9 @@ class CarliniL2Method(base.Attack):
         initial_const: float = 0.01,
         abort_early: bool = True,
         restarts: int = 0,
-        restart_radius: float = 1.0,
+        restart_radius: float | None = None,
         gradient_samples: int = 0,
-        gradient_radius: float = 0.01,
+        gradient_radius: float | None = None,
         **common: Unpack[base.Common],
     ):
         self.confidence = checks.check_float("confidence", confidence)
@@ -103,9 +106,17 @@ class CarliniL2Method(base.Attack):
         self.initial_const = checks.check_float("initial_const", initial_const, above=True)
         self.abort_early = checks.check_bool("abort_early", abort_early)
         self.restarts = checks.check_int("restarts", restarts, 0)
-        self.restart_radius = checks.check_float("restart_radius", restart_radius, above=True)
+        self.restart_radius = (
+            None
+            if restart_radius is None
+            else checks.check_float("restart_radius", restart_radius, above=True)
+        )
         self.gradient_samples = checks.check_int("gradient_samples", gradient_samples, 0)
-        self.gradient_radius = checks.check_float("gradient_radius", gradient_radius, above=True)
+        self.gradient_radius = (
+            None
+            if gradient_radius is None
+            else checks.check_float("gradient_radius", gradient_radius, above=True)
+        )
         super().__init__(model, **common)
 
     def max_steps(self) -> int:

@@ -26,8 +26,8 @@ class ElasticNet(base.Attack):
     non-zero confidence, counts a point as adversarial by its label alone; this one follows the
     paper's algorithm 1 in both.
 
-    `learning_rate`, `beta` and `initial_const` are in the unit of the inputs, as ART's are: the
-    defaults are made for inputs in 0..1 and are weak in 0..255.
+    `learning_rate`, `beta` and `initial_const` are for inputs scaled to 0..1, whatever their unit;
+    ART's are in the unit of the inputs.
 
     Reference: Chen et al., "EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial
     Examples", 2018, arXiv:1709.04114.

@@ -57,6 +57,7 @@ class FastAdaptiveBoundary(base.Attack):
     kind = "minimal"
     strategy = "optimization"
     source = "AutoAttack"
+    lengths = {"eps": None}
     traced = ("max_iter", "alpha_max", "eta", "beta")
     state_leaves = ("iterate", "steps", "best_distance", "targets")
 

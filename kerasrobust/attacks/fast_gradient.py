@@ -34,7 +34,8 @@ class FastGradientMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Distance between the lengths tried where `minimal`, likewise; else not used. None
             (default) for a tenth of `eps`; ART's default is 0.1.
         num_random_init: Number of starts drawn uniformly from the ball; 0 starts at the sample.
@@ -56,7 +57,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
+        eps: Any = None,
         eps_step: Any = None,
         num_random_init: int = 0,
         minimal: bool = False,

@@ -38,7 +38,8 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
 
     Args:
         model: A model, see `Attack`, or a list of them with the same inputs, bounds and classes.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default:
+            16/255 of the width of the box.
         eps_step: Step length, likewise; None for the paper's 1/255 of the range of the inputs.
         max_iter: Steps; None for the paper's `min(e + 4, 1.25 e)`, `e` the (largest) `eps` in
             255ths of the range, rounded up.
@@ -54,12 +55,13 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
     name = "gea"
     source = "GEA"
     norms = (math.inf,)
+    lengths = {"eps": 16 / 255, "eps_step": None}
 
     def __init__(
         self,
         model: Any = None,
         *,
-        eps: Any = 16 / 255,
+        eps: Any = None,
         eps_step: Any = None,
         max_iter: int | None = None,
         combine: str = "gradients",

@@ -25,7 +25,8 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
 
     Args:
         model: See `Attack`.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.

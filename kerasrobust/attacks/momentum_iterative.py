@@ -29,7 +29,8 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`. The
             paper's is `eps / max_iter`, ART's default 0.1.
         decay: Share of the accumulated gradient that each step keeps; 0 is no momentum.
@@ -52,7 +53,7 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
+        eps: Any = None,
         eps_step: Any = None,
         decay: float = 1.0,
         max_iter: int = 100,

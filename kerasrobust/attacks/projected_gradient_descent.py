@@ -44,7 +44,8 @@ class ProjectedGradientDescent(base.Attack):
     Args:
         model: See `Attack`.
         norm: inf, 1 or 2.
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         eps_step: Step length, likewise; None (default) for `eps * 2.5 / max_iter`, at least a
             tenth (L1: a fourth) of `eps` and at most all of it. ART's default is 0.1, whatever the
             budget.
@@ -64,6 +65,7 @@ class ProjectedGradientDescent(base.Attack):
     kind = "budget"
     strategy = "sensitivity"
     source = "all"
+    lengths: ClassVar[dict[str, float | None]] = {"eps": 0.3, "eps_step": None}
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
     state_leaves: ClassVar[tuple[str, ...]] = ("iterate", "steps", "best_loss")
     takes_start = True
@@ -74,7 +76,7 @@ class ProjectedGradientDescent(base.Attack):
         model: Any = None,
         *,
         norm: float | str = math.inf,
-        eps: Any = 0.3,
+        eps: Any = None,
         eps_step: Any = None,
         max_iter: int = 100,
         num_random_init: int = 0,
@@ -82,7 +84,7 @@ class ProjectedGradientDescent(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm)
-        self.eps = checks.check_size("eps", eps)
+        self.eps = None if eps is None else checks.check_size("eps", eps)
         self.eps_step = None if eps_step is None else checks.check_size("eps_step", eps_step)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)

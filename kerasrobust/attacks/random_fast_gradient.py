@@ -33,6 +33,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     Args:
         model: See `Attack`.
         eps: Budget of both steps in the unit of the inputs: a number, or one per sample `[n]`.
+            Default: 0.3 of the width of the box.
         alpha: Length of the random step, which is deducted from `eps`; None (default) for a tenth
             of it (MNIST, `eps` 0.2: 37 % left, against 42 % at the papers' 0.05).
         noise: ``"sign"`` or ``"gaussian"``.
@@ -47,13 +48,14 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     name = "rand_fgsm"
     source = "BRELU-GDA"
     norms = (math.inf,)
+    lengths = {"eps": 0.3, "alpha": None}
     state_leaves = ("noise",)
 
     def __init__(
         self,
         model: Any = None,
         *,
-        eps: Any = 0.3,
+        eps: Any = None,
         alpha: float | None = None,
         noise: str = "sign",
         num_random_init: int = 1,
@@ -74,7 +76,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
         )
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
-        alpha = SHARE * state["eps"] if self.alpha is None else self.alpha
+        alpha = SHARE * state["eps"] if self.alpha is None else self.in_unit("alpha")
         noise = tf.minimum(alpha, state["eps"])
         state = super().init(model, {**state, "noise": noise}, params, seed)
         return {**state, "eps_step": state["eps"] - noise}

@@ -40,8 +40,8 @@ class SaliencyMapMethod(base.Attack):
     Args:
         model: See `Attack`; it must know the shape of a sample.
         theta: Change of each of the two pixels, in the unit of the inputs; positive or negative.
-            None (default) for all the way to the upper edge, the paper's choice. ART's default of
-            0.1 changes twice as many pixels (MNIST: 33 in the median against 16).
+            Default: the width of the box, all the way to the upper edge, the paper's choice. ART's
+            default of 0.1 changes twice as many pixels (MNIST: 33 in the median against 16).
         gamma: Largest fraction of the pixels (of the features, where there are channels) that may
             be changed, above 0 and up to 1.
         outputs: What `F` is: ``"probabilities"`` or ``"logits"``.
@@ -57,6 +57,7 @@ class SaliencyMapMethod(base.Attack):
     source = "AREB, E2SAD, BRELU-GDA"
     norm = 0.0
     norms = (0.0,)
+    lengths = {"theta": 1.0}
     traced = ("gamma",)
     state_leaves = ("goal", "iterate", "changed", "ended")
     art_defaults = {"theta": 0.1}
@@ -90,16 +91,18 @@ class SaliencyMapMethod(base.Attack):
                 "SaliencyMapMethod needs the shape of a sample: pass "
                 f"`Classifier(model, input_shape=...)`. Received: input shape {shape}"
             )
+        if math.prod(size or 1 for size in shape) < 2:
+            raise ValueError(
+                "SaliencyMapMethod changes two input values at a time and needs at least two. "
+                f"Received: input shape {shape}"
+            )
 
     def max_steps(self) -> int:
-        low, high = self.bound.clip_values
         features = math.prod(size or 1 for size in self.bound.input_shape or ())
         # Every step takes two pixels one `theta` closer to the edge.
-        return (features * math.ceil((high - low) / abs(self._change())) + 1) // 2
-
-    def _change(self) -> float:
-        low, high = self.bound.clip_values
-        return high - low if self.theta is None else self.theta
+        # Rounded first: 1 / 0.1 is ten steps, whatever the unit they are given in.
+        steps = math.ceil(round(1 / abs(self.in_unit("theta")), 4))
+        return (features * steps + 1) // 2
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
@@ -124,8 +127,8 @@ class SaliencyMapMethod(base.Attack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        theta = self._change()
-        x, sign = state["iterate"], math.copysign(1.0, theta)
+        x, theta = state["iterate"], self.in_unit("theta")
+        sign = math.copysign(1.0, theta)
 
         def weigh(logits: tf.Tensor) -> tf.Tensor:
             own = tf.one_hot(state["goal"], tf.shape(logits)[1])

@@ -34,7 +34,7 @@ class SimBA(QueryAttack):
         attack: ``"dct"`` or ``"px"``, the basis.
         max_iter: Basis vectors tried.
         order: Of the pixels: ``"random"``, or ``"diag"`` for diagonal after diagonal.
-        epsilon: Length of a step.
+        epsilon: Length of a step, in the unit of the inputs. Default: 0.1 of the width of the box.
         freq_dim: Side of the square of lowest frequencies that the DCT order begins with.
         stride: Frequencies that it grows by when it is exhausted.
         **common: `max_queries`: see `QueryAttack`; `targeted`, `batch_size`, `seed`, `verbose`,
@@ -50,6 +50,7 @@ class SimBA(QueryAttack):
     norms = (2.0,)
     strategy = "optimization"
     source = "AREB"
+    lengths = {"epsilon": 0.1}
     traced = ("max_iter", "epsilon")
     state_leaves = ("order", "odds", "steps")
 
@@ -60,7 +61,7 @@ class SimBA(QueryAttack):
         attack: str = "dct",
         max_iter: int = 3000,
         order: str = "random",
-        epsilon: float = 0.1,
+        epsilon: float | None = None,
         freq_dim: int = 4,
         stride: int = 1,
         **common: Unpack[QueryCommon],
@@ -76,7 +77,9 @@ class SimBA(QueryAttack):
         self.attack = attack
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.order = order
-        self.epsilon = checks.check_float("epsilon", epsilon, above=True)
+        self.epsilon = (
+            None if epsilon is None else checks.check_float("epsilon", epsilon, above=True)
+        )
         self.freq_dim = checks.check_int("freq_dim", freq_dim, 1)
         self.stride = checks.check_int("stride", stride, 1)
         super().__init__(model, **common)

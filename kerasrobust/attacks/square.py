@@ -42,7 +42,8 @@ class SquareAttack(QueryAttack):
         norm: inf or 2.
         max_iter: Candidates per restart; AutoAttack takes 5000, ART's default is 100 (MNIST, `eps`
             0.2: 71 % left, against 1 % at 1000).
-        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`.
+        eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
+            the width of the box.
         p_init: First share of the image that a square covers, above 0 and at most 1.
         nb_restarts: Number of starts.
         **common: `max_queries`: see `QueryAttack`; `targeted`, `batch_size`, `seed`, `verbose`,
@@ -57,6 +58,7 @@ class SquareAttack(QueryAttack):
     norms = (2.0, math.inf)
     strategy = "optimization"
     source = "AREB"
+    lengths = {"eps": 0.3}
     traced = ("max_iter", "nb_restarts")
     state_leaves = ("signs", "loss", "steps")
     art_defaults = {"max_iter": 100}
@@ -67,14 +69,14 @@ class SquareAttack(QueryAttack):
         *,
         norm: float | str = math.inf,
         max_iter: int = 1000,
-        eps: Any = 0.3,
+        eps: Any = None,
         p_init: float = 0.8,
         nb_restarts: int = 1,
         **common: Unpack[QueryCommon],
     ):
         self.norm = norms.check_norm(norm, (2.0, math.inf))
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
-        self.eps = checks.check_size("eps", eps)
+        self.eps = None if eps is None else checks.check_size("eps", eps)
         self.p_init = checks.check_float("p_init", p_init, above=True)
         if self.p_init > 1:
             raise ValueError(f"`p_init` must be at most 1. Received: p_init={p_init!r}")

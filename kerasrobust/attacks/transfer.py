@@ -74,7 +74,7 @@ class TransferAttack(base.Attack):
 
     @property
     def eps(self) -> Any:
-        return getattr(self.attack, "eps", None)
+        return getattr((*self.crafters, self.attack)[0], "eps", None)
 
     def max_steps(self) -> int:
         return len(self.sources)

@@ -41,7 +41,7 @@ class UniversalPerturbation(base.Attack):
         attacker_params: Its hyperparameters.
         delta: Share of the samples that need not be fooled.
         max_iter: Largest number of passes over the data.
-        eps: Budget in the unit of the inputs, one number.
+        eps: Budget in the unit of the inputs, one number. Default: 10/255 of the width of the box.
         norm: inf or 2.
         group_size: Samples whose perturbations are added up at a time.
         **common: `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`; not `targeted`.
@@ -60,6 +60,7 @@ class UniversalPerturbation(base.Attack):
     in_graph = False
     random = True
     norms = (math.inf, 2.0)
+    lengths = {"eps": 10 / 255}
     art_defaults = {"eps": 10.0}
 
     noise: np.ndarray | None = None
@@ -74,7 +75,7 @@ class UniversalPerturbation(base.Attack):
         attacker_params: dict[str, Any] | None = None,
         delta: float = 0.2,
         max_iter: int = 20,
-        eps: float = 10 / 255,
+        eps: float | None = None,
         norm: float | str = math.inf,
         group_size: int = 8,
         **common: Unpack[base.Common],
@@ -83,7 +84,7 @@ class UniversalPerturbation(base.Attack):
         if self.delta > 1:
             raise ValueError(f"`delta` must be in 0..1. Received: delta={delta!r}")
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
-        self.eps = checks.check_float("eps", eps)
+        self.eps = None if eps is None else checks.check_float("eps", eps)
         self.norm = norms.check_norm(norm, self.norms)
         self.group_size = checks.check_int("group_size", group_size, 1)
         self.attacker_params = dict(attacker_params or {})

@@ -28,8 +28,10 @@ class VirtualAdversarialMethod(base.Attack):
     Args:
         model: See `Attack`.
         eps: Budget, an L2 length in the unit of the inputs: a number, or one per sample `[n]`.
+            Default: 0.1 of the width of the box.
         finite_diff: L2 length of the step at which the divergence is differentiated (the paper's
-            xi). At ART's 1e-6 single precision leaves nothing of the divergence but rounding.
+            xi). Default: 0.1 of that width. At ART's 1e-6 single precision leaves nothing of the
+            divergence but rounding.
         max_iter: Power iterations.
         **common: `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`; never `targeted`.
 
@@ -45,21 +47,26 @@ class VirtualAdversarialMethod(base.Attack):
     random = True
     norm = 2.0
     norms = (2.0,)
+    lengths = {"eps": 0.1, "finite_diff": 0.1}
     traced = ("finite_diff", "max_iter")
-    state_leaves = ("direction", "clean_logits", "steps")
+    state_leaves = ("direction", "clean", "steps")
     art_defaults = {"finite_diff": 1e-6}
 
     def __init__(
         self,
         model: Any = None,
         *,
-        eps: Any = 0.1,
-        finite_diff: float = 0.1,
+        eps: Any = None,
+        finite_diff: float | None = None,
         max_iter: int = 10,
         **common: Unpack[base.Common],
     ):
-        self.eps = checks.check_size("eps", eps)
-        self.finite_diff = checks.check_float("finite_diff", finite_diff, above=True)
+        self.eps = None if eps is None else checks.check_size("eps", eps)
+        self.finite_diff = (
+            None
+            if finite_diff is None
+            else checks.check_float("finite_diff", finite_diff, above=True)
+        )
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         super().__init__(model, **common)
 

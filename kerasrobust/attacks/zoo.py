@@ -61,7 +61,8 @@ class ZooAttack(QueryAttack):
         use_resize: Attack large images in smaller spaces first.
         use_importance: Draw coordinates by importance there.
         nb_parallel: Coordinates per step, or all of them where there are fewer.
-        variable_h: Half the difference, in the unit of the inputs.
+        variable_h: Half the difference, in the unit of the inputs. Default: 1e-4 of the width of
+            the box.
         solver: ``"adam"`` or ``"newton"``.
         **common: `max_queries`: see `QueryAttack`; `targeted`, `batch_size`, `seed`, `verbose`,
             `jit_compile`: see `Attack`.
@@ -76,6 +77,7 @@ class ZooAttack(QueryAttack):
     norms = (2.0,)
     strategy = "optimization"
     source = "AREB"
+    lengths = {"variable_h": 1e-4}
     traced = (
         "confidence",
         "learning_rate",
@@ -109,7 +111,7 @@ class ZooAttack(QueryAttack):
         use_resize: bool = True,
         use_importance: bool = True,
         nb_parallel: int = 128,
-        variable_h: float = 1e-4,
+        variable_h: float | None = None,
         solver: str = "adam",
         **common: Unpack[QueryCommon],
     ):
@@ -122,7 +124,9 @@ class ZooAttack(QueryAttack):
         self.use_resize = checks.check_bool("use_resize", use_resize)
         self.use_importance = checks.check_bool("use_importance", use_importance)
         self.nb_parallel = checks.check_int("nb_parallel", nb_parallel, 1)
-        self.variable_h = checks.check_float("variable_h", variable_h, above=True)
+        self.variable_h = (
+            None if variable_h is None else checks.check_float("variable_h", variable_h, above=True)
+        )
         if solver not in ("adam", "newton"):
             raise ValueError(f"`solver` must be 'adam' or 'newton'. Received: solver={solver!r}")
         self.solver = solver

@@ -9,10 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrobust import _keras
 from kerasrobust.defenses.layers.bounded_relu import BoundedReLU, is_plain, is_relu_name
 from kerasrobust.engine.logits import logits_head
-
-_READABLE = (keras.src.models.Functional.call, keras.Sequential.call)
 
 
 class ActivationTap:
@@ -55,9 +54,7 @@ class ActivationTap:
         """A shallow copy of a functional or sequential model that runs through our eyes."""
         if id(model) in self._twins:
             return self._twins[id(model)]
-        if getattr(type(model), "call", None) not in _READABLE:
-            raise self._unreadable(model)
-        graph = model._functional if isinstance(model, keras.Sequential) else model
+        graph = _keras.graph_of(model) if _keras.is_its_graph(model) else None
         if graph is None:
             raise self._unreadable(model)
         views = {id(operation): self._view(operation) for operation in graph.operations}
@@ -67,7 +64,7 @@ class ActivationTap:
 
             def in_mode(operation: Any) -> Callable[..., Any]:
                 # As Keras does: the mode of the call replaces what the graph has written down.
-                if training is None or not getattr(operation, "_call_has_training_arg", False):
+                if training is None or not _keras.takes_training(operation):
                     return views[id(operation)]
 
                 def run(*args: Any, **kwargs: Any) -> Any:
@@ -75,17 +72,12 @@ class ActivationTap:
 
                 return run
 
-            outputs = graph._run_through_graph(
-                graph._standardize_inputs(inputs), operation_fn=in_mode
-            )
+            outputs = _keras.run_graph(graph, inputs, in_mode)
             single = isinstance(outputs, (list, tuple)) and len(outputs) == 1
             return outputs[0] if single else outputs
 
-        twin = object.__new__(type(model))
-        twin.__dict__.update(model.__dict__)
-        twin.__dict__["call"] = call
         # The model is kept along with it, so that its id stays its own.
-        twin.__dict__["_original"] = model
+        twin = _keras.look_alike(model, call=call, _original=model)
         self._twins[id(model)] = twin
         return twin
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # The losses that compare a class distribution, which softmax and logarithm would spoil.
@@ -35,8 +36,9 @@ class PointLoss:
         loss: As given to `compile`: a name, a `keras.losses.Loss` or a function of
             `(y_true, y_pred)` that returns one value per sample.
         weight: Factor of the loss (`loss_weights`), or None.
-        ending: What the model does to its logits: ``"softmax"``, ``"linear"`` (nothing), or
-            anything else where they are not at hand.
+        ending: What the model does to its logits: ``"softmax"``, ``"sigmoid"``, ``"linear"``
+            (nothing), ``"probabilities"`` where they are not at hand in training, or None where
+            nothing is known of its outputs.
 
     Raises:
         ValueError: If there is more than one loss, or it takes logits for probabilities or the
@@ -62,9 +64,10 @@ class PointLoss:
             self.reduction = loss.reduction
         if type(loss) in _CLASSES.values():
             config = loss.get_config()
-            if self._ending in ("softmax", "sigmoid") and config["from_logits"]:
+            if self._ending not in ("linear", None) and config["from_logits"]:
+                end = "returns" if self._ending == "probabilities" else "ends in a"
                 raise ValueError(
-                    f"The loss expects logits, but the model ends in a {self._ending}: leave "
+                    f"The loss expects logits, but the model {end} {self._ending}: leave "
                     "`from_logits` out. Received: from_logits=True"
                 )
             if self._ending == "linear" and not config["from_logits"]:
@@ -100,10 +103,11 @@ class PointLoss:
             targets.shape.rank == 2 and targets.shape[-1] == predictions.shape[-1]
         ):
             loss = _categorical_twin(loss)
-        if isinstance(loss, keras.losses.Loss):
-            values = loss.call(targets, predictions)
-        else:
-            values = loss(targets, predictions)
+        call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        soft = targets.shape.rank == 2 and targets.shape[1:] == predictions.shape[1:]
+        if soft and not single and type(loss) not in _CLASSES.values():
+            _check_takes_soft(call, targets.shape[-1])
+        values = call(targets, predictions)
         if values.shape.rank == 0:
             raise ValueError(
                 "The loss must return one value per sample, [batch]. "
@@ -113,6 +117,26 @@ class PointLoss:
             values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
         values = tf.cast(values, tf.float32)
         return values if self._weight is None else values * self._weight
+
+
+def _check_takes_soft(call: Any, classes: int) -> None:
+    """Refuses a loss of the user's that is one for integers, by a call on two samples.
+
+    In a graph the number of samples is not known, and such a loss would fail far from here.
+    """
+    uniform = np.full((2, classes), 1 / classes, np.float32)
+    try:
+        with tf.init_scope():
+            shape = tf.convert_to_tensor(call(tf.constant(uniform), tf.constant(uniform))).shape
+        reason = f"which returned the shape {tuple(shape)} for two samples"
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        shape, reason = None, f"which raised {type(error).__name__}"
+    if shape is None or (shape.rank and shape[0] != 2):
+        raise ValueError(
+            "The loss must take labels that are distributions, [batch, classes], where they come "
+            "so or a defense makes them so (label smoothing): use a cross-entropy of Keras or a "
+            f"loss for one-hot labels. Received: loss={call!r}, {reason}"
+        )
 
 
 def _by_outputs(outputs: tf.Tensor) -> keras.losses.Loss:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import check_bounds, check_int, check_scale
+from kerasrobust import _keras
+from kerasrobust.checks import (
+    ROW_TOLERANCE,
+    ROWS_MESSAGE,
+    check_bounds,
+    check_int,
+    check_rows,
+    check_scale,
+)
 from kerasrobust.defenses.activations import ActivationTap
 from kerasrobust.defenses.point_loss import PointLoss
 from kerasrobust.defenses.registry import DEFENSES
 from kerasrobust.defenses.training.base import (
+    CRAFTS,
     Batch,
     Context,
     Inner,
@@ -23,14 +34,21 @@ from kerasrobust.defenses.training.base import (
     check_chain,
 )
 from kerasrobust.engine.classifier import Classifier
-from kerasrobust.engine.logits import LogitsHead, logits_head
+from kerasrobust.engine.logits import LogitsHead, logits_head, prove, unpack_output
+from kerasrobust.engine.pixel_range import default_bounds
+
+# As many samples of noise as tell whether what was read from a model is the model.
+PROBE_SAMPLES = 4
+# How TensorFlow words the failure of one of the assertions below.
+_ASSERTION = re.compile(r"assertion failed: \[(.* must .*)\] \[(\S+)\] \[(\S+)\]")
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
-class RobustModel(keras.Model):
+class RobustModel(_keras.NamedLogs):
     """A model whose `fit` goes through a chain of training defenses.
 
-    Calling, predicting and evaluating are those of `base`, on clean inputs. A training step asks
+    Calling, predicting and evaluating are those of `base`, on clean inputs; the one output of a
+    `base` that puts it into a dictionary or a list is taken out. A training step asks
     each defense to `prepare` (outside the gradient tape), then takes the loss per sample from the
     chain of their objectives, which ends in the compiled loss. It is weighted by `sample_weight`
     and reduced over the global batch, as the compiled loss says (`None` counts as the mean);
@@ -62,8 +80,9 @@ class RobustModel(keras.Model):
     Raises:
         TypeError: If `base` is no Keras model or a defense no training defense.
         ValueError: If `base` is not built, bounds or seed are out of range, two defenses do not go
-            together, a defense needs activations that `base` does not show, or `base` belongs to
-            another distribution strategy than the current one.
+            together, a defense needs activations that `base` does not show, `base` has a training
+            step of its own, which would not be made, or it belongs to another distribution strategy
+            than the current one.
 
     Example:
         >>> model = RobustModel(base, [GaussianDataAugmentation(sigma=0.1)])
@@ -98,8 +117,9 @@ class RobustModel(keras.Model):
             clip_values = base.clip_values if clip_values is None else clip_values
             seed = base.seed if seed is None else seed
             base = base.base
+        _check_training(base)
         chain = check_chain(defenses)
-        bounds = check_bounds((0.0, 1.0) if clip_values is None else clip_values)
+        bounds = check_bounds(default_bounds(base) if clip_values is None else clip_values)
         _check_strategy(base)
         strategy = base.distribute_strategy
         with strategy.scope():
@@ -123,11 +143,12 @@ class RobustModel(keras.Model):
                 aggregation="only_first_replica",
             )
             for defense in chain:
+                defense.check_lengths(self)
                 defense.build(self)
         if previous is not None:
             self.inherit(previous)
-        self._views = _Views(self)
         self._point_loss: PointLoss | None = None
+        self._views = _Views(self)
         self._measured_origin = "clean"
         self.built = True
         self._views.head  # noqa: B018  a base with several inputs or outputs is refused here
@@ -135,7 +156,7 @@ class RobustModel(keras.Model):
             self._views.tap  # noqa: B018  and here one that does not show them
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.base(inputs, training=training)
+        return unpack_output(self.base(inputs, training=training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.base.compute_output_shape(input_shape)
@@ -180,9 +201,8 @@ class RobustModel(keras.Model):
         return super().make_train_function(force)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        if isinstance(x, np.ndarray) and x.size:
-            self._check_inputs(x)
         arguments = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        arguments["x"] = self._checked(x, arguments.get("y"))
         callbacks = arguments.pop("callbacks", None)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             self._before_fit(arguments)
@@ -192,7 +212,16 @@ class RobustModel(keras.Model):
                 on_train_begin=lambda logs: self._before_fit(arguments)
             )
             callbacks = [*keras.tree.flatten(callbacks or []), begin]
-        return super().fit(callbacks=callbacks, **arguments)
+        try:
+            return super().fit(callbacks=callbacks, **arguments)
+        except tf.errors.InvalidArgumentError as error:
+            found = _ASSERTION.search(error.message or "")
+            if found is None:
+                raise
+            raise ValueError("{} [{}, {}]".format(*found.groups())) from error
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        return super().train_on_batch(self._checked(x, y), y, *args, **kwargs)
 
     def _before_fit(self, arguments: Mapping[str, Any]) -> None:
         for defense in self.defenses:
@@ -231,12 +260,14 @@ class RobustModel(keras.Model):
                 f"label tensor. Received: x={type(x).__name__}, y={type(y).__name__}"
             )
         x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
-        with tf.control_dependencies(self._assert_inputs(x)):
+        # XLA drops assertions: `fit` has seen to it.
+        with tf.control_dependencies([] if self.jit_compile else self._assertions(x, y)):
             x = tf.identity(x)
         size = tf.shape(x)[0]
         if sample_weight is not None:
             sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
         batch = Batch(x, y, y, self.clip_values, sample_weight)
+        self._views.settle(tuple(x.shape[1:]))
         context = Context(self, self.step.value, x)
         end = _ChainEnd(self)
         try:
@@ -252,15 +283,15 @@ class RobustModel(keras.Model):
             context.restore()
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self.step.assign_add(1)
-        self._loss_tracker.update_state(logged, sample_weight=size)
+        _keras.loss_tracker(self).update_state(logged, sample_weight=size)
         measured = end.measured()
         logs = self.compute_metrics(
             measured.batch.x, measured.batch.labels, measured.outputs, measured.batch.sample_weight
         )
         self._measured_origin = measured.batch.origin
-        return self._named(logs)
+        return self.name_logs(logs)
 
-    def _named(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def name_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Logs of a training step, metrics under names that say what they were measured on."""
         if self._measured_origin == "clean":
             return logs
@@ -268,14 +299,6 @@ class RobustModel(keras.Model):
             key if key == "loss" else f"{self._measured_origin}_{key}": value
             for key, value in logs.items()
         }
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras takes the logs of an epoch from the metrics, merged over replicas, if it knows the
-        # names, and from one replica's last step otherwise.
-        merged = self._named(self.get_metrics_result())
-        if isinstance(logs, dict) and set(logs) == set(merged):
-            return merged
-        return super()._get_metrics_result_or_logs(logs)
 
     def _reduce(
         self,
@@ -311,7 +334,7 @@ class RobustModel(keras.Model):
         if self._point_loss is None:
             if self.loss is None:
                 raise ValueError("A wrapped model is compiled with a loss. Received: loss=None")
-            weight = self._compile_config.config.get("loss_weights")
+            weight = _keras.compile_settings(self).get("loss_weights")
             self._point_loss = PointLoss(self.loss, weight, self._views.ending)
         return self._point_loss
 
@@ -346,10 +369,39 @@ class RobustModel(keras.Model):
         if head is not None and ending == "softmax":
             logits = head.call(x, training=training)
             return tf.nn.softmax(logits), logits
-        outputs = self.base(x, training=training)
+        outputs = unpack_output(self.base(x, training=training))
         return outputs, tf.cast(outputs, tf.float32) if ending == "linear" else None
 
-    def _check_inputs(self, x: np.ndarray) -> None:
+    def _checked(self, x: Any, y: Any) -> Any:
+        """The data of a training run, which are checked before or while they are drawn.
+
+        Arrays are checked at once, the first batch of a `keras.utils.PyDataset` too; batches of a
+        generator, and under XLA, which drops assertions, those of a `tf.data.Dataset`, on their way
+        to the step. Plain graphs check in the step.
+        """
+        if isinstance(x, np.ndarray):
+            self._check_batch(x, y)
+        elif isinstance(x, keras.utils.PyDataset):
+            self._check_drawn(x[0])
+        elif isinstance(x, tf.data.Dataset) and self.jit_compile:
+            return x.map(self._assert_batch)
+        elif isinstance(x, Iterator):
+            return self._checked_batches(x)
+        return x
+
+    def _checked_batches(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._check_drawn(batch)
+            yield batch
+
+    def _check_drawn(self, batch: Any) -> None:
+        if isinstance(batch, (list, tuple)) and len(batch) > 1:  # the step refuses others
+            self._check_batch(*batch[:2])
+
+    def _check_batch(self, x: Any, y: Any) -> None:
+        x = np.asarray(x)
+        if not x.size or x.dtype.kind not in "fiub":
+            return
         low, high = self._tolerated_bounds()
         least, most = float(np.min(x)), float(np.max(x))
         if not (low <= least and most <= high):
@@ -358,23 +410,55 @@ class RobustModel(keras.Model):
                 f"Received: x in [{least:g}, {most:g}]"
             )
         check_scale(x, self.clip_values)
+        if self._reads_classes and isinstance(y, (np.ndarray, tf.Tensor)):
+            check_rows(np.asarray(y))
 
-    def _assert_inputs(self, x: tf.Tensor) -> list[tf.Operation]:
-        # XLA drops assertions; arrays have been checked by `fit` whatever runs them.
-        if self.jit_compile:
+    @property
+    def _reads_classes(self) -> bool:
+        """Whether a defense of the chain crafts against the class that a label names."""
+        return any(defense.rank == CRAFTS for defense in self.defenses)
+
+    def _assert_batch(self, x: Any, y: Any = None, *rest: Any) -> Any:
+        if keras.tree.is_nested(x) or keras.tree.is_nested(y) or y is None:
+            return (x, *([] if y is None else [y]), *rest)  # the step refuses it
+        with tf.control_dependencies(self._assertions(tf.cast(x, tf.float32), y)):
+            return (tf.identity(x), y, *rest)
+
+    def _assertions(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Operation]:
+        if tf.executing_eagerly():
+            self._check_batch(x, y)
             return []
         low, high = self._tolerated_bounds()
         inside = tf.reduce_all((x >= low) & (x <= high))
         message = (
             f"Inputs must lie within the bounds clip_values={self.clip_values}. Received: x in"
         )
-        check = tf.debugging.Assert(inside, [message, tf.reduce_min(x), tf.reduce_max(x)])
-        return [] if check is None else [check]
+        checks = [tf.debugging.Assert(inside, [message, tf.reduce_min(x), tf.reduce_max(x)])]
+        if self._reads_classes and y.shape.rank == 2 and y.shape[1] != 1:
+            rows = tf.cast(y, tf.float32)
+            sums = tf.reduce_sum(rows, axis=1)
+            good = tf.reduce_all(tf.abs(sums - 1) <= ROW_TOLERANCE) & tf.reduce_all(rows >= 0)
+            received = [ROWS_MESSAGE, tf.reduce_min(sums), tf.reduce_max(sums)]
+            checks.append(tf.debugging.Assert(good, received))
+        return [check for check in checks if check is not None]
 
     def _tolerated_bounds(self) -> tuple[float, float]:
         """The bounds with room for the rounding of whoever scaled the data."""
         low, high = self.clip_values
         return low - 1e-6 * (high - low), high + 1e-6 * (high - low)
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves as Keras does, in its own format.
+
+        Raises:
+            ValueError: If the file is to be of the older HDF5 format, which cannot be loaded again.
+        """
+        if os.fspath(filepath).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "A wrapped model is saved as a `.keras` file; `kerasrobust.unwrap(model)` can be "
+                f"saved as HDF5. Received: filepath={os.fspath(filepath)!r}"
+            )
+        return super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Exports what serves: the base, in inference mode."""
@@ -422,7 +506,7 @@ class _Views:
         self._model = model
         self._classifiers: dict[str, Classifier] = {}
         self._head: LogitsHead | None = None
-        self._searched = False
+        self._searched = self._settled = False
         self._tap: ActivationTap | None = None
 
     @property
@@ -430,18 +514,38 @@ class _Views:
         if not self._searched:
             self._head = logits_head(self._model.base)
             self._searched = True
+            shape = getattr(self._model.base, "input_shape", None)
+            if isinstance(shape, tuple):
+                self.settle(shape[1:])
         return self._head
+
+    def settle(self, sample_shape: tuple[int | None, ...]) -> None:
+        """Keeps the head only if it computes what the base does, once inputs have a shape."""
+        head, known = self._head, [size for size in sample_shape if size is not None]
+        if self._settled or head is None or len(known) < len(sample_shape):
+            return
+        self._settled = True
+        if head.activation is None or head.declared:
+            return
+        low, high = self._model.clip_values
+        noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *known))
+        with tf.init_scope():
+            self._head = prove(self._model.base, head, tf.constant(noise, tf.float32)).head
+        if self._head is not head:
+            self._model._point_loss = None  # resolved anew: it may have counted on the logits
 
     @property
     def ending(self) -> str | None:
-        """What the base does to its logits, None where it is not known or has to stay."""
-        base, head = self._model.base, self.head
+        """What the base does to its logits, None where it is not known.
+
+        It is ``"probabilities"`` where it returns these and more lies between them and the logits
+        in training: dropout, or a penalty, which has to see them.
+        """
+        head = self.head
         # What a model declares to be its logits says nothing of its outputs.
-        if head is None or getattr(base, "logits_model", None) is not None:
+        if head is None or head.declared:
             return None
-        # A penalty on the probabilities has to see the probabilities.
-        penalty = getattr(base.layers[-1], "activity_regularizer", None)
-        return head.activation if penalty is None else None
+        return head.activation if head.in_training else "probabilities"
 
     @property
     def tap(self) -> ActivationTap:
@@ -608,8 +712,19 @@ def _policy(base: keras.Model) -> keras.DTypePolicy:
     Keras saves the policies of layers but not of functional models: a loaded model claims the
     global policy of the moment.
     """
-    policies = [layer.dtype_policy for layer in (base, *base._flatten_layers())]
+    policies = [layer.dtype_policy for layer in _keras.flat_layers(base)]
     return next((one for one in policies if one.name == "mixed_float16"), base.dtype_policy)
+
+
+def _check_training(base: keras.Model) -> None:
+    """A training step of the model's own would not be made: the chain has its own."""
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(base), name) is not getattr(keras.Model, name) or name in vars(base):
+            raise ValueError(
+                f"A wrapped model trains by a step of its own, and this one's `{name}` would be "
+                "left out: put what it does into a loss, or into a defense. "
+                f"Received: base={base.name!r} with `{name}`"
+            )
 
 
 def _check_strategy(base: keras.Model) -> None:
@@ -626,6 +741,6 @@ def _check_strategy(base: keras.Model) -> None:
 
 
 def _check_seed(seed: Any) -> int:
-    if check_int("seed", seed, 0) >= 2**31:
+    if check_int("seed", seed, 0, None) >= 2**31:
         raise ValueError(f"`seed` must be below 2^31. Received: seed={seed!r}")
     return int(seed)

@@ -12,12 +12,13 @@ import tensorflow as tf
 import tqdm
 from scipy import special
 
-from kerasrobust.checks import check_bool, check_float, check_int, check_labels, unpack
+from kerasrobust.checks import check_bool, check_float, check_int, check_labels
 from kerasrobust.defenses import registry
 from kerasrobust.defenses.robust_model import RobustModel
 from kerasrobust.defenses.training.base import Batch, Context
 from kerasrobust.defenses.training.penalty import Penalty
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.source import unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def search_lambda(
     """
     trials, epochs = check_int("trials", trials, 1), check_int("epochs", epochs, 1)
     batches, batch_size = check_int("batches", batches, 1), check_int("batch_size", batch_size, 1)
-    factor, seed = check_float("factor", factor, 1.0, above=True), check_int("seed", seed, 0)
+    factor, seed = check_float("factor", factor, 1.0, above=True), check_int("seed", seed, 0, None)
     tolerance, verbose = check_float("tolerance", tolerance), check_bool("verbose", verbose)
     if tolerance >= 1:
         raise ValueError(f"`tolerance` must be below 1. Received: tolerance={tolerance!r}")

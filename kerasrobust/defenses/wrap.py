@@ -36,7 +36,8 @@ def wrap(
         defense: A name (``"gda"``), ``"gda:N=5,sigma=0.1"``, ``{"name": ..., "config": {...}}``,
             an instance, or a list of any of these.
         clip_values: Smallest and largest valid input value; saved with the model. Default: what
-            a wrapped `model` has, else (0, 1).
+            a wrapped `model` has, else (0, 1), unless its first layers expect another range.
+            Lengths that a defense is not given are scaled to it.
         seed: Seed of what the defenses draw. Default: what a wrapped `model` has, else 0.
         **config: Arguments of the defense, where `defense` is a single one.
 

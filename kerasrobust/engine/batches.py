@@ -116,7 +116,12 @@ def run_batch(
     # The nearest adversarial point of a sample that is adversarial already is the sample.
     done = initially if attack.kind == "minimal" else np.zeros(n, bool)
     given = {**batch.given, "y": y.astype(np.int32), "done": done}
-    crafted = attack.craft(dataclasses.replace(batch, given=given), prologue, progress)
+    try:
+        crafted = attack.craft(dataclasses.replace(batch, given=given), prologue, progress)
+    except Stopped:
+        raise
+    except ModelFailure as error:
+        raise Stopped(str(error), x, done) from error
     crafted.found |= done
 
     x_adv = crafted.x_adv

@@ -16,15 +16,32 @@ import tensorflow as tf
 from scipy import special
 
 from kerasrobust import _keras
-from kerasrobust.checks import check_bounds, check_float, check_int, check_scale
+from kerasrobust.checks import (
+    check_bounds,
+    check_float,
+    check_int,
+    check_preprocessing,
+    check_scale,
+)
 from kerasrobust.engine import backward
-from kerasrobust.engine.logits import as_float32, logits_head
+from kerasrobust.engine.box import Box
+from kerasrobust.engine.logits import (
+    LogitsHead,
+    as_float32,
+    check_softmax,
+    ends_in_lone_softmax,
+    logits_head,
+    prove,
+)
+from kerasrobust.engine.pixel_range import pixel_range
 
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
 UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES = 16
+# Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
+FAR = 1e4
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 # Two passes that differ by more than this share of the largest score differ by draws, not rounding.
@@ -61,19 +78,30 @@ class ModelFailure(RuntimeError):
 class Classifier:
     """All that an attack sees of a model: logits, labels, bounds, and the gradient if there is one.
 
-    A Keras model runs in inference mode and is never changed. Its logits are recovered when it
-    ends in a softmax or sigmoid (`logits_head`); for an opaque subclassed model that returns
-    probabilities `p` they are `log p`, with a warning, because confident predictions lose their
-    gradient there. A single output unit counts as two classes with the logits `(0, z)`. Input
-    gradients are float32 and scaled through float16 models, so that they do not underflow.
+    A Keras model runs in inference mode and is never changed; what counts is the function that
+    `model(x)` computes. Its logits are recovered when it ends in a softmax or sigmoid
+    (`logits_head`) and on a few samples of noise give what the model gives (`prove`). For an opaque
+    model that returns probabilities `p` they are `log p`, or `log p / (1 - p)` for several
+    sigmoids, with a warning, because confident predictions lose their gradient there. A single
+    output unit counts as two classes with the logits `(0, z)`. Input gradients are float32 and
+    scaled through float16 models, so that they do not underflow.
+
+    Attributes:
+        randomised: Whether the model draws at inference: whether two passes over the same noise
+            differ. None for a callable, and until the shape of a sample is known.
 
     Args:
-        model: A `keras.Model`, another `Classifier`, an ART estimator, or any callable that takes
-            a float32 array `[batch, ...]` and returns scores or logits `[batch, classes]`, or
-            integer labels, `[batch]` or one-hot (it has no gradient: black-box attacks only, and
-            with labels those that ask for no more).
-        clip_values: Smallest and largest valid input value. By default what the model says of
-            itself (`model.clip_values`), else `(0, 1)`.
+        model: A `keras.Model`, a layer (`keras.layers.TFSMLayer`, say), another `Classifier`, an
+            ART estimator, or any callable that takes a float32 array `[batch, ...]` and returns
+            scores or logits `[batch, classes]`, or integer labels, `[batch]` or one-hot (it has no
+            gradient: black-box attacks only, and with labels those that ask for no more). The one
+            output of a Keras model may come in a dictionary or a list.
+        clip_values: Smallest and largest valid input value, a pair, list or array. By default what
+            the model says of itself (`model.clip_values`), else `(0, 1)`: samples are refused then
+            if the model's first layers expect another range (`pixel_range`).
+        preprocessing: Mean and standard deviation, `(mean, std)`: numbers, or arrays that broadcast
+            against a sample, one value per channel say. The model is given `(x - mean) / std`;
+            bounds, budgets and samples are in the unit before it, gradients go through it.
         nb_classes: Number of classes; of use for a callable only, whose scores tell it by the
             first call, and whose labels as they come.
         input_shape: Shape of one sample, where the model does not know it.
@@ -106,6 +134,7 @@ class Classifier:
         model: Any,
         clip_values: tuple[float, float] | None = None,
         *,
+        preprocessing: tuple[Any, Any] | None = None,
         nb_classes: int | None = None,
         input_shape: tuple[int | None, ...] | None = None,
         from_logits: bool | None = None,
@@ -119,7 +148,13 @@ class Classifier:
         timeout: float | None = None,
         retries: int | None = None,
     ):
+        # Where nobody gave bounds: what the model's first layers say instead, if anything.
+        self._expected = None
+        self._several_sigmoids = False
         if isinstance(model, Classifier):
+            self._expected = model._expected if clip_values is None else None
+            self._several_sigmoids = model._several_sigmoids
+            preprocessing = model.preprocessing if preprocessing is None else preprocessing
             votes = model.votes if votes is None else votes
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
@@ -145,17 +180,22 @@ class Classifier:
         self.model: Any = model
         if clip_values is None:
             clip_values = getattr(model, "clip_values", None)
+            unsaid = clip_values is None and preprocessing is None
+            found = pixel_range(model) if unsaid else None
+            self._expected = found if found and found.bounds != (0.0, 1.0) else None
         self.clip_values: tuple[float, float] = check_bounds(
             (0.0, 1.0) if clip_values is None else clip_values
         )
+        # As tuples, so that they can be part of a key.
+        self.preprocessing: tuple[Any, Any] | None = check_preprocessing(preprocessing)
         self.votes: int = check_int("votes", 1 if votes is None else votes, 1)
         self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
-        self.seed: int = check_int("seed", 0 if seed is None else seed, 0)
+        self.seed: int = check_int("seed", 0 if seed is None else seed, 0, None)
         self.gradient_mode: str = "exact" if gradient is None else gradient
         self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
         self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
         self.jit_compile = use_jit(jit_compile)
-        self.is_keras = isinstance(model, keras.Model)
+        self.is_keras = isinstance(model, keras.layers.Layer)
         if timeout is not None:
             timeout = check_float("timeout", timeout, above=True)
         self.timeout: float | None = timeout
@@ -167,11 +207,12 @@ class Classifier:
         self.traces: dict[str, int] = {}
         self.functions: dict[Any, Callable[..., Any]] = {}
         self._from_logits: bool | None = from_logits
-        self._probed = from_logits is not None or not self.is_keras
         self._nb_classes = nb_classes
         self._more_classes = False  # whether labels may still show more of them
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
+        self._candidate: LogitsHead | None = None
+        self._prepared = not self.is_keras
         self._low_precision = False
         # Whether the model draws at inference (None before that is known), and whether what it
         # draws is a function of the key of a pass.
@@ -200,7 +241,7 @@ class Classifier:
     @property
     def gradients_offered(self) -> list[str]:
         """The backward passes that layers of the model offer, by name."""
-        layers = _keras.flatten_layers(self.model) if self.is_keras else []
+        layers = _keras.flat_layers(self.model) if self.is_keras else []
         return sorted({mode for layer in layers for mode in getattr(layer, "gradients", ())})
 
     @property
@@ -222,6 +263,7 @@ class Classifier:
         """What an outcome depends on beside the model, in types that JSON knows."""
         own = {
             "clip_values": list(self.clip_values),
+            "preprocessing": self.preprocessing,
             "votes": self.votes,
             "draws": self.draws,
             "seed": self.seed,
@@ -241,6 +283,8 @@ class Classifier:
         Sharing means sharing the compiled functions. They are held weakly: when the last attack on
         a model goes, so do they, and the model is not kept alive.
         """
+        if clip_values is not None:
+            clip_values = check_bounds(clip_values)
         if isinstance(model, Classifier):
             if options or clip_values not in (None, model.clip_values):
                 raise ValueError(
@@ -248,6 +292,8 @@ class Classifier:
                     f"Received: clip_values={clip_values!r}, {options}"
                 )
             return model
+        if "preprocessing" in options:
+            options["preprocessing"] = check_preprocessing(options["preprocessing"])
         key = (id(model), clip_values, tuple(sorted(options.items())))
         shared = _SHARED.get(key)
         if shared is None or shared.model is not model:
@@ -256,15 +302,12 @@ class Classifier:
         return shared
 
     def _read_model(self) -> None:
-        head = logits_head(self.model)
+        self._candidate = head = logits_head(self.model)
         self._head = head.call if head is not None else as_float32(self.model)
         self._low_precision = any(
-            layer.compute_dtype in LOW_PRECISION
-            for layer in self.model._flatten_layers()
-            if isinstance(getattr(layer, "compute_dtype", None), str)
+            getattr(layer, "compute_dtype", None) in LOW_PRECISION
+            for layer in _keras.flat_layers(self.model)
         )
-        if head is not None and head.activation is not None:
-            self._probed, self._from_logits = True, True
         if self._input_shape is None:
             shape = getattr(self.model, "input_shape", None)
             if isinstance(shape, tuple) and len(shape) > 1:
@@ -277,29 +320,51 @@ class Classifier:
             self.prepare(known)
 
     def prepare(self, sample_shape: tuple[int, ...]) -> None:
-        """Settles what only a sample's shape tells of an opaque model: classes and output kind."""
-        if not self.is_keras or (self._probed and self._nb_classes is not None):
+        """Settles what only a sample's shape tells of a Keras model, by passes over noise.
+
+        That is whether its logits are the model's, whether it draws, its classes and, for an opaque
+        one, what kind of scores it returns.
+        """
+        if self._prepared:
             return
         low, high = self.clip_values
         noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
-        assert self._head is not None
-        scores = np.asarray(self._head(tf.constant(noise, tf.float32)))
+        noise = self._preprocessed(noise)
+        with tf.init_scope():
+            proof = prove(self.model, self._candidate, tf.constant(noise, tf.float32))
+        scores = proof.scores
         if scores.ndim != 2:
             raise ValueError(
                 "The model must return one row of scores per sample, [batch, classes]. "
                 f"Received: output shape {scores.shape}"
             )
+        self._prepared = True
+        self._head, self.randomised = proof.head.call, proof.randomised
         self._nb_classes = max(scores.shape[1], 2)
-        if not self._probed:
-            self._probed = True
-            self._from_logits = not _are_probabilities(scores)
-            if not self._from_logits:
-                warnings.warn(
-                    f"The model {self.model.name!r} returns probabilities and its logits cannot be "
-                    "reached: attacks use log p, whose gradient vanishes where the model is very "
-                    "confident. Robustness may be overestimated.",
-                    stacklevel=2,
-                )
+        if proof.head.activation is not None:
+            self._from_logits = True
+        elif self._from_logits is None:
+            self._settle_scores(scores, noise)
+
+    def _settle_scores(self, scores: np.ndarray, noise: np.ndarray) -> None:
+        """Sees what an opaque model returns for noise: logits, or probabilities of some kind."""
+        if (scores == 1).all() and scores.shape[1] == 1 and ends_in_lone_softmax(self.model):
+            check_softmax("softmax", 1, self.model)
+        self._from_logits = not _are_probabilities(scores)
+        if self._from_logits and _within_unit(scores):
+            # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
+            assert self._head is not None
+            with tf.init_scope(), keras.StatelessScope():
+                far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
+            self._several_sigmoids = _within_unit(far[np.isfinite(far)])
+            self._from_logits = not self._several_sigmoids
+        if not self._from_logits:
+            warnings.warn(
+                f"The model {self.model.name!r} returns probabilities and its logits cannot be "
+                "reached: attacks use log p, whose gradient vanishes where the model is very "
+                "confident. Robustness may be overestimated.",
+                stacklevel=2,
+            )
 
     def check(self, x: np.ndarray) -> np.ndarray:
         """float32 samples that fit the model's input shape and bounds, and are finite.
@@ -327,6 +392,7 @@ class Classifier:
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError("`x` must be finite. Received: x with NaN or infinite values")
+        self._check_range(x)
         low, high = self.clip_values
         least, most = float(x.min()), float(x.max())
         tolerance = 1e-6 * (high - low)
@@ -338,6 +404,14 @@ class Classifier:
         check_scale(x, (low, high))
         self.prepare(x.shape[1:])
         return np.clip(x, low, high)
+
+    def _check_range(self, x: np.ndarray) -> None:
+        """Refuses samples where the bounds are the default ones and the model says otherwise."""
+        if self._expected is not None:
+            raise ValueError(
+                f"{self._expected.told()} "
+                f"Received: clip_values=None, values from {x.min():g} to {x.max():g}"
+            )
 
     @property
     def known_classes(self) -> int | None:
@@ -373,20 +447,30 @@ class Classifier:
             return tf.constant(self._call(np.asarray(x, np.float32)))
         assert self._head is not None
         with backward.mode(self.gradient_mode), self._drawing(key):
-            scores = self._head(tf.cast(x, tf.float32), training=training)
+            scores = self._head(self._preprocessed(tf.cast(x, tf.float32)), training=training)
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
-            return tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
+            logits = tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
+            if self._several_sigmoids:
+                logits -= tf.math.log(tf.maximum(1.0 - scores, SMALLEST_PROBABILITY))
+            return logits
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
+
+    def _preprocessed(self, x: Any) -> Any:
+        """What the model is given for samples, an array or a tensor."""
+        if self.preprocessing is None:
+            return x
+        mean, deviation = (np.asarray(part, np.float32) for part in self.preprocessing)
+        return (x - mean) / deviation
 
     def _drawing(self, key: tf.Tensor | None) -> contextlib.AbstractContextManager[Any]:
         """A scope in which the model's seeds are functions of a key and stay where they are."""
         if key is None or not (self.randomised or self.draws > 1 or self.votes > 1):
             return contextlib.nullcontext()
-        states = [*_keras.seed_states(self.model), _keras.global_seed_state()]
+        states = _keras.seed_states(self.model)
         fold = tf.random.experimental.stateless_fold_in
         mapping = [(state, tf.cast(fold(key, i), state.dtype)) for i, state in enumerate(states)]
         return keras.StatelessScope(state_mapping=mapping)
@@ -702,7 +786,7 @@ class Classifier:
 
     def _ask(self, x: np.ndarray) -> np.ndarray:
         self.queries += len(x)
-        answers = np.asarray(_within(self.timeout, self.model, x))
+        answers = np.asarray(_within(self.timeout, self.model, self._preprocessed(x)))
         return answers if answers.dtype.kind in "iub" else answers.astype(np.float32)
 
     def _one_hot(self, labels: np.ndarray) -> np.ndarray:
@@ -748,6 +832,8 @@ class Classifier:
 class BlackBox:
     """What a black-box attack gets: scores and labels, and no gradient to be had.
 
+    Whatever the unit of the model's inputs, points are in 0..1 here.
+
     Attributes:
         witness: Told of all that a callable was asked: sample, point and whether it fooled the
             model; None where nobody listens.
@@ -758,7 +844,8 @@ class BlackBox:
         self._key = key
         self._calls = 0
         self.witness = witness
-        self.clip_values = classifier.clip_values
+        self.clip_values = (0.0, 1.0)
+        self._box = Box(*classifier.clip_values)
         self.is_keras = classifier.is_keras
         self.votes = classifier.votes
         self.draws = classifier.draws
@@ -779,17 +866,17 @@ class BlackBox:
 
     def logits(self, x: tf.Tensor, salt: Any = None) -> tf.Tensor:
         """See `Classifier.logits`."""
-        logits = self._classifier.logits(x, key=self._next(salt))
+        logits = self._classifier.logits(self._box.outwards(x), key=self._next(salt))
         self._classifier.check_scores()
         return logits
 
     def decide(self, x: tf.Tensor, salt: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See `Classifier.decide`."""
-        return self._classifier.decide(x, key=self._next(salt))
+        return self._classifier.decide(self._box.outwards(x), key=self._next(salt))
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """See `Classifier.accepts`."""
-        return self._classifier.accepts(x)
+        return self._classifier.accepts(self._box.outwards(x))
 
 
 class View(BlackBox):
@@ -799,13 +886,17 @@ class View(BlackBox):
         self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """See `Classifier.gradient`."""
-        return self._classifier.gradient(x, loss, key=self._next())
+        x = self._box.outwards(x)
+        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next())
+        return logits, value, self._box.span * gradient
 
     def jacobian(
         self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Classifier.jacobian`."""
-        return self._classifier.jacobian(x, weigh, key=self._next())
+        x = self._box.outwards(x)
+        logits, gradients = self._classifier.jacobian(x, weigh, key=self._next())
+        return logits, self._box.span * gradients
 
     def of(self, classifier: Classifier) -> View:
         """The same step's view of another model, for an attack on several."""

@@ -5,6 +5,9 @@
   rest are packed into one of a few bucket sizes;
 * eager (`drive` on a Python callable): the samples still at work and nothing else are sent, so that
   the query count is exact, and the best points so far survive a failure of the callable.
+
+`in_graph` and `drive` take and return points and lengths in the unit of the model's inputs. In
+between they are in 0..1 (`Box`), so that an attack does the same in any unit.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import norms
+from kerasrobust.engine.box import Box
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, as_seed
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.state import (
@@ -195,7 +199,7 @@ class Machine:
         if "best" in state:
             points["best"] = state["best"]
         for key, point in points.items():
-            point = tf.clip_by_value(point, *self.classifier.clip_values)
+            point = tf.clip_by_value(point, 0.0, 1.0)
             if "mask" in state:
                 point = tf.where(state["mask"] > 0, point, state["x"])
             outcome[key] = tf.where(tf.math.is_finite(point), point, state["x"])
@@ -207,16 +211,21 @@ class Machine:
 
 def in_graph(attack: Steps, classifier: Classifier, given: State, seed: tf.Tensor) -> tf.Tensor:
     """The attack as part of a graph: the strongest point found for each sample."""
-    machine = Machine(attack, classifier)
+    machine, box = Machine(attack, classifier), Box(*classifier.clip_values)
     params = attack.params()
+    inside = box.leaves(given)
     pool: tuple[tf.Tensor, ...] = ()
     if attack.needs_starts and "start" not in given:
         labels, _ = classifier.decide(given["x"])
-        pool = (given["x"], labels)
-    state = machine.initialise(given, params, seed, pool)
+        pool = (inside["x"], labels)
+    state = machine.initialise(inside, params, seed, pool)
     steps = tf.constant(attack.max_steps())
     state = machine.advance(state, params, seed, tf.constant(0), steps)
-    return tf.stop_gradient(machine.finish(state, params, seed)["x_adv"])
+    point = machine.finish(state, params, seed)["x_adv"]
+    if not box.is_unit:
+        moved = tf.clip_by_value(box.outwards(point), box.low, box.high)
+        point = tf.where(tf.equal(point, inside["x"]), given["x"], moved)
+    return tf.stop_gradient(point)
 
 
 @dataclasses.dataclass
@@ -334,19 +343,34 @@ def drive(
         Stopped: If a callable fails.
     """
     seeds = as_seed(*seed)
+    box = Box(*classifier.clip_values)
     points = tuple(
-        tf.constant(part, tf.int32 if part.dtype.kind == "i" else tf.float32) for part in pool
+        tf.constant(part, tf.int32)
+        if part.dtype.kind == "i"
+        else tf.constant(box.inwards(part), tf.float32)
+        for part in pool
     )
+    x, given = given["x"], box.leaves(given)
+
+    def outwards(point: np.ndarray) -> np.ndarray:
+        """Points in the unit of the inputs, exactly the sample's values where they are its own."""
+        if box.is_unit:
+            return point
+        moved = np.clip(box.outwards(point), np.float32(box.low), np.float32(box.high))
+        return np.where(point == given["x"], x, moved)
+
     crafted = Crafted.untouched(given["x"])
     if classifier.is_keras:
-        size = len(given["x"]) if whole is None else whole
+        size = len(x) if whole is None else whole
         _drive_compiled(attack, classifier, given, seeds, points, size, progress, crafted)
-        return crafted
-    noted = Noted(given["x"], attack.norm, given["done"])
-    try:
-        _drive_eager(attack, classifier, given, seeds, points, noted, progress, crafted)
-    except ModelFailure as error:
-        raise Stopped(str(error), noted.points, np.isfinite(noted.distance)) from error
+    else:
+        noted = Noted(given["x"], attack.norm, given["done"])
+        try:
+            _drive_eager(attack, classifier, given, seeds, points, noted, progress, crafted)
+        except ModelFailure as error:
+            found = np.isfinite(noted.distance)
+            raise Stopped(str(error), outwards(noted.points), found) from error
+    crafted.x_adv, crafted.best = outwards(crafted.x_adv), outwards(crafted.best)
     return crafted
 
 

@@ -7,11 +7,17 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrobust.checks import check_labels
 from kerasrobust.engine.classifier import Classifier
+
+# Samples read in one go from data that come one by one.
+READ_AT_ONCE = 256
+# Data of unknown size that have given more do not end.
+MOST_SAMPLES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +43,14 @@ class Block:
 
 
 class Source:
-    """Samples and labels as arrays, or a `tf.data.Dataset` that is never whole in memory.
+    """Samples and labels as arrays, or as data in batches that are never whole in memory.
 
     A data set is read anew for each pass. All passes must give the same samples in the same order;
     one that shuffles anew each time is an error, found at the end of the second pass.
 
     Args:
-        x: Samples `[n, ...]`, or a finite `tf.data.Dataset` of `x` or `(x, y)`, batched or not.
+        x: Samples `[n, ...]`, a finite `tf.data.Dataset` of `x` or `(x, y)`, batched or not, or a
+            `keras.utils.PyDataset`.
         y: Labels, integers `[n]` or one-hot `[n, classes]`; None where `x` holds them or there are
             none.
         classifier: The model that the samples are for.
@@ -61,7 +68,7 @@ class Source:
         self._length: int | None = None
         # Number of the next block, size of blocks, and the pass that gives them.
         self._reading: tuple[int, int, Iterator[Block]] | None = None
-        self.streams = isinstance(x, tf.data.Dataset)
+        self.streams = is_stream(x)
         if not self.streams:
             self._x = classifier.check(np.asarray(x))
             self._y = None if y is None else self._labels(np.asarray(y), len(self._x))
@@ -70,9 +77,10 @@ class Source:
             return
         if y is not None:
             raise ValueError(
-                "Labels must come with the data set, as (x, y). Received: a tf.data.Dataset and y"
+                f"Labels must come with the data, as (x, y). Received: {_name(x)} and y"
             )
-        self._data, self.has_labels = _batched(x, classifier)
+        self._data = _Batches(x, classifier.input_shape)
+        self.has_labels = self._data.labelled
 
     def _labels(self, y: np.ndarray, n: int) -> np.ndarray:
         # How many classes a callable has is known after its first call.
@@ -105,7 +113,7 @@ class Source:
                 self._fingerprint = _digest(hashlib.sha256(), self._x, self._y).hexdigest()
             return
         digest, first, index = hashlib.sha256(), 0, 0
-        for x, y in _rebatched(self._data.as_numpy_iterator(), size, self.has_labels):
+        for x, y in _rebatched(iter(self._data), size, self.has_labels):
             x = self.classifier.check(x)
             labels = None if y is None else self._labels(y, len(x))
             _digest(digest, x, labels)
@@ -115,12 +123,12 @@ class Source:
 
     def _finished(self, fingerprint: str, length: int) -> None:
         if not length:
-            raise ValueError("A tf.data.Dataset must hold samples. Received: an empty one")
+            raise ValueError(f"{_name(self._data.data)} must hold samples. Received: an empty one")
         if self._fingerprint not in (None, fingerprint):
             raise ValueError(
-                "A tf.data.Dataset must give the same samples in the same order each time it is "
-                "read: leave out `shuffle`, or give it a seed and `reshuffle_each_iteration=False`."
-                " Received: one that does not"
+                f"{_name(self._data.data)} must give the same samples in the same order each time "
+                "it is read: leave out `shuffle`, or give it a seed and "
+                "`reshuffle_each_iteration=False`. Received: one that does not"
             )
         self._fingerprint, self._length = fingerprint, length
 
@@ -129,8 +137,7 @@ class Source:
         """Shape of one sample as far as it is known before the first pass."""
         if not self.streams:
             return self._x.shape[1:]
-        form = self._data.element_spec
-        return tuple((form[0] if isinstance(form, tuple) else form).shape[1:])
+        return self._data.sample_shape
 
     def block(self, index: int, size: int) -> Block:
         """One block. Blocks of a data set that are asked for in order are read in one pass."""
@@ -178,32 +185,104 @@ def _digest(digest: Any, x: np.ndarray, y: np.ndarray | None) -> Any:
     return digest
 
 
-def _batched(data: tf.data.Dataset, classifier: Classifier) -> tuple[tf.data.Dataset, bool]:
-    """The data set in batches, and whether it has labels.
+def unpack(x: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Arrays from arrays, tensors, or batches of `x` or `(x, y)`, then whole in memory.
 
     Raises:
-        ValueError: If its elements are neither `x` nor `(x, y)`, or it never ends.
+        TypeError: If they are no arrays of numbers.
+        ValueError: If labels come twice, or the data are empty or without end.
     """
-    form = data.element_spec
-    parts = form if isinstance(form, tuple) else (form,)
-    if len(parts) > 2 or not all(isinstance(part, tf.TensorSpec) for part in parts):
+    if not is_stream(x):
+        return _array("x", x), None if y is None else _array("y", y)
+    if y is not None:
+        raise ValueError(f"Labels must come with the data, as (x, y). Received: {_name(x)} and y")
+    data = _Batches(x, None)
+    batches = list(data)
+    if not batches:
+        raise ValueError(f"{_name(x)} must hold samples. Received: an empty one")
+    columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    return columns[0], columns[1] if data.labelled else None
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"A tf.data.Dataset must give `x` or `(x, y)`. Received: element_spec={form!r}"
-        )
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "A tf.data.Dataset must end: leave out `repeat()`, or use `take(n)`. "
-            "Received: one that repeats for ever"
-        )
-    shape = classifier.input_shape
-    if shape is not None and parts[0].shape.rank == len(shape):
-        data = data.batch(256)
-    elif parts[0].shape.rank == 0 or (len(parts) == 2 and parts[1].shape.rank == 0):
-        raise ValueError(
-            "A tf.data.Dataset must give batches of `x` or `(x, y)` where the model does not say "
-            f"what shape a sample has. Received: element_spec={form!r}"
-        )
-    return data, len(parts) == 2
+            f"`{name}` must be an array or a tensor. Received: {type(value).__name__} ({error})"
+        ) from error
+
+
+def is_stream(x: Any) -> bool:
+    """Whether data come in batches."""
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+
+
+def _name(data: Any) -> str:
+    return "A tf.data.Dataset" if isinstance(data, tf.data.Dataset) else "A PyDataset"
+
+
+class _Batches:
+    """A data set as batches `(x,)` or `(x, y)` of arrays, the same ones each time it is read.
+
+    Weights, the third part of an element, are left out.
+
+    Raises:
+        ValueError: If its elements are nothing of the kind, or it never ends.
+    """
+
+    def __init__(self, data: Any, shape: tuple[int | None, ...] | None):
+        self.data = data
+        self.sample_shape: tuple[int | None, ...] = ()
+        if not isinstance(data, tf.data.Dataset):
+            if data.num_batches is None:
+                raise ValueError("A PyDataset must end. Received: one without `num_batches`")
+            first = data[0]
+            self.labelled = isinstance(first, (tuple, list)) and len(first) > 1
+            self.sample_shape = np.shape(first[0] if isinstance(first, (tuple, list)) else first)[
+                1:
+            ]
+            return
+        form = data.element_spec
+        parts = form if isinstance(form, tuple) else (form,)
+        if len(parts) > 3 or not all(isinstance(part, tf.TensorSpec) for part in parts):
+            raise ValueError(
+                "A tf.data.Dataset must give batches of `x` or `(x, y)`. "
+                f"Received: a tf.data.Dataset with elements {form}"
+            )
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "A tf.data.Dataset must end: leave out `repeat()`, or use `take(n)`. "
+                "Received: one that repeats for ever"
+            )
+        if shape is not None and parts[0].shape.rank == len(shape):
+            self.data = data.batch(READ_AT_ONCE)
+        elif any(part.shape.rank == 0 for part in parts):
+            raise ValueError(
+                "A tf.data.Dataset must give batches of `x` or `(x, y)`. "
+                f"Received: a tf.data.Dataset with elements {form}"
+            )
+        self.labelled = len(parts) > 1
+        form = self.data.element_spec
+        self.sample_shape = tuple((form[0] if isinstance(form, tuple) else form).shape[1:])
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        seen = 0
+        for batch in self._elements():
+            columns = batch[:2] if isinstance(batch, (tuple, list)) else (batch,)
+            arrays = tuple(np.asarray(column) for column in columns)
+            seen += len(arrays[0])
+            if seen > MOST_SAMPLES:
+                raise ValueError(
+                    f"{_name(self.data)} must end: use `take(n)`. "
+                    f"Received: one that has given {seen:,} samples"
+                )
+            yield arrays
+
+    def _elements(self) -> Iterator[Any]:
+        if isinstance(self.data, tf.data.Dataset):
+            return self.data.as_numpy_iterator()
+        return (self.data[i] for i in range(self.data.num_batches))
 
 
 def _rebatched(
@@ -213,7 +292,7 @@ def _rebatched(
     held: list[tuple[np.ndarray, ...]] = []
     count = 0
     for part in parts:
-        held.append(part if labelled else ((part[0] if isinstance(part, tuple) else part),))
+        held.append(part)
         count += len(held[-1][0])
         while count >= size:
             columns = [np.concatenate(column) for column in zip(*held, strict=True)]

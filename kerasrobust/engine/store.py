@@ -48,7 +48,7 @@ def fingerprint(classifier: Classifier) -> str:
         digest.update(model.to_json().encode())
     except (NotImplementedError, TypeError, ValueError):  # a subclass without a config
         digest.update(type(model).__name__.encode())
-    for layer in _keras.flatten_layers(model):
+    for layer in _keras.flat_layers(model):
         layer_class: Any = type(layer)
         digest.update(source(layer_class).encode())
     if classifier.detector is not None:

@@ -4,6 +4,7 @@ from kerasrobust.evaluation import presets
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.report import Report
+from kerasrobust.evaluation.resolve import resolve
 from kerasrobust.evaluation.summary import AttackSummary
 
-__all__ = ["AttackSummary", "Finding", "Report", "evaluate", "presets"]
+__all__ = ["AttackSummary", "Finding", "Report", "evaluate", "presets", "resolve"]

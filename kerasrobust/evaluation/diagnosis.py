@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from kerasrobust.engine.criterion import Criterion
+from kerasrobust.engine.criterion import SLACK, Criterion
+from kerasrobust.engine.pixel_range import PixelRange
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.specs import jsonable
@@ -27,6 +28,10 @@ _ORDER = (
     "constant_predictions",
     "chance_level",
     "randomised",
+    "pixel_range",
+    "small_budget",
+    "short_steps",
+    "adversarial_from_the_start",
     "gradient_masking",
     "zero_gradients",
     "black_box_stronger",
@@ -36,6 +41,9 @@ _ORDER = (
     "few_samples",
     "gave_up",
 )
+# Budgets below these shares of the width of the box are not usual in their norms (MNIST: 1.5 in L2,
+# CIFAR-10: 0.25 and more): beside grey levels they were probably meant for 0..1.
+_USUAL_BUDGET = {1.0: 0.5, 2.0: 0.05, math.inf: 0.9 / 255}
 # Half-width, in points, from which an interval is worth a sentence.
 _WIDE = 3.0
 # Fewer clean samples do not tell a bad model from bad luck.
@@ -68,9 +76,11 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"gradient_masking"`,
-            `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`, `"not_converged"`,
-            `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or `"no_counterpart"`.
+        code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"pixel_range"`,
+            `"small_budget"`, `"short_steps"`, `"adversarial_from_the_start"`,
+            `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
+            `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or
+            `"no_counterpart"`.
         message: One or two sentences with the figures.
     """
 
@@ -232,6 +242,96 @@ def check_draws(
     return [Finding("randomised", " ".join(told))]
 
 
+def check_pixels(found: PixelRange | None, bounds: tuple[float, float]) -> list[Finding]:
+    """Looks at the unit of the pixels: were bounds given that the model's layers contradict?
+
+    Args:
+        found: What the model's first layers expect.
+        bounds: What was attacked in.
+    """
+    if found is None or found.bounds == bounds:
+        return []
+    return [
+        Finding(
+            "pixel_range",
+            f"The model's first layers, {found.source}, expect pixels in "
+            f"{found.low:g}..{found.high:g}, and it was attacked in {bounds[0]:g}..{bounds[1]:g}: "
+            "check `clip_values` (--clip-min, --clip-max).",
+        )
+    ]
+
+
+def check_lengths(
+    summaries: Mapping[str, AttackSummary], clip_values: tuple[float, float]
+) -> list[Finding]:
+    """Looks at the lengths that attacks were given, which no error can settle.
+
+    - *Small budget*: beside grey levels, one that is usual in 0..1 only.
+    - *Short steps*: all steps of an attack together do not reach the edge of its budget.
+
+    Args:
+        summaries: The rows of the report, by name.
+        clip_values: The box.
+    """
+    low, high = clip_values
+    small, short = [], []
+    for summary in summaries.values():
+        eps = _budget(summary)
+        if eps is None or not np.any(eps > 0):
+            continue
+        if high - low > 2 and np.max(eps) < (high - low) * _USUAL_BUDGET.get(summary.norm, 0.0):
+            small.append(f"{summary.name} (eps={np.max(eps):g}, {_norm(summary.norm)})")
+        step, steps = summary.config.get("eps_step"), summary.config.get("max_iter")
+        if step is not None and steps is not None and np.max(step) * steps < np.min(eps[eps > 0]):
+            short.append(f"{summary.name} ({steps} x {np.max(step):g} of {np.max(eps):g})")
+    findings = []
+    if small:
+        findings.append(
+            Finding(
+                "small_budget",
+                f"The pixels are in {low:g}..{high:g}, and the budget of {_listed(small)} looks "
+                f"like one for pixels in 0..1: there it would be {1 / (high - low):.2g} times as "
+                "large a number. If so, the accuracy is not robustness.",
+            )
+        )
+    if short:
+        findings.append(
+            Finding(
+                "short_steps",
+                f"The steps of {_listed(short)} together do not reach the edge of the budget: "
+                "leave eps_step out, or make it longer. The accuracy is that under a smaller "
+                "budget.",
+            )
+        )
+    return findings
+
+
+def check_starts(
+    summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
+) -> list[Finding]:
+    """Attacks for which most samples were adversarial before they did anything.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes, by the same names.
+    """
+    idle = [
+        f"{name} ({int(start.sum())} of {_samples(len(start))})"
+        for name in summaries
+        if (start := results[name].initially_adversarial).mean() > 0.5
+    ]
+    if not idle:
+        return []
+    return [
+        Finding(
+            "adversarial_from_the_start",
+            f"Most samples were adversarial before the attack did anything: {_listed(idle)}. The "
+            "labels are not those of the samples, or they hold targets, which `targeted` says, or "
+            "the model is wrong about most of them.",
+        )
+    ]
+
+
 def diagnose(
     summaries: Mapping[str, AttackSummary],
     results: Mapping[str, AttackResult],
@@ -355,7 +455,7 @@ def _inside_budgets(
 
         def fits(result: AttackResult, rows: Any = slice(None), norm=norm, eps=eps) -> np.ndarray:
             budget = eps[rows] if eps.ndim else eps
-            return result.success & (result.distance(norm) <= budget * (1.0 + 1e-5))
+            return result.success & (result.distance(norm) <= budget * (1.0 + SLACK))
 
         broken = {white.name: fits(results[white.name]) for white in whites}
         missed = attacked & fits(results[black.name]) & ~np.any([*broken.values()], axis=0)
@@ -511,7 +611,8 @@ def _budget(summary: AttackSummary) -> np.ndarray | None:
     """The radius, one or one per sample, that a budget attack works to."""
     if summary.kind != "budget" or summary.config.get("eps") is None:
         return None
-    return np.asarray(summary.config["eps"], dtype=np.float64)
+    eps = np.asarray(summary.config["eps"], dtype=np.float64)
+    return eps if eps.ndim == 0 else eps.reshape(-1)
 
 
 def _budgets(whites: list[AttackSummary]) -> list[tuple[float, np.ndarray, list[str]]]:

@@ -21,15 +21,19 @@ from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.criterion import Criterion, clean_correct, survived
+from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
-from kerasrobust.evaluation import pictures, summary
+from kerasrobust.evaluation import pictures, presets, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     by_weight,
     check_draws,
     check_gradients,
+    check_lengths,
+    check_pixels,
     check_predictions,
+    check_starts,
     diagnose,
 )
 from kerasrobust.evaluation.report import Report, Samples
@@ -231,7 +235,7 @@ class Evaluation:
             eps=eps,
             norm=norm,
             dataset=dataset,
-            channels=(shape[-1] or 1) if len(shape) == 3 else 1,
+            channels=presets.channels(shape),
             value_range=high - low,
             nb_classes=classifier.known_classes,
             batch_size=batch_size,
@@ -535,6 +539,11 @@ class Evaluation:
             )
         offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
         findings += check_gradients(rows, results, offered)
+        expected = pixel_range(classifier.model)
+        findings += check_pixels(expected, classifier.clip_values)
+        findings += check_lengths(rows, classifier.clip_values)
+        if not plan.cascade:
+            findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings = by_weight(findings) + self.missing
         if not self.given:
@@ -565,6 +574,7 @@ class Evaluation:
                 "classifier": classifier.settings(),
                 "randomised": randomised,
                 "clip_values": [low, high],
+                "pixel_range": expected and dataclasses.asdict(expected),
                 "batch_size": self.batch_size,
                 "seed": self.seed,
                 "eps": criterion.eps,

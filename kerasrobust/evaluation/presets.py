@@ -1,6 +1,7 @@
 """Named sets of attacks with their parameters, as data.
 
-Lengths (`eps`, `eps_step`) are given for pixels in `[0, 1]` and scaled to the model's value range.
+Lengths (`eps`, `eps_step`) are given for pixels in `[0, 1]` and scaled to the model's value range;
+all other parameters are for pixels in `[0, 1]` whatever the unit of the inputs.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _AREB_PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 # The attack as published, without what was added to it against particular defenses.
 _PLAIN_CWL2 = {
     "restarts": 0,
-    "restart_radius": 1.0,
+    "restart_radius": None,
     "gradient_samples": 0,
-    "gradient_radius": 0.01,
+    "gradient_radius": None,
 }
 
 # What it does not publish, and the value used here: ART's default of the time where that works.
@@ -58,6 +59,9 @@ _THREATS: dict[str, tuple[float, float]] = {
     "mnist-linf-0.3": (0.3, math.inf),
 }
 
+
+# Grey, colour, colour with transparency.
+_CHANNELS = (1, 3, 4)
 
 # AutoAttack: which attacks in which order, and the steps and queries of its authors' program.
 _AUTOATTACK = {
@@ -104,7 +108,7 @@ def names() -> list[str]:
 def get(
     name: str,
     dataset: str | None = None,
-    channels: int = 1,
+    channels: int | None = 1,
     value_range: float = 1.0,
     eps: float | None = None,
     norm: float = math.inf,
@@ -125,7 +129,7 @@ def get(
     Args:
         name: Name of the preset.
         dataset: Name of the data set, `None` for data without a name.
-        channels: Number of channels of an image.
+        channels: Number of channels of an image; None where that is not known.
         value_range: Upper minus lower bound of the pixel values.
         eps: Budget in the unit of the pixels, for AutoAttack.
         norm: Norm of that budget, inf or 2.
@@ -147,9 +151,32 @@ def get(
     )
 
 
-def _areb(dataset: str | None, channels: int, value_range: float) -> Preset:
+def channels(shape: tuple[int | None, ...]) -> int | None:
+    """Channels of images of a shape, which come first or last.
+
+    Returns:
+        Their number; 1 for what is not three-dimensional; None if both places would do.
+    """
+    if len(shape) != 3:
+        return 1
+    first, middle, last = shape
+    if first == last:
+        return last
+    if middle is not None and middle in (first, last):  # a square image
+        return last if middle == first else first
+    usual = [size for size in (first, last) if size in _CHANNELS]
+    return usual[0] if len(usual) == 1 else None
+
+
+def _areb(dataset: str | None, channels: int | None, value_range: float) -> Preset:
     source = variant = str(dataset).lower()
     if variant not in _AREB_PUBLISHED:
+        if channels is None:
+            raise ValueError(
+                "The preset 'areb' has parameters for grey and for colour images, and the shape of "
+                "these does not tell which they are: give dataset='mnist' or dataset='cifar10'. "
+                f"Received: dataset={dataset!r}"
+            )
         variant, source = ("grey", "mnist") if channels == 1 else ("colour", "cifar10")
     unpublished = _AREB_UNPUBLISHED[source]
     attacks = []

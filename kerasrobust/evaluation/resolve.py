@@ -46,7 +46,7 @@ def resolve(
     eps: float | None = None,
     norm: float | str | None = None,
     dataset: str | None = None,
-    channels: int = 1,
+    channels: int | None = 1,
     value_range: float = 1.0,
     nb_classes: int | None = None,
     batch_size: int = 128,
@@ -61,7 +61,7 @@ def resolve(
         eps: Budget of the evaluation.
         norm: Its norm.
         dataset: Name of the data set.
-        channels: Of its images.
+        channels: Of its images; None where their shape does not tell.
         value_range: Upper minus lower bound of the pixel values.
         nb_classes: Number of classes, where it is known.
         batch_size: Of the attacks that are made here.
@@ -145,7 +145,7 @@ def _fitted(attack: Attack, explicit: dict[str, Any], eps: float, norm: float) -
         changes["norm"] = norm
     if attack.kind == "budget" and "eps" in config and "eps" not in explicit:
         changes["eps"] = eps
-        if config.get("eps_step") is not None and "eps_step" not in explicit:
+        if None not in (config.get("eps_step"), config["eps"]) and "eps_step" not in explicit:
             changes["eps_step"] = config["eps_step"] * eps / config["eps"]
     return changes
 

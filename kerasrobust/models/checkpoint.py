@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kerasrobust import _keras
+
 if TYPE_CHECKING:
     from kerasrobust.datasets import Dataset
 
@@ -180,7 +182,7 @@ def describe_data(data: Dataset | None) -> str | None:
 def describe_model(model: keras.Model) -> str:
     """Layers and shapes of a model as a short text; the same for two builds of one network."""
     parts: list[Any] = [[str(weight.shape), str(weight.dtype)] for weight in model.weights]
-    for layer in model._flatten_layers():
+    for layer in _keras.flat_layers(model):
         if not isinstance(layer, keras.Model):
             try:
                 config = _plain(layer.get_config())

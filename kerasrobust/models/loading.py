@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -37,6 +38,11 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise ValueError(
             "Expected a Keras model file, its name ending in .keras or .h5. "
             f"Received: path={os.fspath(path)!r}"
+        )
+    if Path(path).suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+        raise ValueError(
+            "Expected a Keras model file, but this one is damaged or cut short: it is no zip "
+            f"archive. Received: path={os.fspath(path)!r}"
         )
     try:
         model = keras.saving.load_model(path, compile=False)

@@ -65,7 +65,7 @@ def fit(
         >>> model = kerasrobust.models.digits_cnn(seed=0)
         >>> history = kerasrobust.models.fit(model, train, epochs=10)
     """
-    batch_size, seed = check_int("batch_size", batch_size, 1), check_int("seed", seed, 0)
+    batch_size, seed = check_int("batch_size", batch_size, 1), check_int("seed", seed, 0, None)
     learning_rate = check_float("learning_rate", learning_rate, above=True)
     steps = -(-len(train) // batch_size)
     # On a small set three epochs are too few steps to train anything.

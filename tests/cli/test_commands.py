@@ -1,6 +1,8 @@
 """The commands, run in this process as click runs them."""
 
+import os
 import re
+import subprocess
 import sys
 
 import keras
@@ -326,7 +328,6 @@ USAGE = [
     (evaluate, ["--eps", "nan"], "not a number"),
     (evaluate, ["--norm", "3", "--eps", "1"], "'3' is not one of 1, 2, inf"),
     (evaluate, ["--norm", "2"], "--norm needs --eps"),
-    (evaluate, ["--clip-min", "0"], "--clip-min and --clip-max go together"),
     (evaluate, ["--samples", "0"], "0 is not in the range x>=1"),
     (evaluate, ["--output", "{file}"], "is a file, not a folder"),
     (evaluate, ["--output", "{file}/report"], "cannot be written"),
@@ -338,7 +339,6 @@ USAGE = [
     (train, ["--output", "{folder}/nowhere/model.keras"], "the folder of"),
     (train, ["--output", "{folder}/m.keras", "--learning-rate", "0"], "not above zero"),
     (train, ["--output", "{folder}/m.keras", "--keep-best"], "--keep-best needs --robust-attack"),
-    (train, ["--output", "{folder}/m.keras", "--clip-max", "1"], "go together"),
     (train, ["--output", "{folder}/m.keras", "--checkpoint", "{file}"], "is a file, not a folder"),
     (train, ["--output", "{folder}/m.keras", "--log-dir", "{file}/logs"], "cannot be written"),
 ]
@@ -416,3 +416,44 @@ def test_usage_errors_come_before_the_library(command, arguments, message, tmp_p
 @pytest.mark.parametrize(("command", "arguments", "message"), ERRORS)
 def test_library_errors_are_one_line(command, arguments, message, tmp_path, no_training):
     check_failure(command, arguments, message, tmp_path, 1)
+
+
+def test_only_the_result_is_printed(data, model):
+    """In a process of its own, where TensorFlow is imported: none of its chatter."""
+    command = [sys.executable, "-c", "from kerasrobust_cli.evaluate import main; main()"]
+    arguments = ["--model", model, "--dataset", data, "--samples", 8, "--attacks", "fgsm"]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    result = subprocess.run(
+        [str(part) for part in [*command, *arguments, "--eps", "0.1"]],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "halves, 8 samples" in result.stdout
+    told = result.stderr.splitlines()
+    assert not [line for line in told if re.match("[IWEF]0000|WARNING: All log", line)]
+
+
+def test_weights_that_are_not_finite_are_not_saved(data, tmp_path):
+    path = tmp_path / "diverged.keras"
+    arguments = ("--dataset", data, "--output", path, "--epochs", 1, "--quiet")
+    result = run(train, *arguments, "--learning-rate", "3e38")
+    assert result.exit_code == 1
+    assert "Training has diverged" in result.stderr and "--learning-rate" in result.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("command, ending", [(evaluate, ""), (train, ".keras")])
+def test_a_name_that_is_too_long(command, ending, tmp_path):
+    result = run(command, "--output", tmp_path / ("n" * 320 + ending))
+    assert result.exit_code == 2
+    assert "File name too long" in result.stderr
+
+
+def test_a_model_that_was_cut_short(data, model, tmp_path):
+    path = tmp_path / "cut.keras"
+    path.write_bytes(model.read_bytes()[:900])
+    result = run(evaluate, "--model", path, "--dataset", data)
+    assert result.exit_code == 1
+    assert "damaged or cut short" in result.stderr and "cut.keras" in result.stderr

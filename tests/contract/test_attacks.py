@@ -81,6 +81,12 @@ ROWS = [
 ]
 # What a package that is installed beside this one brings, with its defaults.
 ROWS += [(name, {}) for name in attacks.ATTACKS.classes() if name not in attacks.ATTACKS.builtin]
+# Fewer steps where they run outside of a graph, for claims that do not depend on their number.
+EAGER = {
+    "boundary": {"max_iter": 4},
+    "signopt": {"max_iter": 1, "num_trial": 2},
+    "zoo": {"max_iter": 8},
+}
 # What an attack needs that asks the model for more than the final judgement.
 ASKING = ("scores", "labels")
 # One row of each attack, for what costs a compilation.
@@ -126,6 +132,14 @@ def source(digits_model, tmp_path_factory):
 def classifier(digits_model):
     """Held for the whole module, so that all tests share its compiled functions."""
     return Classifier.of(digits_model)
+
+
+@pytest.fixture(scope="module")
+def answer(digits_model):
+    """The model's scores as a service gives them: Keras takes far longer outside of a graph."""
+    specs = [tf.TensorSpec([None, 8, 8, 1])]
+    scores = tf.function(lambda x: digits_model(x, training=False), input_signature=specs)
+    return lambda batch: scores(tf.constant(batch)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +194,18 @@ def test_box_budget_and_bookkeeping(row, classifier, samples):
 
 
 @every_row
-def test_what_a_failure_returns(row, samples):
+def test_what_a_failure_returns(row, classifier, samples):
     """A minimal-norm attack the clean sample, a budget attack a point inside its budget."""
     x, y = samples
-    constant = linear(np.zeros((64, 10), np.float32))
-    constant.layers[-1].bias.assign(np.arange(10)[::-1].astype(np.float32))
-    with np.errstate(all="raise"):
-        result = run(row, constant, x, np.zeros(N, int))
+    # The shared model for a while made constant, so that its graphs serve once more.
+    last = classifier.model.layers[-1]
+    weights = last.get_weights()
+    last.set_weights([0 * weights[0], np.arange(10)[::-1]])
+    try:
+        with np.errstate(all="raise"):
+            result = run(row, classifier, x, np.zeros(N, int))
+    finally:
+        last.set_weights(weights)
     assert not result.success.any()
     attack = attacks.get(row[0], **row[1])
     if attack.kind == "minimal":
@@ -266,8 +285,28 @@ def test_labels_in_every_form(row, classifier, samples):
     np.testing.assert_array_equal(run(row, classifier, data).x_adv, results[0])
 
 
+class Poison:
+    """Stands for a hyperparameter that must not be looked at."""
+
+    def refuse(self, *args):
+        raise AssertionError("a traced hyperparameter was read from the attack, not from `params`")
+
+    __bool__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __add__ = __mul__ = refuse
+    __radd__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __float__ = refuse
+    __int__ = __index__ = __pow__ = __rpow__ = __neg__ = __array__ = refuse
+
+
+def poison(attack):
+    """Leaves nothing of what may change without a new graph but what is handed over."""
+    params, most = attack.params(), attack.max_steps()
+    for name in (*attack.traced, "eps", "eps_step"):
+        if getattr(attack, name, None) is not None:
+            vars(attack)[name] = Poison()
+    vars(attack).update(params=lambda: params, max_steps=lambda: most)
+
+
 @every_row
-def test_in_graph_driver_equals_host_driver(row, classifier, samples):
+def test_in_graph_driver_equals_host_driver(row, classifier, samples, monkeypatch):
     """On samples that the model gets right; with packing and batches on the host side."""
     x, y = samples
     right = classifier.predict(x).argmax(axis=1) == y
@@ -279,15 +318,24 @@ def test_in_graph_driver_equals_host_driver(row, classifier, samples):
         return
     host = attack.run(x, y)
 
+    in_graph = drivers.in_graph
+
+    def poisoned(attack, *rest):
+        poison(attack)
+        return in_graph(attack, *rest)
+
+    # What is frozen into the graph, instead of being read from `params` or the state, shows.
+    monkeypatch.setattr(drivers, "in_graph", in_graph if row[0] == "transfer" else poisoned)
+
     @tf.function
     def graph(x, y):
         return attack.perturb(x, y, seed=tf.constant([attack.seed, 0]))
 
-    in_graph = graph(tf.constant(x), tf.constant(y)).numpy()
-    fooled = classifier.predict(in_graph).argmax(axis=1) != y
-    assert in_graph.min() >= 0 and in_graph.max() <= 1
+    points = graph(tf.constant(x), tf.constant(y)).numpy()
+    fooled = classifier.predict(points).argmax(axis=1) != y
+    assert points.min() >= 0 and points.max() <= 1
     np.testing.assert_array_equal(fooled, host.success)
-    np.testing.assert_allclose(in_graph[fooled], host.x_adv[fooled], atol=2e-5)
+    np.testing.assert_allclose(points[fooled], host.x_adv[fooled], atol=2e-5)
 
 
 @every_attack
@@ -318,14 +366,16 @@ def test_batch_sizes_agree(row, classifier, samples):
 
 
 @every_attack
-def test_nothing_retraces_after_the_first_batch(row, digits_model, samples):
+def test_nothing_retraces_after_the_first_batch(row, classifier, samples):
     x, y = samples
-    if attacks.get(row[0], **row[1]).access == "none":
+    attack = attacks.get(row[0], **row[1])
+    if attack.access == "none":
         pytest.skip("runs on another model's functions")
-    classifier = Classifier(digits_model)
+    name = getattr(attack, "inner", attack).name  # of a universal perturbation
     run(row, classifier, x[:16], y[:16], batch_size=8)
     before = dict(classifier.traces)
-    assert sum(before.values()) >= 4
+    for role in ("init", "advance", "finish"):
+        assert before[f"{name}:{role}"] >= 1
     changes = {"eps": 0.21} if "eps" in row[1] else {}
     run(row, classifier, x, y, batch_size=8, seed=5, **changes)
     run(row, classifier, x[:3], y[:3], batch_size=8)
@@ -335,16 +385,16 @@ def test_nothing_retraces_after_the_first_batch(row, digits_model, samples):
 
 
 @every_attack
-def test_xla_gives_the_same_success(row, digits_model, samples):
+def test_xla_gives_the_same_success(row, classifier, digits_model, samples):
     x, y = samples
-    plain = run(row, Classifier(digits_model), x, y)
+    plain = run(row, classifier, x, y)
     compiled = run(row, Classifier(digits_model, jit_compile=True), x, y, jit_compile=True)
     assert (plain.success != compiled.success).sum() <= 1
 
 
 @every_attack
-def test_half_precision_models_agree(row, digits_model, digits):
-    x, y = digits[0][:50], digits[1][:50]
+def test_half_precision_models_agree(row, digits_model, samples):
+    x, y = samples
     config = digits_model.get_config()
     for layer in config["layers"]:
         if layer["class_name"] != "InputLayer":
@@ -353,7 +403,7 @@ def test_half_precision_models_agree(row, digits_model, digits):
     half.set_weights(digits_model.get_weights())
     full = run(row, digits_model, x, y)
     result = run(row, half, x, y)
-    assert abs(int(full.success.sum()) - int(result.success.sum())) <= 2
+    assert abs(int(full.success.sum()) - int(result.success.sum())) <= 1
 
 
 @every_attack
@@ -370,44 +420,6 @@ def test_the_model_is_not_changed(row, digits_model, samples):
     assert digits_model.optimizer is optimizer and digits_model.loss is loss
     assert digits_model.get_config() == config
     assert [len(layer._outbound_nodes) for layer in digits_model.layers] == nodes
-
-
-class Poison:
-    """Stands for a hyperparameter that must not be looked at."""
-
-    def refuse(self, *args):
-        raise AssertionError("a traced hyperparameter was read from the attack, not from `params`")
-
-    __bool__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __add__ = __mul__ = refuse
-    __radd__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __float__ = refuse
-    __int__ = __index__ = __pow__ = __rpow__ = __neg__ = __array__ = refuse
-
-
-@every_row
-def test_nothing_that_is_traced_is_frozen_into_a_graph(row, digits_model, samples):
-    """Traced with poison in the place of every value that may change without a new graph."""
-    x, y = samples
-    attack = attacks.get(row[0], **row[1]).bind(digits_model)
-    if not attack.in_graph or row[0] == "transfer":
-        pytest.skip("its own steps are not in a graph")
-    batch = attack.batch(0, np.arange(N), N, {"x": x}, y)
-    given = {**batch.given, "y": y.astype(np.int32), "done": np.zeros(N, bool)}
-    pool = (tf.constant(x), tf.constant(y, tf.int32)) if attack.needs_starts else ()
-    params, most = attack.params(), attack.max_steps()
-    for name in (*attack.traced, "eps", "eps_step"):
-        if getattr(attack, name, None) is not None:
-            vars(attack)[name] = Poison()
-    vars(attack)["max_steps"] = lambda: most  # asked outside of the graph
-    machine, seed = drivers.Machine(attack, attack.bound), tf.constant([0, 0])
-
-    @tf.function(autograph=False)
-    def graph(given, params, pool, t):
-        state = machine.initialise(given, params, seed, pool)
-        return machine.finish(machine.one_step(state, params, seed, t), params, seed)
-
-    graph.get_concrete_function(
-        {key: tf.constant(value) for key, value in given.items()}, params, pool, tf.constant(0)
-    )
 
 
 @every_attack
@@ -441,14 +453,16 @@ def test_recipe_and_config_round_trip(row):
 
 
 @every_attack
-def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digits_model, samples):
+def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(
+    row, digits_model, answer, samples
+):
     x, y = samples
     counted = []
 
     def service(batch):
         assert isinstance(batch, np.ndarray)
         counted.append(len(batch))
-        return digits_model(batch, training=False).numpy()
+        return answer(batch)
 
     attack = attacks.get(row[0], **row[1])
     if attack.access == "gradient":
@@ -466,7 +480,7 @@ def test_black_box_attacks_run_on_a_callable_with_an_exact_query_count(row, digi
 
 
 @every_attack
-def test_a_query_budget_is_never_exceeded(row, digits_model, samples):
+def test_a_query_budget_is_never_exceeded(row, digits_model, answer, samples):
     """Counted by the service itself, for each sample: they are told apart by a mark in a corner."""
     x, y = samples
     attack = attacks.get(row[0], **row[1])
@@ -480,25 +494,26 @@ def test_a_query_budget_is_never_exceeded(row, digits_model, samples):
     def service(batch):
         mark = np.round(batch[:, 0, 0, 0] / 0.2 * (N - 1)).astype(int)
         np.add.at(counted, mark, 1)
-        return digits_model(batch, training=False).numpy()
+        return answer(batch)
 
-    free = run(row, service, x, y, mask=mask)
+    options = {"mask": mask, **EAGER.get(row[0], {})}
+    free = run(row, service, x, y, **options)
     np.testing.assert_array_equal(free.queries, counted)
     for budget in (2, 17, int(free.queries.max()) - 1):
         counted[:] = 0
-        result = run(row, service, x, y, mask=mask, max_queries=budget)
+        result = run(row, service, x, y, max_queries=budget, **options)
         assert counted.max() == budget
         np.testing.assert_array_equal(result.queries, counted)
-        again = run(row, digits_model, x, y, mask=mask, max_queries=budget)
+        again = run(row, digits_model, x, y, max_queries=budget, **options)
         assert again.queries.max() <= budget
     with pytest.raises(ValueError, match="at least 2"):
         run(row, service, x, y, max_queries=1)
 
 
 @every_attack
-def test_a_failing_callable_loses_nothing(row, digits_model, samples):
+def test_a_failing_callable_loses_nothing(row, digits_model, answer, samples):
     x, y = samples
-    attack = attacks.get(row[0], **row[1], batch_size=8)
+    attack = attacks.get(row[0], **{**row[1], **EAGER.get(row[0], {}), "batch_size": 8})
     if attack.access not in ASKING:
         pytest.skip("asks nothing, or needs gradients")
     # Another run takes as many queries; this one fails in the second of three batches.
@@ -514,7 +529,7 @@ def test_a_failing_callable_loses_nothing(row, digits_model, samples):
 
         def service(batch, failure=failure, sent=sent, over=over):
             sent[0] += len(batch)
-            scores = digits_model(batch, training=False).numpy()
+            scores = answer(batch)
             if sent[0] < last:
                 return scores
             if failure == "raise":
@@ -530,6 +545,6 @@ def test_a_failing_callable_loses_nothing(row, digits_model, samples):
         error = caught.value
         assert error.queries == sent[0]
         assert 0 < error.success.sum() < N
-        labels = digits_model(error.x_adv, training=False).numpy().argmax(axis=1)
+        labels = answer(error.x_adv).argmax(axis=1)
         assert (labels[error.success] != y[error.success]).all()
         np.testing.assert_array_equal(error.x_adv[~error.success], x[~error.success])

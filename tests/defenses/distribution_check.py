@@ -17,7 +17,7 @@ tf.config.set_logical_device_configuration(
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
 
 
-def train(strategy, defense):
+def train(strategy, defense, **options):
     """Weights and logged loss after two epochs of batches 8, 8, 3: the last one splits 3 + 0."""
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(19, 6, 6, 1)).astype("float32")
@@ -36,15 +36,19 @@ def train(strategy, defense):
     model = wrap(base, defense, seed=3)  # which enters the scope by itself
     with strategy.scope():
         optimizer = keras.optimizers.SGD(0.3, momentum=0.9)
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        loss, metrics = "sparse_categorical_crossentropy", ["accuracy"]
+        model.compile(optimizer, loss, metrics=metrics, **options)
     data = tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(8)
     history = model.fit(data, epochs=2, verbose=0).history
     return unwrap(model).get_weights(), history
 
 
 def compare(defense, mirrored):
-    """Largest difference of weights and of logged figures, one device against two."""
-    alone, alone_log = train(tf.distribute.get_strategy(), defense)
+    """Largest difference of weights and of logged figures, one device against two.
+
+    The one steps eagerly: six steps are done before a graph of them has been traced.
+    """
+    alone, alone_log = train(tf.distribute.get_strategy(), defense, run_eagerly=True)
     spread, spread_log = train(mirrored, defense)
     weights = max(float(np.abs(a - b).max()) for a, b in zip(alone, spread, strict=True))
     assert set(alone_log) == set(spread_log)

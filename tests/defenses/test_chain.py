@@ -486,13 +486,128 @@ def test_refusals_of_fit(linear, points):
         model.fit(x, verbose=0)
 
 
-def test_data_set_out_of_bounds_is_stopped(linear, points):
+class Sequence(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // 3
+
+    def __getitem__(self, i):
+        return self.x[3 * i : 3 * i + 3], self.y[3 * i : 3 * i + 3]
+
+
+def batches(x, y):
+    for start in range(0, len(x), 3):
+        yield x[start : start + 3], y[start : start + 3]
+
+
+SOURCES = {
+    "data set": lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(3),),
+    "weighted": lambda x, y: (
+        tf.data.Dataset.from_tensor_slices((x, y, np.ones(len(x)))).batch(3),
+    ),
+    "sequence": lambda x, y: (Sequence(x, y),),
+    "generator": lambda x, y: (batches(x, y),),
+    "arrays": lambda x, y: (x, y),
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_data_out_of_bounds_are_stopped(linear, points, weights, source, mode):
+    """The first batch is not trained on, whatever runs the step."""
     x, y = points
-    model = RobustModel(linear(), [GaussianDataAugmentation(0.1, N=2)])
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    data = tf.data.Dataset.from_tensor_slices((255 * x, y)).batch(3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Inputs must lie within the bounds"):
-        model.fit(data, verbose=0)
+    base = linear()
+    model = RobustModel(base, [GaussianDataAugmentation(0.1, N=2)])
+    model.compile("sgd", "sparse_categorical_crossentropy", **mode)
+    message = r"Inputs must lie within the bounds clip_values=\(0.0, 1.0\). Received: x in \[\d"
+    with pytest.raises(ValueError, match=message):
+        model.fit(*SOURCES[source](255 * x, y), verbose=0)
+    assert_weights(base, weights, atol=0)
+    history = model.fit(*SOURCES[source](x, y), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_batches_by_hand_are_checked_too(linear, points):
+    x, y = points
+    for mode in MODES:
+        model = RobustModel(linear(), [])
+        model.compile("sgd", "sparse_categorical_crossentropy", **mode)
+        with pytest.raises(ValueError, match="Inputs must lie within the bounds"):
+            model.train_on_batch(20 * x, y)
+        assert np.isfinite(model.train_on_batch(x, y))
+
+
+def test_a_data_set_is_drawn_once_and_in_its_order(linear, points):
+    """The check reads nothing ahead: the order of an epoch is the one of plain Keras."""
+    x, y = points
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(9, seed=3).batch(4)
+    base, plain = linear(), linear()
+    model = RobustModel(base, [])
+    for one in (model, plain):
+        one.compile(SGD(0.1), "sparse_categorical_crossentropy", jit_compile=True)
+    for one in (model, plain):
+        # A data set goes on with its shuffling from one iterator to the next.
+        fresh = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(9, seed=3).batch(4)
+        one.fit(fresh, epochs=3, verbose=0)
+    assert_weights(base, plain.get_weights(), atol=1e-6)
+    assert data.element_spec == data.map(model._assert_batch).element_spec
+
+
+CRAFTING = [
+    "adversarial_training:attack=fgsm",
+    "ensemble_adversarial_training",
+    "fast",
+    "minimax",
+    "trades",
+    "mart",
+    "e2sad",
+]
+SEVERAL = {
+    "two classes": [[0, 1, 1], [1, 0, 0], [0, 0, 1]],
+    "none": [[0, 1, 0], [1, 0, 0], [0, 0, 0]],
+    "negative": [[0, 1, 0], [1, 0, 0], [-1, 1, 1]],
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
+@pytest.mark.parametrize("source", ["arrays", "data set", "sequence", "generator"])
+@pytest.mark.parametrize("rows", SEVERAL)
+def test_labels_of_several_classes_are_refused(linear, points, weights, rows, source, mode):
+    """A sample is crafted against one class."""
+    y = np.tile(np.array(SEVERAL[rows], "float32"), (3, 1))
+    base = linear()
+    model = wrap(base, "minimax")
+    model.compile("sgd", "categorical_crossentropy", **mode)
+    message = "must be one-hot, or probabilities that add up to 1. Received: y with sums of rows"
+    with pytest.raises(ValueError, match=message):
+        model.fit(*SOURCES[source](points[0], y), verbose=0)
+    assert_weights(base, weights, atol=0)
+
+
+@pytest.mark.parametrize("name", CRAFTING)
+def test_labels_of_one_class_or_soft_ones_are_what_crafting_takes(linear, points, name):
+    x, y = points
+    config = {"attacks": ["fgsm:eps=0.1"]} if name.startswith("ensemble") else {}
+    model = wrap(linear(), name, **config)
+    model.compile("sgd", "categorical_crossentropy")
+    hard = np.eye(3, dtype="float32")[y]
+    several = hard.copy()
+    several[4] = [1, 0, 1]
+    with pytest.raises(ValueError, match="must be one-hot, or probabilities"):
+        model.fit(x, several, verbose=0)
+    for good in (hard, 0.8 * hard + 0.2 / 3):
+        assert np.isfinite(model.fit(x, good, verbose=0).history["loss"]).all()
+
+
+def test_other_defenses_leave_multi_labels_alone(linear, points):
+    x, _ = points
+    y = np.tile(np.array(SEVERAL["two classes"], "float32"), (3, 1))
+    model = wrap(linear("sigmoid"), "gda")
+    model.compile("sgd", "binary_crossentropy")
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
 
 
 def test_bounds_in_the_units_of_the_data(linear, points):

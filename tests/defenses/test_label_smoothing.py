@@ -107,3 +107,15 @@ def test_k_must_leave_the_true_class_on_top(linear, points):
     model.compile("sgd", CE)
     with pytest.raises(ValueError, match="above 1 / 3.*Received: k=0.333"):
         model.fit(*points, verbose=0)
+
+
+def test_a_custom_loss_for_integers_is_told_what_it_gets():
+    def sparse(y, p):
+        labels = keras.ops.cast(keras.ops.reshape(y, (-1, 1)), "int32")
+        return -keras.ops.log(keras.ops.take_along_axis(p, labels, axis=1))[:, 0]
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model = wrap(model, "label_smoothing")
+    model.compile("sgd", sparse)
+    with pytest.raises(ValueError, match="must take labels that are distributions.*Received"):
+        model.fit(np.full((5, 4), 0.5), np.arange(5) % 3, verbose=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kerasrobust import _keras
 from kerasrobust.checks import check_float
 from kerasrobust.defenses.layers.base import LayerDefense
 
@@ -95,7 +96,7 @@ class _Exchange:
         self._clones: dict[int, Any] = {}
 
     def clone(self, model: keras.Model) -> keras.Model:
-        if not isinstance(model, (keras.Sequential, keras.src.models.Functional)):
+        if not _keras.is_its_graph(model):
             raise NotImplementedError
         return keras.models.clone_model(model, clone_function=self._operation)
 
@@ -105,7 +106,7 @@ class _Exchange:
         return self._clones[id(operation)]
 
     def _exchange(self, operation: Any) -> Any:
-        if isinstance(operation, (keras.Sequential, keras.src.models.Functional)):
+        if _keras.has_graph(operation):
             return self.clone(operation)
         if isinstance(operation, keras.layers.Layer):
             config = operation.get_config()
@@ -117,7 +118,7 @@ class _Exchange:
             return BoundedReLU(self.t)
         # An operation of `keras.ops` has no state but its place in the graph.
         twin = copy.copy(operation)
-        twin._inbound_nodes, twin._outbound_nodes = [], []
+        _keras.out_of_graphs(twin)
         return twin
 
     def _rewrite(self, config: Any, dtype: Any) -> Any:

@@ -19,6 +19,10 @@ from kerasrobust.defenses.training.base import (
 from kerasrobust.defenses.training.crafting import check_recipe, craft, describe
 
 
+def _has_budget(attack: Any) -> bool:
+    return getattr(attack, "eps", None) is not None or attack.lengths.get("eps") is not None
+
+
 @keras.saving.register_keras_serializable("kerasrobust")
 class AdversarialTraining(TrainingDefense):
     """Trains on a mixture of clean and adversarial samples, crafted anew in each step.
@@ -85,7 +89,7 @@ class AdversarialTraining(TrainingDefense):
         self.crafting = check_mode("crafting", crafting, ("inference", "training"))
         self.batch_norm = check_mode("batch_norm", batch_norm)
         self.warmup_steps = check_int("warmup_steps", warmup_steps, 0)
-        if self.warmup_steps and getattr(self.attack, "eps", None) is None:
+        if self.warmup_steps and not _has_budget(self.attack):
             raise ValueError(
                 f"`warmup_steps` needs an attack with an `eps` to grow, which {self.attack.name!r} "
                 f"has not. Received: warmup_steps={warmup_steps!r}, attack={attack!r}"

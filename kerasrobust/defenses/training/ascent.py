@@ -33,20 +33,21 @@ class InputAscent(TrainingDefense):
     """
 
     rank = CRAFTS
+    lengths = {"eps": 0.031, "eps_step": 0.007}
     ascent: ClassVar[type[ProjectedGradientDescent]] = ProjectedGradientDescent
 
     def __init__(
         self,
-        eps: float,
-        eps_step: float,
+        eps: float | None,
+        eps_step: float | None,
         max_iter: int,
         norm: float | str,
         beta: float,
         crafting: str,
         batch_norm: str,
     ):
-        self.eps = check_float("eps", eps)
-        self.eps_step = check_float("eps_step", eps_step)
+        self.eps = None if eps is None else check_float("eps", eps)
+        self.eps_step = None if eps_step is None else check_float("eps_step", eps_step)
         self.max_iter = check_int("max_iter", max_iter, 1)
         self.norm = norms.check_norm(norm, (2.0, math.inf))
         self.beta = check_float("beta", beta)
@@ -56,7 +57,10 @@ class InputAscent(TrainingDefense):
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         attack = self.ascent(
-            norm=self.norm, eps=self.eps, eps_step=self.eps_step, max_iter=self.max_iter
+            norm=self.norm,
+            eps=self.length("eps", batch.clip_values),
+            eps_step=self.length("eps_step", batch.clip_values),
+            max_iter=self.max_iter,
         )
         start = self._start(batch, context)
         adversarial = craft(attack, batch, context, self.crafting, self.name, start=start)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import tensorflow as tf
+
+from kerasrobust.checks import check_length
 
 if TYPE_CHECKING:
     from kerasrobust.engine.classifier import Classifier
@@ -221,6 +224,9 @@ class TrainingDefense(abc.ABC):
         ends: Whether it has a loss of its own and never calls the chain's (MART, say): it is
             refused beside anything that would come after it.
         views: The modes of the classifiers it asks its context for; they are made before tracing.
+        lengths: Arguments in the unit of the inputs, each with its default as a share of the width
+            of the box, or None where it has none. They are None unless they are given.
+        norm: Norm of these lengths.
         sees_activations: Whether it calls `inner.activations`: only then passes are built with the
             ReLU outputs, and a model whose graph cannot be read is refused.
     """
@@ -230,7 +236,26 @@ class TrainingDefense(abc.ABC):
     rank: int = 0
     ends: bool = False
     views: tuple[str, ...] = ()
+    lengths: ClassVar[Mapping[str, float | None]] = {}
+    norm: float = math.inf
     sees_activations: bool = False
+
+    def length(self, name: str, clip_values: tuple[float, float]) -> Any:
+        """One of the `lengths` in the unit of the inputs: as it was given, or its default."""
+        given, share = getattr(self, name), self.lengths[name]
+        if given is not None or share is None:
+            return given
+        return share * (clip_values[1] - clip_values[0])
+
+    def check_lengths(self, model: Any) -> None:
+        """Refuses lengths in another unit than the inputs of a `RobustModel`."""
+        shape = model.base.input_shape[1:] if model.base.input_shape else (None,)
+        features = None if None in shape else math.prod(shape)
+        for name, share in self.lengths.items():
+            value = getattr(self, name)
+            if value is not None:
+                usual = 0.0 if name == "eps_step" else share
+                check_length(name, value, model.clip_values, self.norm, features, usual)
 
     def build(self, model: Any) -> None:
         """Creates state that is saved with `model`, a `RobustModel`, with `model.add_weight`.

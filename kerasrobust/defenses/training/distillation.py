@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust import _keras
 from kerasrobust.checks import check_float
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.labels import class_distribution
@@ -116,7 +117,7 @@ class Distillation(TrainingDefense):
     def _trainee(self, model: Any) -> keras.Model:
         """The teacher in training: compiled like the model, which is the student."""
         link = _AtTemperature(self.temperature)
-        network, settings = model.teacher.network, model._compile_config.config
+        network, settings = model.teacher.network, _keras.compile_settings(model)
         same = ("loss", "loss_weights", "run_eagerly", "steps_per_execution", "jit_compile")
         optimizer = type(model.optimizer)
         trainee = type(model)(network, [link], clip_values=model.clip_values, seed=model.seed)

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from kerasrobust import losses
-from kerasrobust.checks import check_float, check_unit
+from kerasrobust.checks import check_float
 from kerasrobust.defenses.training.base import (
     CRAFTS,
     Batch,
@@ -91,13 +91,14 @@ class E2sad(TrainingDefense):
     name = "e2sad"
     source = "E2SAD"
     rank = CRAFTS
+    lengths = {"eps1": 0.3, "eps2": 0.1}
 
     def __init__(
         self,
         alpha: float = 0.2,
         lam: float = 0.1,
-        eps1: float = 0.3,
-        eps2: float = 0.1,
+        eps1: float | None = None,
+        eps2: float | None = None,
         soft: float = 0.75,
         second_step: str = "entropy",
         xi: float = 0.1,
@@ -108,8 +109,8 @@ class E2sad(TrainingDefense):
         if self.alpha >= 1:
             raise ValueError(f"`alpha` must be below 1. Received: alpha={alpha!r}")
         self.lam = check_float("lam", lam)
-        self.eps1 = check_float("eps1", eps1)
-        self.eps2 = check_float("eps2", eps2)
+        self.eps1 = None if eps1 is None else check_float("eps1", eps1)
+        self.eps2 = None if eps2 is None else check_float("eps2", eps2)
         self.soft = check_float("soft", soft, above=True)
         self.xi = check_float("xi", xi, above=True)
         for argument, value in (("soft", self.soft), ("xi", self.xi)):
@@ -121,8 +122,6 @@ class E2sad(TrainingDefense):
         self.views = (crafting,)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
-        for length in ("eps1", "eps2"):
-            check_unit(length, getattr(self, length), context.clip_values)
         classifier = context.classifier(self.crafting)
         labels = class_distribution(batch.y, classifier.nb_classes)
         if self.soft < 1:
@@ -138,22 +137,23 @@ class E2sad(TrainingDefense):
         def loss(logits: tf.Tensor) -> tf.Tensor:
             return losses.log_kl_divergence(tf.math.log(labels), logits)
 
-        first = _ascend(classifier, batch.x, batch.x, loss, self.eps1)
+        first = _ascend(classifier, batch.x, batch.x, loss, self.length("eps1", batch.clip_values))
         batch = batch.with_extra("e2sad_first", first)
         if not self.lam:
             return batch
         return batch.with_extra("e2sad_second", self._second(classifier, first, context))
 
     def _second(self, classifier: Classifier, first: tf.Tensor, context: Context) -> tf.Tensor:
+        eps = self.length("eps2", context.clip_values)
         if self.second_step == "entropy":
-            return _ascend(classifier, first, first, losses.log_entropy, self.eps2)
+            return _ascend(classifier, first, first, losses.log_entropy, eps)
         if self.second_step == "literal":
 
             def literal(logits: tf.Tensor) -> tf.Tensor:
                 return dissimilarity(tf.stop_gradient(logits), logits)
 
-            return _ascend(classifier, first, first, literal, self.eps2)
-        shape, reach = first.shape[1:], self.xi * self.eps2
+            return _ascend(classifier, first, first, literal, eps)
+        shape, reach = first.shape[1:], self.xi * eps
 
         def sample(n: tf.Tensor) -> tf.Tensor:
             seed = context.seed(self.name)
@@ -161,9 +161,7 @@ class E2sad(TrainingDefense):
 
         near = tf.clip_by_value(first + context.draw(sample), *context.clip_values)
         target = losses.log_softmax(classifier.logits(first))
-        return _ascend(
-            classifier, first, near, lambda z: losses.log_kl_divergence(target, z), self.eps2
-        )
+        return _ascend(classifier, first, near, lambda z: losses.log_kl_divergence(target, z), eps)
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         first, batch = batch.pop_extra("e2sad_first")

@@ -19,6 +19,7 @@ from kerasrobust.defenses.training.base import (
 from kerasrobust.defenses.training.crafting import check_recipe, craft, describe
 
 # AREB, appendix B, for MNIST; what it does not publish is as in the library's preset "areb".
+# Lengths are for inputs in 0..1.
 AREB_ATTACKS: tuple[dict[str, Any], ...] = (
     {"name": "pgd", "config": {"eps": 0.3, "eps_step": 0.01, "max_iter": 40}},
     {
@@ -34,6 +35,16 @@ AREB_ATTACKS: tuple[dict[str, Any], ...] = (
     {"name": "hsja", "config": {"max_iter": 10, "max_eval": 100}},
 )
 STRATEGIES = ("average", "max")
+
+
+def _of_paper(span: float) -> list[dict[str, Any]]:
+    """The attacks of the paper for a box of some width."""
+    scaled = []
+    for attack in AREB_ATTACKS:
+        config = attack["config"]
+        lengths = {key: span * config[key] for key in ("eps", "eps_step") if key in config}
+        scaled.append({**attack, "config": {**config, **lengths}})
+    return scaled
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -67,7 +78,7 @@ class EnsembleAdversarialTraining(TrainingDefense):
     Args:
         attacks: What `kerasrobust.attacks.get` takes, in a list: names with arguments,
             dictionaries or recipes. Untargeted, with one `eps` for all samples. Default: the three
-            of the paper with its parameters for MNIST, made for inputs in 0..1.
+            of the paper with its parameters for MNIST, their lengths scaled to the box.
         strategy: ``"average"`` (default) or ``"max"``.
         alpha: Weight of the clean samples, at least 0 and below 1. Default 0: no clean pass.
         crafting: ``"inference"`` (default): the attacks see the model as it will serve;
@@ -94,12 +105,14 @@ class EnsembleAdversarialTraining(TrainingDefense):
 
     def __init__(
         self,
-        attacks: Any = AREB_ATTACKS,
+        attacks: Any = None,
         strategy: str = "average",
         alpha: float = 0.0,
         crafting: str = "inference",
         batch_norm: str = "training",
     ):
+        self._of_paper = attacks is None
+        attacks = _of_paper(1.0) if attacks is None else attacks
         if not isinstance(attacks, (list, tuple)):
             raise TypeError(f"`attacks` must be a list of attacks. Received: attacks={attacks!r}")
         if not attacks:
@@ -114,10 +127,14 @@ class EnsembleAdversarialTraining(TrainingDefense):
         self.views = (crafting,)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
+        low, high = batch.clip_values
+        recipes = self.attacks
+        if self._of_paper and high - low != 1:
+            recipes = [check_recipe("attacks", attack) for attack in _of_paper(high - low)]
         points = tf.stack(
             [
                 craft(attack, batch, context, self.crafting, f"{self.name}/{index}")
-                for index, attack in enumerate(self.attacks)
+                for index, attack in enumerate(recipes)
             ],
             axis=1,
         )
@@ -146,7 +163,7 @@ class EnsembleAdversarialTraining(TrainingDefense):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "attacks": [describe(attack) for attack in self.attacks],
+            "attacks": None if self._of_paper else [describe(one) for one in self.attacks],
             "strategy": self.strategy,
             "alpha": self.alpha,
             "crafting": self.crafting,

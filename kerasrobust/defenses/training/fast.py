@@ -72,10 +72,11 @@ class Fast(TrainingDefense):
 
     name = "fast"
     rank = CRAFTS
+    lengths = {"eps": 0.3, "eps_step": None}
 
     def __init__(
         self,
-        eps: float = 0.3,
+        eps: float | None = None,
         eps_step: float | None = None,
         guard_every: int = 100,
         guard_max_iter: int = 10,
@@ -83,7 +84,7 @@ class Fast(TrainingDefense):
         crafting: str = "inference",
         batch_norm: str = "training",
     ):
-        self.eps = check_float("eps", eps, above=True)
+        self.eps = None if eps is None else check_float("eps", eps, above=True)
         self.eps_step = None if eps_step is None else check_float("eps_step", eps_step, above=True)
         self.guard_every = check_int("guard_every", guard_every, 0)
         self.guard_max_iter = check_int("guard_max_iter", guard_max_iter, 1)
@@ -125,18 +126,19 @@ class Fast(TrainingDefense):
     def prepare(self, batch: Batch, context: Context) -> Batch:
         labels = integer_labels(batch.labels, context.classifier().nb_classes)
         start = self._start(batch, context)
+        eps = self.length("eps", batch.clip_values)
 
         def pgd(step: float, max_iter: int) -> tf.Tensor:
             attack = ProjectedGradientDescent(
-                context.classifier(self.crafting), eps=self.eps, eps_step=step, max_iter=max_iter
+                context.classifier(self.crafting), eps=eps, eps_step=step, max_iter=max_iter
             )
             return attack.perturb(batch.x, labels, seed=context.seed(self.name), start=start)
 
         def single() -> tf.Tensor:
-            return pgd(1.25 * self.eps if self.eps_step is None else self.eps_step, 1)
+            return pgd(1.25 * eps if self.eps_step is None else self.eps_step, 1)
 
         def several() -> tf.Tensor:
-            return pgd(2.5 * self.eps / self.guard_max_iter, self.guard_max_iter)
+            return pgd(2.5 * eps / self.guard_max_iter, self.guard_max_iter)
 
         if not self.guard_every:
             return batch.with_extra(self.name, single())
@@ -159,9 +161,10 @@ class Fast(TrainingDefense):
 
     def _start(self, batch: Batch, context: Context) -> tf.Tensor:
         seed, shape = context.seed(self.name), batch.x.shape[1:]
+        eps = self.length("eps", batch.clip_values)
 
         def sample(n: tf.Tensor) -> tf.Tensor:
-            return tf.random.stateless_uniform([n, *shape], seed, -self.eps, self.eps)
+            return eps * tf.random.stateless_uniform([n, *shape], seed, -1.0, 1.0)
 
         # In the paper the start may leave the box and the step alone is clipped; a model need not
         # be right about what can never be an input, so the gradient is taken inside.

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.checks import check_bool, check_float, check_int, check_unit
+from kerasrobust.checks import check_bool, check_float, check_int
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense, check_mode
 
 
@@ -48,25 +48,26 @@ class GaussianDataAugmentation(TrainingDefense):
     name = "gda"
     source = "BRELU-GDA"
     rank = 10
+    lengths = {"sigma": 0.3}
 
     def __init__(
         self,
-        sigma: float = 0.3,
+        sigma: float | None = None,
         N: int = 10,
         keep_original: bool = False,
         batch_norm: str = "training",
     ):
-        self.sigma = check_float("sigma", sigma, above=True)
+        self.sigma = None if sigma is None else check_float("sigma", sigma, above=True)
         self.N = check_int("N", N, 1)
         self.keep_original = check_bool("keep_original", keep_original)
         self.batch_norm = check_mode("batch_norm", batch_norm)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
-        check_unit("sigma", self.sigma, context.clip_values)
+        sigma = self.length("sigma", context.clip_values)
         seed, shape = context.seed(self.name), batch.x.shape[1:]
 
         def sample(n: tf.Tensor) -> tf.Tensor:
-            return tf.random.stateless_normal([n, self.N, *shape], seed, stddev=self.sigma)
+            return tf.random.stateless_normal([n, self.N, *shape], seed, stddev=sigma)
 
         return batch.with_extra(self.name, context.draw(sample))
 

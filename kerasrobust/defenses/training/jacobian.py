@@ -49,7 +49,8 @@ class Jacobian(Penalty):
 
         J(x, y) + weight * ||d z(x) / d x||_F^2
 
-    for the logits `z`, exactly, or, without bias, by `projections` random unit vectors `v`:
+    for the logits `z` and inputs scaled to 0..1, exactly, or, without bias, by `projections` random
+    unit vectors `v`:
 
         classes / projections * sum_i ||d (v_i . z(x)) / d x||_2^2.
 
@@ -73,8 +74,7 @@ class Jacobian(Penalty):
 
     Args:
         weight: Factor of the penalty (lambda_2), at least 0. Default 0.01, the value of the NsLoss
-            paper for MNIST (0.1 for CIFAR-10, 0.01 beside NsLoss) in 0..1; for inputs in 0..255 the
-            same penalty has 255^2 times the weight.
+            paper for MNIST (0.1 for CIFAR-10, 0.01 beside NsLoss).
         projections: Random directions per sample, at least 1; None (default) for the exact norm.
 
     Raises:
@@ -123,7 +123,9 @@ class Jacobian(Penalty):
                 factor = logits.shape[-1] / self.projections
             term = projected_jacobian(tape, logits, x, v)
             if term is not None:
-                return factor * term, batch
+                low, high = batch.clip_values
+                # With respect to inputs scaled to 0..1: a weight means the same in any unit.
+                return (high - low) ** 2 * factor * term, batch
         raise ValueError(
             "The Jacobian penalty needs a gradient path from the model's outputs to its inputs. "
             "Received: a model without one"

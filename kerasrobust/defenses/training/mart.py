@@ -84,8 +84,8 @@ class Mart(InputAscent):
 
     def __init__(
         self,
-        eps: float = 0.031,
-        eps_step: float = 0.007,
+        eps: float | None = None,
+        eps_step: float | None = None,
         max_iter: int = 10,
         norm: float | str = math.inf,
         beta: float = 5.0,

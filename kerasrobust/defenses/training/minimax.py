@@ -77,16 +77,17 @@ class Minimax(TrainingDefense):
     name = "minimax"
     source = "E2SAD"
     rank = CRAFTS
+    lengths = {"eps": 0.3}
 
     def __init__(
         self,
-        eps: float = 0.3,
+        eps: float | None = None,
         alpha: float = 0.5,
         norm: Any = 2,
         crafting: str = "inference",
         batch_norm: str = "training",
     ):
-        self.eps = check_float("eps", eps, above=True)
+        self.eps = None if eps is None else check_float("eps", eps, above=True)
         self.alpha = check_float("alpha", alpha)
         if self.alpha >= 1:
             raise ValueError(f"`alpha` must be below 1. Received: alpha={alpha!r}")
@@ -96,7 +97,7 @@ class Minimax(TrainingDefense):
         self.views = (crafting,)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
-        recipe = attacks.FastGradientMethod(eps=self.eps)
+        recipe = attacks.FastGradientMethod(eps=self.length("eps", batch.clip_values))
         x = craft(recipe, batch, context, self.crafting, self.name)
         return batch.with_extra(self.name, x)
 
@@ -120,7 +121,7 @@ class Minimax(TrainingDefense):
         # the gradient of the sample's own loss. Its norm over the whole minibatch is taken here
         # sample by sample, which is the same for one sample and adds up over devices.
         length = gradient_length(gradient / UPSTREAM_SCALE, self.norm)
-        penalized = values + self.eps / 2 * length
+        penalized = values + self.length("eps", batch.clip_values) / 2 * length
         if clean is None:
             return penalized
         return self.alpha * clean + (1.0 - self.alpha) * penalized

@@ -87,22 +87,29 @@ class NsLoss(Penalty):
     name = "nsloss"
     source = "NSLOSS"
     rank = 12
+    lengths = {"eps": 1.0}
+    norm = 2.0
     sees_activations = True
 
     def __init__(
-        self, weight: float = 2.0, eps: float = 1.0, N: int = 5, batch_norm: str = "training"
+        self,
+        weight: float = 2.0,
+        eps: float | None = None,
+        N: int = 5,
+        batch_norm: str = "training",
     ):
         self.weight = check_float("weight", weight)
-        self.eps = check_float("eps", eps, above=True)
+        self.eps = None if eps is None else check_float("eps", eps, above=True)
         self.N = check_int("N", N, 1)
         self.batch_norm = check_mode("batch_norm", batch_norm)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         seed, shape = context.seed(self.name), batch.x.shape[1:]
+        eps = self.length("eps", batch.clip_values)
 
         def sample(n: tf.Tensor) -> tf.Tensor:
             directions = tf.random.stateless_normal([n * self.N, *shape], seed)
-            return tf.reshape(self.eps * norms.normalize(directions, 2), [n, self.N, *shape])
+            return tf.reshape(eps * norms.normalize(directions, 2), [n, self.N, *shape])
 
         return batch.with_extra(self.name, context.draw(sample))
 
@@ -113,7 +120,10 @@ class NsLoss(Penalty):
         # Batch statistics and moving ones give other activations at the same point.
         reference = batch.replace(mode="inference") if copies.mode == "inference" else batch
         clean, noisy = inner.activations(reference), inner.activations(copies)
-        return neuron_sensitivity(clean, noisy, self.N, self.eps), batch
+        low, high = batch.clip_values
+        # Per length in 0..1, so that a weight means the same in any unit.
+        eps = self.length("eps", batch.clip_values) / (high - low)
+        return neuron_sensitivity(clean, noisy, self.N, eps), batch
 
     def get_config(self) -> dict[str, Any]:
         return {

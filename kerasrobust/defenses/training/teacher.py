@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasrobust import _keras
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.models.loading import load
 
@@ -75,7 +76,7 @@ def twin(model: keras.Model, seed: int) -> keras.Model:
     What training does not change, the weights of frozen layers or of a `Normalization` say, is
     copied.
     """
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    classes = {type(layer).__name__: type(layer) for layer in _keras.flat_layers(model)}
     # Keras draws the seeds of initialisers and of dropout that have none from Python's generator.
     state = random.getstate()
     random.seed(seed)

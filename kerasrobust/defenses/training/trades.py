@@ -18,6 +18,8 @@ from kerasrobust.losses import kl_divergence, log_kl_divergence, log_softmax
 class _DivergenceAscent(ProjectedGradientDescent):
     """PGD on `KL(p(x) || p(x'))`, whatever the label; `p(x)` is taken once and stays."""
 
+    state_leaves = ("clean",)
+
     def init(self, model: Any, state: State, params: Params, seed: Any) -> State:
         logits, state = self.score(model, state, state["x"])
         return super().init(model, {**state, "clean": log_softmax(logits)}, params, seed)
@@ -75,8 +77,8 @@ class Trades(InputAscent):
 
     def __init__(
         self,
-        eps: float = 0.031,
-        eps_step: float = 0.007,
+        eps: float | None = None,
+        eps_step: float | None = None,
         max_iter: int = 10,
         norm: float | str = math.inf,
         beta: float = 6.0,

@@ -55,8 +55,7 @@ class VirtualAdversarialTraining(TrainingDefense):
     backward passes and one more forward pass.
 
     Args:
-        eps: Length of `r`, L2, in the units of the inputs, above 0. Default 1.5, for
-            inputs in 0..1.
+        eps: Length of `r`, L2, in the units of the inputs, above 0. Default 1.5 in 0..1.
         xi: Length of the step at which the divergence is differentiated (ART's `finite_diff`),
             likewise. Default 0.1. The 1e-6 often seen leaves little but rounding in float32, and
             nothing in float16.
@@ -77,18 +76,20 @@ class VirtualAdversarialTraining(TrainingDefense):
     name = "vat"
     source = "GEA, BRELU-GDA"
     rank = CRAFTS
+    lengths = {"eps": 1.5, "xi": 0.1}
+    norm = 2.0
 
     def __init__(
         self,
-        eps: float = 1.5,
-        xi: float = 0.1,
+        eps: float | None = None,
+        xi: float | None = None,
         max_iter: int = 3,
         alpha: float = 1.0,
         crafting: str = "inference",
         batch_norm: str = "training",
     ):
-        self.eps = check_float("eps", eps, above=True)
-        self.xi = check_float("xi", xi, above=True)
+        self.eps = None if eps is None else check_float("eps", eps, above=True)
+        self.xi = None if xi is None else check_float("xi", xi, above=True)
         self.max_iter = check_int("max_iter", max_iter, 1)
         self.alpha = check_float("alpha", alpha, above=True)
         self.crafting = check_mode("crafting", crafting, ("inference", "training"))
@@ -99,12 +100,17 @@ class VirtualAdversarialTraining(TrainingDefense):
         seed, shape = context.seed(self.name), batch.x.shape[1:]
         attack = _PowerIteration(
             context.classifier(self.crafting),
-            eps=self.eps,
-            finite_diff=self.xi,
+            eps=self.length("eps", batch.clip_values),
+            finite_diff=self.length("xi", batch.clip_values),
             max_iter=self.max_iter,
         )
+        low, high = batch.clip_values
+
+        def sample(n: tf.Tensor) -> tf.Tensor:
+            return (high - low) * tf.random.stateless_normal([n, *shape], seed)
+
         # Drawn here and not by the attack, so that several devices start where one does.
-        start = context.draw(lambda n: tf.random.stateless_normal([n, *shape], seed))
+        start = batch.x + context.draw(sample)
         # An attack has to be given labels; this one does not look at them.
         unseen = tf.zeros(tf.shape(batch.x)[:1], tf.int32)
         adversarial = attack.perturb(batch.x, unseen, seed=seed, start=start)
@@ -137,7 +143,7 @@ class _PowerIteration(attacks.VirtualAdversarialMethod):
 
     def init(self, model: Any, state: Any, params: Any, seed: Any) -> Any:
         state = super().init(model, state, params, seed)
-        return {**state, "direction": norms.normalize(state["start"], 2)}
+        return {**state, "direction": norms.normalize(state["start"] - state["x"], 2)}
 
     def step(self, model: Any, state: Any, params: Any, seed: Any, t: Any) -> Any:
         return self._iterate_power(model, state, params)
