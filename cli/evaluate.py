@@ -164,11 +164,10 @@ def main(
                 )
             train = kerasrobust.datasets.load(dataset, "train", **source)
             network = kerasrobust.models.train_default(train, seed=seed)
+        preprocessing = (mean or (0.0,), std or (1.0,)) if normalised else None
         options = {"gradient": gradient, "draws": eot, "votes": votes}
-        if normalised:
-            options["preprocessing"] = (mean or (0.0,), std or (1.0,))
         report = kerasrobust.evaluate(
-            kerasrobust.Classifier.of(network, bounds, **options),
+            kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
             data.x,
             data.y,
             attacks=list(attacks),

@@ -88,7 +88,9 @@ class Classifier:
 
     Attributes:
         randomised: Whether the model draws at inference: whether two passes over the same noise
-            differ. None for a callable, and until the shape of a sample is known.
+            differ, or two over samples (`look_for_draws`). None before that is known.
+        repeatable: Whether what it draws is a function of the key of a pass.
+        answers_labels: Whether a callable answers labels only. None before it was called.
 
     Args:
         model: A `keras.Model`, a layer (`keras.layers.TFSMLayer`, say), another `Classifier`, an
@@ -200,7 +202,6 @@ class Classifier:
             timeout = check_float("timeout", timeout, above=True)
         self.timeout: float | None = timeout
         self.retries: int = check_int("retries", 0 if retries is None else retries, 0)
-        # Whether a callable answers labels only; None before it was called.
         self.answers_labels: bool | None = None
         self.has_gradient = self.is_keras
         self.queries = 0  # samples sent to a callable; a Keras model is counted by the attack
@@ -214,8 +215,6 @@ class Classifier:
         self._candidate: LogitsHead | None = None
         self._prepared = not self.is_keras
         self._low_precision = False
-        # Whether the model draws at inference (None before that is known), and whether what it
-        # draws is a function of the key of a pass.
         self.randomised: bool | None = None
         self.repeatable = True
         self._check_gradient_mode()
@@ -750,7 +749,7 @@ class Classifier:
             reraise=True,
         )
         try:
-            answers = tries(self._ask, self._preprocessed(x))
+            answers = tries(self._ask, x)
         except Exception as error:
             again = f" in each of {self.retries + 1} tries" if self.retries else ""
             raise ModelFailure(
@@ -786,7 +785,7 @@ class Classifier:
 
     def _ask(self, x: np.ndarray) -> np.ndarray:
         self.queries += len(x)
-        answers = np.asarray(_within(self.timeout, self.model, x))
+        answers = np.asarray(_within(self.timeout, self.model, self._preprocessed(x)))
         return answers if answers.dtype.kind in "iub" else answers.astype(np.float32)
 
     def _one_hot(self, labels: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ _SIGNIFICANCE = 0.05
 _ORDER = (
     "constant_predictions",
     "chance_level",
-    "pixel_range",
     "randomised",
+    "pixel_range",
     "small_budget",
     "short_steps",
     "adversarial_from_the_start",
@@ -76,7 +76,7 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"pixel_range"`, `"randomised"`,
+        code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"pixel_range"`,
             `"small_budget"`, `"short_steps"`, `"adversarial_from_the_start"`,
             `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
             `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or
@@ -136,6 +136,110 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
             f"above chance ({_percent(chance)} for {nb_classes} classes). {advice}",
         )
     ]
+
+
+def check_gradients(
+    summaries: Mapping[str, AttackSummary],
+    results: Mapping[str, AttackResult],
+    offered: Sequence[str] = (),
+) -> list[Finding]:
+    """Looks for attacks that saw nothing: a gradient that is zero in every entry shows no way.
+
+    A sample was attacked blindly if more than half of the gradients at it were zero before it was
+    fooled. More than 5 % of the samples that an attack did not break are worth a finding.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes they were computed from, by the same names.
+        offered: Other gradients that layers of the model offer.
+
+    Returns:
+        A finding for each attack that was blind.
+    """
+    findings = []
+    for summary in summaries.values():
+        result = results[summary.name]
+        unbroken = ~result.success & ~result.initially_adversarial
+        blind = int((unbroken & (2 * result.zero_gradients > result.gradients)).sum())
+        if summary.checks is not None or blind <= _BLIND * unbroken.sum():
+            continue
+        commands = [f"--attacks hsja:norm={'inf' if summary.norm == math.inf else 2}"]
+        budget = _budget(summary)
+        if budget is not None and not budget.ndim and summary.norm in (2.0, math.inf):
+            square = {"name": "square", "config": {"eps": float(budget), "norm": summary.norm}}
+            commands.insert(0, f"--attacks {_spec(square)}")
+        commands += [f"--gradient {mode}" for mode in _THROUGH if mode in offered]
+        findings.append(
+            Finding(
+                "zero_gradients",
+                f"{summary.name} attacked {_samples(blind)} blindly "
+                f"({_percent(blind / unbroken.sum())} of those it did not break): more than half "
+                "of their gradients were zero in every entry, so its failures there say nothing. "
+                f"Attack without that gradient: {' or '.join(commands)}.",
+            )
+        )
+    return findings
+
+
+def by_weight(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings of one evaluation, the most serious first."""
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
+
+
+def check_draws(
+    results: Mapping[str, AttackResult],
+    *,
+    draws: int,
+    votes: int,
+    repeatable: bool,
+    averaged: bool,
+    criterion: Criterion,
+    nb_classes: int,
+) -> list[Finding]:
+    """Says what the figures of a model that draws at inference are worth.
+
+    Args:
+        results: The outcomes, by name, with the column `holds` where they were judged twice.
+        draws: Passes that a gradient is the mean of.
+        votes: Passes that a label is voted by.
+        repeatable: Whether the same seed gives the same answers.
+        averaged: Whether the attacks averaged gradients themselves.
+        criterion: The budget of the evaluation.
+        nb_classes: Number of classes.
+
+    Returns:
+        At most one finding: none where gradients were averaged, labels voted, and all can be
+        repeated.
+    """
+    single = not averaged and (draws == 1 or votes == 1)
+    if repeatable and not single:
+        return []
+    told = ["Two passes over the same samples differ: the model draws at inference."]
+    judged = [result for result in results.values() if "holds" in result.columns]
+    found = [result.success & ~result.initially_adversarial for result in judged]
+    total = sum(int(fooled.sum()) for fooled in found)
+    if total:
+        gone = sum(int((f & ~r.columns["holds"]).sum()) for f, r in zip(found, judged, strict=True))
+        told.append(
+            f"Of {total:,} successes {gone:,} ({_percent(gone / total)}) did not hold when they "
+            "were judged again."
+        )
+    if single:
+        command = ""
+        if nb_classes >= 4 and criterion.norm in (2.0, math.inf):
+            budget = "..." if criterion.eps is None else f"{criterion.eps:.4g}"
+            norm = "" if criterion.norm == math.inf else " --norm 2"
+            command = f"; or --attacks autoattack-rand --eps {budget}{norm}"
+        told.append(
+            "A gradient of one draw misleads an attack, and a label of one draw is chance: average "
+            f"gradients (EOT) and vote: {_DRAWS}{command}."
+        )
+    if not repeatable:
+        told.append(
+            "It does not draw by Keras's seed generators: the same seed gives other figures in "
+            "another run."
+        )
+    return [Finding("randomised", " ".join(told))]
 
 
 def check_pixels(found: PixelRange | None, bounds: tuple[float, float]) -> list[Finding]:
@@ -202,49 +306,6 @@ def check_lengths(
     return findings
 
 
-def check_gradients(
-    summaries: Mapping[str, AttackSummary],
-    results: Mapping[str, AttackResult],
-    offered: Sequence[str] = (),
-) -> list[Finding]:
-    """Looks for attacks that saw nothing: a gradient that is zero in every entry shows no way.
-
-    A sample was attacked blindly if more than half of the gradients at it were zero before it was
-    fooled. More than 5 % of the samples that an attack did not break are worth a finding.
-
-    Args:
-        summaries: The rows of the report, by name.
-        results: The outcomes they were computed from, by the same names.
-        offered: Other gradients that layers of the model offer.
-
-    Returns:
-        A finding for each attack that was blind.
-    """
-    findings = []
-    for summary in summaries.values():
-        result = results[summary.name]
-        unbroken = ~result.success & ~result.initially_adversarial
-        blind = int((unbroken & (2 * result.zero_gradients > result.gradients)).sum())
-        if summary.checks is not None or blind <= _BLIND * unbroken.sum():
-            continue
-        commands = [f"--attacks hsja:norm={'inf' if summary.norm == math.inf else 2}"]
-        budget = _budget(summary)
-        if budget is not None and not budget.ndim and summary.norm in (2.0, math.inf):
-            square = {"name": "square", "config": {"eps": float(budget), "norm": summary.norm}}
-            commands.insert(0, f"--attacks {_spec(square)}")
-        commands += [f"--gradient {mode}" for mode in _THROUGH if mode in offered]
-        findings.append(
-            Finding(
-                "zero_gradients",
-                f"{summary.name} attacked {_samples(blind)} blindly "
-                f"({_percent(blind / unbroken.sum())} of those it did not break): more than half "
-                "of their gradients were zero in every entry, so its failures there say nothing. "
-                f"Attack without that gradient: {' or '.join(commands)}.",
-            )
-        )
-    return findings
-
-
 def check_starts(
     summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
 ) -> list[Finding]:
@@ -269,67 +330,6 @@ def check_starts(
             "the model is wrong about most of them.",
         )
     ]
-
-
-def by_weight(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings of one evaluation, the most serious first."""
-    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
-
-
-def check_draws(
-    results: Mapping[str, AttackResult],
-    *,
-    draws: int,
-    votes: int,
-    repeatable: bool,
-    averaged: bool,
-    criterion: Criterion,
-    nb_classes: int,
-) -> list[Finding]:
-    """Says what the figures of a model that draws at inference are worth.
-
-    Args:
-        results: The outcomes, by name, with the column `holds` where they were judged twice.
-        draws: Passes that a gradient is the mean of.
-        votes: Passes that a label is voted by.
-        repeatable: Whether the same seed gives the same answers.
-        averaged: Whether the attacks averaged gradients themselves.
-        criterion: The budget of the evaluation.
-        nb_classes: Number of classes.
-
-    Returns:
-        At most one finding: none where gradients were averaged, labels voted, and all can be
-        repeated.
-    """
-    single = not averaged and (draws == 1 or votes == 1)
-    if repeatable and not single:
-        return []
-    told = ["Two passes over the same samples differ: the model draws at inference."]
-    judged = [result for result in results.values() if "holds" in result.columns]
-    found = [result.success & ~result.initially_adversarial for result in judged]
-    total = sum(int(fooled.sum()) for fooled in found)
-    if total:
-        gone = sum(int((f & ~r.columns["holds"]).sum()) for f, r in zip(found, judged, strict=True))
-        told.append(
-            f"Of {total:,} successes {gone:,} ({_percent(gone / total)}) did not hold when they "
-            "were judged again."
-        )
-    if single:
-        command = ""
-        if nb_classes >= 4 and criterion.norm in (2.0, math.inf):
-            budget = "..." if criterion.eps is None else f"{criterion.eps:.4g}"
-            norm = "" if criterion.norm == math.inf else " --norm 2"
-            command = f"; or --attacks autoattack-rand --eps {budget}{norm}"
-        told.append(
-            "A gradient of one draw misleads an attack, and a label of one draw is chance: average "
-            f"gradients (EOT) and vote: {_DRAWS}{command}."
-        )
-    if not repeatable:
-        told.append(
-            "It does not draw by Keras's seed generators: the same seed gives other figures in "
-            "another run."
-        )
-    return [Finding("randomised", " ".join(told))]
 
 
 def diagnose(

@@ -79,6 +79,10 @@ def evaluate(
     its rows hold the accuracy and the distances after each step, and the passes and seconds of that
     step.
 
+    A model that draws at inference is found out by two clean passes. It draws by `seed` from then
+    on, and its figures are means over draws and votes where the model is given as
+    `Classifier(model, draws=20, votes=10)`.
+
     `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
     A targeted attack is given, for every sample, a class other than the true one, drawn with
     `seed`.
@@ -383,15 +387,13 @@ class Evaluation:
 
         A callable is not asked again: that would go beyond the budget of queries.
         """
-        judge, rows = self.judge, np.flatnonzero(result.success)
+        judge = self.judge
         if not (judge.randomised and judge.is_keras):
             return result
-        holds = result.success.copy()
-        if len(rows):
-            assert result.x_adv is not None
-            key = (self.seed, _AGAIN - unit.index)
-            labels, _, accepted = judge.judge(result.x_adv[rows], self.batch_size, key)
-            holds[rows] = Criterion(result.targeted).met(labels, result.y[rows], accepted)
+        assert result.x_adv is not None
+        key = (self.seed, _AGAIN - unit.index)
+        labels, _, accepted = judge.judge(result.x_adv, self.batch_size, key)
+        holds = result.success & Criterion(result.targeted).met(labels, result.y, accepted)
         return dataclasses.replace(result, columns={**result.columns, "holds": holds})
 
     def _untouched(self, x: np.ndarray | None, places: Any) -> AttackResult:
@@ -524,11 +526,6 @@ class Evaluation:
                 metrics=self.metrics,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
-        expected = pixel_range(classifier.model)
-        findings += check_pixels(expected, classifier.clip_values)
-        findings += check_lengths(rows, classifier.clip_values)
-        if not plan.cascade:
-            findings += check_starts(rows, results)
         randomised = bool(classifier.randomised or self.judge.randomised)
         if randomised:
             findings += check_draws(
@@ -542,6 +539,11 @@ class Evaluation:
             )
         offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
         findings += check_gradients(rows, results, offered)
+        expected = pixel_range(classifier.model)
+        findings += check_pixels(expected, classifier.clip_values)
+        findings += check_lengths(rows, classifier.clip_values)
+        if not plan.cascade:
+            findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings = by_weight(findings) + self.missing
         if not self.given:
