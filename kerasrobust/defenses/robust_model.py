@@ -514,7 +514,7 @@ class _Views:
                 self.settle(shape[1:])
         return self._head
 
-    def settle(self, sample_shape: tuple[int | None, ...]) -> None:
+    def settle(self, sample_shape: tuple[Any, ...]) -> None:
         """Keeps the head only if it computes what the base does, once inputs have a shape."""
         head = self._head
         if self._settled or head is None or None in sample_shape:

@@ -315,5 +315,5 @@ def _spread(values: np.ndarray) -> float:
 
 def _rounding(model: keras.layers.Layer) -> float:
     """The relative rounding of the coarsest type that the model computes in."""
-    types = [getattr(layer, "compute_dtype", None) for layer in _keras.flat_layers(model)]
+    types = [str(getattr(layer, "compute_dtype", "")) for layer in _keras.flat_layers(model)]
     return max(_EPSILON.get(name, _EPSILON["float32"]) for name in types)
