@@ -519,7 +519,7 @@ class _Views:
                 self.settle(shape[1:])
         return self._head
 
-    def settle(self, sample_shape: tuple[int | None, ...]) -> None:
+    def settle(self, sample_shape: tuple[Any, ...]) -> None:
         """Keeps the head only if it computes what the base does, once inputs have a shape."""
         head, known = self._head, [size for size in sample_shape if size is not None]
         if self._settled or head is None or len(known) < len(sample_shape):
