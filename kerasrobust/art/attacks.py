@@ -248,8 +248,13 @@ class ArtCarliniL2Method(ArtAttack, CarliniL2Method):
 
     def check(self) -> None:
         super().check()
-        given = {name: getattr(self, name) for name in ("restarts", "gradient_samples")}
-        if any(given.values()):
+        low, high = self.bound.clip_values
+        unset: dict[str, float] = {"restarts": 0, "gradient_samples": 0}
+        for name, share in self.lengths.items():
+            assert share is not None
+            unset[name] = share * (high - low)
+        given = {name: getattr(self, name) for name in unset}
+        if given != unset:
             self._refuse(
                 "has no restarts and no mean gradients",
                 ", ".join(f"{name}={value!r}" for name, value in given.items()),

@@ -22,6 +22,9 @@ def test_like_art_has_arts_defaults(name):
     theirs = attacks.ATTACKS.find("art:" + name).original
     original = inspect.signature(theirs.__init__).parameters
     own, like = attacks.get(name).get_config(), attacks.get(name, like="art").get_config()
+    for length, share in type(attacks.get(name)).lengths.items():  # in 0..1, left to its default
+        for config in (own, like):
+            config[length] = share if config[length] is None else config[length]
     shared = {key for key in own.keys() & original.keys() if key not in APART}
     if name == "apgd":  # ART's None is the loss of the estimator
         shared.remove("loss_type")

@@ -618,15 +618,18 @@ def test_bounds_in_the_units_of_the_data(linear, points):
     assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
 
 
-@pytest.mark.parametrize("name", ["gda", "e2sad", "e2sad:eps1=16", "fast", "minimax", "trades"])
-def test_lengths_in_another_unit_than_the_inputs_are_refused(linear, points, name):
-    """The defaults are for inputs in 0..1."""
+@pytest.mark.parametrize(
+    "spec", ["gda:sigma=0.3", "e2sad:eps1=0.2", "e2sad:eps2=0.1", "fast:eps=0.2", "minimax:eps=0.1"]
+)
+def test_lengths_in_another_unit_than_the_inputs_are_refused(linear, points, spec):
+    """Those that are given; the defaults are shares of the width of the box."""
     x, y = points
+    name, length = spec.split("=")[0].split(":")
+    with pytest.raises(ValueError, match=f"`{length}` does not fit inputs in .0.0, 255.0."):
+        wrap(linear(), spec, clip_values=(0, 255))
     model = wrap(linear(), name, clip_values=(0, 255))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    length = "eps2" if name == "e2sad:eps1=16" else "(sigma|eps1?)"
-    with pytest.raises(ValueError, match=f"`{length}` does not fit inputs in .0.0, 255.0."):
-        model.fit(255 * x, y, verbose=0)
+    assert np.isfinite(model.fit(255 * x, y, verbose=0).history["loss"]).all()
 
 
 def test_logits_are_refused_where_they_cannot_be_had(linear, points):
