@@ -29,3 +29,12 @@ def test_python_lines(digits_model, digits, tmp_path, monkeypatch):
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_guide_to_evaluating_runs(tmp_path, monkeypatch):
+    guide = README.parent / "docs" / "evaluating.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(guide), "exec"), names)
