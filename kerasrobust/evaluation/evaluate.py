@@ -357,7 +357,7 @@ class Evaluation:
             )
             batch = dataclasses.replace(batch, whole=min(self._size(steps), len(self.source)))
             prologue = self._prologue(step)
-            key = self._key(step, batch, prologue, chain)
+            key = self._key(step, batch, prologue, chain) if self.store else ""
             result = self.store.load(step.name, key, batch) if self.store else None
             if result is None:
                 result = self._run(attack, batch, prologue, standing, progress)
@@ -458,14 +458,19 @@ class Evaluation:
 
     def _prologue(self, step: Step) -> Prologue:
         if step.name not in self._prologues:
-            key = storage.digest({**self._describe(step.attack), "data": self.source.fingerprint})
-            found = self.store.load_prologue(step.name, key) if self.store else None
-            if found is None:
-                found = step.attack.prologue(self.source)
-                if self.store and found:
-                    self.store.save_prologue(step.name, key, found)
-            self._prologues[step.name] = found
+            self._prologues[step.name] = self._find_prologue(step)
         return self._prologues[step.name]
+
+    def _find_prologue(self, step: Step) -> Prologue:
+        if self.store is None:
+            return step.attack.prologue(self.source)
+        key = storage.digest({**self._describe(step.attack), "data": self.source.fingerprint})
+        found = self.store.load_prologue(step.name, key)
+        if found is None:
+            found = step.attack.prologue(self.source)
+            if found:
+                self.store.save_prologue(step.name, key, found)
+        return found
 
     def _describe(self, attack: Attack) -> dict[str, Any]:
         """All that an attack's outcome depends on, data and place apart."""
