@@ -774,7 +774,7 @@ class Classifier:
             raise ModelFailure(
                 f"The model must return scores of shape ({n}, {classes or 'classes'}) or integer "
                 f"labels of shape ({n},) for {n} samples. Received: answers of shape "
-                f"{answers.shape} and dtype {answers.dtype}"
+                f"{answers.shape} and dtype {answers.dtype}."
             )
         if not np.isfinite(scores).all():
             raise ModelFailure("The model returned scores that are not finite.")
