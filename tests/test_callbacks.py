@@ -217,7 +217,7 @@ def test_verbose_line(data, capsys):
         ({"norm": 2, "attacks": "fgsm"}, ValueError, "norm=2, eps=None"),
         ({"attacks": []}, ValueError, r"attacks=\[\]"),
         ({"attacks": "pgdd"}, ValueError, "Did you mean 'pgd'"),
-        ({"attacks": 3}, TypeError, "Received: 3"),
+        ({"attacks": 3}, TypeError, "Received: attacks=3"),
         ({"eps": 0.1, "freq": 0}, ValueError, "freq=0"),
         ({"eps": 0.1, "y": None}, ValueError, "y=None"),
         ({"eps": 0.1, "save_best": "model.h5"}, ValueError, "save_best='model.h5'"),

@@ -16,6 +16,7 @@ import tensorflow as tf
 from art.attacks import evasion
 
 from kerasrobust import art, attacks
+from kerasrobust.engine import drivers
 
 N = 24
 SEEDS = (0, 1, 2)
@@ -32,8 +33,9 @@ def samples(digits):
 SIZES = {INF: (0.3, 0.05), 2: (1.5, 0.3)}
 
 
-# Between logits this far apart `p - 1` has an error of 6e-8 in 4e-5, and ever more above it.
-SURE = 10.0
+# ART's `p - 1` has an error of 6e-8: between logits this far apart that is one in 1e5, at a gap of
+# 10 one in 1e3, and ever more above it.
+SURE, PLAIN = 10.0, 5.0
 
 
 def assert_equal_where_the_gradient_is_plain(ours, theirs, gradient, logits):
@@ -41,11 +43,13 @@ def assert_equal_where_the_gradient_is_plain(ours, theirs, gradient, logits):
     ordered = np.sort(logits, axis=1)
     exact = ordered[:, -1] - ordered[:, -2] < SURE
     assert exact.sum() >= 0.5 * N
-    ours, theirs, gradient = ours[exact], theirs[exact], gradient[exact]
     size = np.abs(gradient)
     plain = size > 1e-6 * size.max(axis=(1, 2, 3), keepdims=True)
-    assert plain.mean() >= 0.99
-    assert np.abs(ours - theirs)[plain].max() <= 3e-5
+    assert plain[exact].mean() >= 0.99
+    differs = np.where(plain, np.abs(ours - theirs), 0.0).max(axis=(1, 2, 3))
+    close = ordered[:, -1] - ordered[:, -2] < PLAIN
+    assert close.any() and differs[close].max() <= 1e-5
+    assert differs[exact].max() <= 3e-4
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -90,9 +94,11 @@ def test_one_step_of_pgd_equals_arts(norm, targeted, before, classifier, samples
         "eps_step": tf.fill([N], tf.constant(eps_step, tf.float32)),
     }
     params, seed = {"max_iter": tf.constant(100)}, tf.constant([0, 0])
-    state = attack.init(classifier, attack._start(leaves, ()), params, seed)
+    state = drivers.Machine(attack, classifier).initialise(leaves, params, seed)
     state = {**state, "iterate": tf.constant(iterate)}
-    ours = attack.step(classifier, state, params, seed, tf.constant(before))["iterate"].numpy()
+    ours = attack.step(classifier.view(), state, params, seed, tf.constant(before))[
+        "iterate"
+    ].numpy()
     assert np.abs(following - iterate).max() > 0.01
     gradient, logits = estimator.loss_gradient(iterate, y), classifier.predict(iterate)
     assert_equal_where_the_gradient_is_plain(ours, following, gradient, logits)

@@ -47,9 +47,12 @@ def test_decision_attacks_come_near_a_hyperplane(name, settings, hyperplane):
 def test_zoo_comes_near_a_hyperplane(hyperplane):
     """With all coordinates in every step it is C&W's attack without its change of variables."""
     model, x, exact = hyperplane
-    settings = {"max_iter": 100, "binary_search_steps": 6, "learning_rate": 0.1, "variable_h": 0.01}
+    # Rate and constant are in the unit of the box.
+    width = model.clip_values[1] - model.clip_values[0]
+    settings = {"max_iter": 100, "binary_search_steps": 6, "variable_h": 0.01}
+    settings.update(learning_rate=0.1 / width, initial_const=0.1 / width**2)
     for solver in ("adam", "newton"):
-        attack = attacks.get("zoo", solver=solver, initial_const=0.1, **settings)
+        attack = attacks.get("zoo", solver=solver, **settings)
         result = attack.bind(model).run(x)
         assert (result.l2 >= exact * (1 - 1e-4)).all()
         assert np.median(result.l2 / exact) <= 1.15

@@ -21,6 +21,9 @@ class Shift(Attack):
     norm = np.inf
     by = 0.0
 
+    def max_steps(self):
+        return 1
+
     def perturb(self, x, y, *, seed):
         columns = tf.cast(tf.range(tf.shape(x)[-1]), tf.float32)
         return x + self.by * tf.cos(columns)

@@ -136,7 +136,7 @@ def test_config_and_bad_arguments():
     assert link.get_config()["norm"] == 2 and link.get_config()["beta"] == 6
     assert Mart.from_config(link.get_config()).get_config() == link.get_config()
     assert Mart().beta == 5
-    for arguments in ({"beta": -1}, {"eps": None}, {"max_iter": 0.5}, {"norm": 1}):
+    for arguments in ({"beta": -1}, {"eps": -0.1}, {"max_iter": 0.5}, {"norm": 1}):
         ((key, value),) = arguments.items()
         with pytest.raises(ValueError, match=f"Received: {key}={value}"):
             Mart(**arguments)

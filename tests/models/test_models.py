@@ -40,7 +40,7 @@ def test_load_restores_what_was_saved(tmp_path):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("model.keras", "cannot be read"),
+        ("model.keras", "damaged or cut short"),
         ("model.h5", "cannot be read"),
         ("model.txt", "ending in .keras or .h5"),
     ],

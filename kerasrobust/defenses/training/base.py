@@ -249,7 +249,7 @@ class TrainingDefense(abc.ABC):
 
     def check_lengths(self, model: Any) -> None:
         """Refuses lengths in another unit than the inputs of a `RobustModel`."""
-        shape = model.base.input_shape[1:] if model.base.input_shape else (None,)
+        shape = (getattr(model.base, "input_shape", None) or (None, None))[1:]
         features = None if None in shape else math.prod(shape)
         for name, share in self.lengths.items():
             value = getattr(self, name)
