@@ -36,6 +36,8 @@ def test_train_and_attack_the_areb_cnn(real_data, tmp_path):
     for name, (median, limit) in limits.items():
         assert getattr(report.attacks[name], median) <= limit
     for stored in (folder / "results").glob("*.npz"):
+        if "prologue" in stored.name:
+            continue
         with np.load(stored) as result:
             labels = network.predict(result["x_adv"], batch_size=17, verbose=0).argmax(axis=1)
             assert (labels == result["y"]).mean() <= 0.02

@@ -59,7 +59,7 @@ with pytest.raises(TypeError, match="'plugin-attack': .*arguments are: eps, max_
 
 # An error inside a plugin shows itself.
 with pytest.raises(TypeError, match="^float[(][)] argument must be"):
-    attacks.get("plugin:twice", eps=None)
+    attacks.get("plugin:twice", eps=[0.1, 0.2])
 with pytest.raises(ImportError, match="'broken' of kerasrobust-plugin .*no licence") as error:
     attacks.get("broken")
 assert isinstance(error.value.__cause__, RuntimeError)

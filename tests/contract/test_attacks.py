@@ -184,7 +184,7 @@ def test_box_budget_and_bookkeeping(row, classifier, samples):
         expected[result.initially_adversarial] = 0
         expected[~result.success] = np.inf
         np.testing.assert_allclose(distance, expected, rtol=1e-6)
-    attack = attacks.get(row[0], **row[1])
+    attack = attacks.get(row[0], **row[1]).bind(classifier)
     if attack.kind == "budget":
         assert np.linalg.norm(delta, attack.norm, axis=1).max() <= attack.eps * (1 + 1e-5)
     else:
@@ -207,7 +207,7 @@ def test_what_a_failure_returns(row, classifier, samples):
     finally:
         last.set_weights(weights)
     assert not result.success.any()
-    attack = attacks.get(row[0], **row[1])
+    attack = attacks.get(row[0], **row[1]).bind(classifier)
     if attack.kind == "minimal":
         np.testing.assert_array_equal(result.x_adv, x)
     else:

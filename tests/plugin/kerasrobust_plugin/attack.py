@@ -21,10 +21,11 @@ class PluginAttack(Attack):
     source = "plugin"
     traced = ("max_iter",)
     state_leaves = ("iterate", "steps")
+    lengths = {"eps": 0.4}
     length = 1 / 5  # of the budget
 
-    def __init__(self, model: Any = None, *, eps: Any = 0.4, max_iter: int = 10, **common: Any):
-        self.eps = checks.check_size("eps", eps)
+    def __init__(self, model: Any = None, *, eps: Any = None, max_iter: int = 10, **common: Any):
+        self.eps = None if eps is None else checks.check_size("eps", eps)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         super().__init__(model, **common)
 
@@ -57,5 +58,6 @@ class Twice(PluginAttack):
     name = "plugin:twice"
     length = 2 / 5
 
-    def __init__(self, model: Any = None, *, eps: Any = 0.4, max_iter: int = 10, **common: Any):
-        super().__init__(model, eps=float(eps), max_iter=max_iter, **common)
+    def __init__(self, model: Any = None, *, eps: Any = None, max_iter: int = 10, **common: Any):
+        eps = None if eps is None else float(eps)
+        super().__init__(model, eps=eps, max_iter=max_iter, **common)
