@@ -85,5 +85,9 @@ def get(attack: Any, /, *, like: Any = None, **arguments: Any) -> Attack:
     if like is None:
         return ATTACKS.get(attack, **arguments)
     plain = ATTACKS.get(attack, **arguments)
-    given = {**specs.parse_spec(attack)[1], **arguments} if isinstance(attack, str) else arguments
+    given = arguments
+    if isinstance(attack, str):
+        given = {**specs.parse_spec(attack)[1], **arguments}
+    elif specs.is_description(attack):
+        given = {**(attack.get("config") or {}), **arguments}
     return type(plain).like_art(**given)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tqdm
 
@@ -494,7 +495,8 @@ class Evaluation:
             "prologue": storage.digest(prologue) if prologue else None,
             "before": chain,
         }
-        if not self.classifier.is_keras:  # a callable, whose inside nobody sees
+        # Of a callable, or a bare layer, nobody sees the inside.
+        if not isinstance(self.classifier.model, keras.Model):
             parts["answers"] = storage.answers(self.labels[batch.rows], self.confidence[batch.rows])
         return storage.digest(parts)
 
