@@ -73,6 +73,11 @@ def output_folder(ctx, param, value: str | None) -> Path | None:
     return path
 
 
+def output_place(ctx, param, value: str | None) -> Path | str | None:
+    """The same, or a URL that `fsspec` opens, which is tried before any attack."""
+    return value if value and "://" in value else output_folder(ctx, param, value)
+
+
 def output_model(ctx, param, value: str) -> Path:
     """A `.keras` file in an existing folder, checked before any work is done."""
     path = Path(value)
@@ -166,13 +171,15 @@ def _is_path(value: str) -> bool:
 
 def _run(value: str) -> None:
     """Runs a script or imports a module."""
+    from kerasrobust.registry import IMPORTED
+
     try:
         if not _is_path(value):
             importlib.import_module(value)
             return
         path = Path(value).resolve()
         # A name of its own: a script called keras.py stands in nobody's way.
-        name = f"kerasrobust_import_{zlib.crc32(str(path).encode()):08x}"
+        name = f"{IMPORTED}{zlib.crc32(str(path).encode()):08x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise ImportError("a script must be a file that ends in .py")

@@ -12,7 +12,7 @@ from kerasrobust_cli.common import (
     Numbers,
     import_option,
     library,
-    output_folder,
+    output_place,
     pixel_bounds,
     print_table,
 )
@@ -62,6 +62,13 @@ from kerasrobust_cli.common import (
     "--metrics", metavar="NAME", multiple=True, help="A further figure of the report. Repeatable."
 )
 @click.option(
+    "--defense",
+    metavar="NAME[:k=v,...]",
+    multiple=True,
+    help="A layer put into the model or in front of it, as in jpeg:quality=50. Repeatable; images "
+    "go through those in front in this order.",
+)
+@click.option(
     "--gradient",
     type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
     default="exact",
@@ -72,17 +79,15 @@ from kerasrobust_cli.common import (
     "--eot",
     metavar="N",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Draws of a randomised model that a gradient is the mean of.",
+    help="Draws of a randomised model that a gradient is the mean of. Default: the "
+    "model's own number, or 1.",
 )
 @click.option(
     "--votes",
     metavar="N",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Draws of a randomised model that a label is voted by.",
+    help="Draws of a randomised model that a label is voted by. Default: the "
+    "model's own number, or 1.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
@@ -97,8 +102,22 @@ from kerasrobust_cli.common import (
 @click.option(
     "--output",
     metavar="DIR",
-    callback=output_folder,
+    callback=output_place,
     help="Folder for the report: JSON, Markdown, a picture.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that batches are shared out to, by Ray; needs kerasrobust[ray].",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="A running Ray cluster, auto say; its hosts must reach --output, a URL maybe. Default: "
+    "this machine.",
 )
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
 @import_option
@@ -116,6 +135,7 @@ def main(
     eps,
     norm,
     metrics,
+    defense,
     gradient,
     eot,
     votes,
@@ -125,6 +145,8 @@ def main(
     mean,
     std,
     output,
+    workers,
+    ray_address,
     cross_check,
     imports,
     list_attacks,
@@ -135,8 +157,10 @@ def main(
         raise click.UsageError("--mean and --std need --model")
     if norm is not None and eps is None:
         raise click.UsageError("--norm needs --eps")
-    if gradient != "exact" and model is None:
-        raise click.UsageError("--gradient needs --model, with a layer that offers it")
+    if gradient != "exact" and model is None and not defense:
+        raise click.UsageError("--gradient needs --model or --defense, a layer that offers it")
+    if defense and (mean is not None or std is not None):
+        raise click.UsageError("--defense works on pixels: it cannot come after --mean and --std")
     with library(imports):
         import kerasrobust
 
@@ -147,12 +171,21 @@ def main(
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
         kerasrobust.evaluation.resolve(list(attacks), eps=eps, norm=norm)
         kerasrobust.metrics.registry.resolve(metrics)
+        layers = kerasrobust.defenses.resolve(defense) if defense else []
+        for one in layers:
+            if not isinstance(one, kerasrobust.defenses.LayerDefense):
+                raise click.UsageError(
+                    f"--defense {type(one).name} is no layer: `kr-train` or `kerasrobust.wrap` it, "
+                    "and give the result as --model"
+                )
         network = None if model is None else kerasrobust.models.load(model)
         normalised = mean is not None or std is not None
         # What the first layers expect is in the unit after the normalisation then.
         bounds, note = pixel_bounds(None if normalised else network, clip_min, clip_max)
         if note:
             click.echo(note, err=True)
+        if network is not None and layers:
+            network = kerasrobust.wrap(network, layers, clip_values=bounds)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
         if network is None:
@@ -164,6 +197,8 @@ def main(
                 )
             train = kerasrobust.datasets.load(dataset, "train", **source)
             network = kerasrobust.models.train_default(train, seed=seed)
+            if layers:
+                network = kerasrobust.wrap(network, layers, clip_values=bounds)
         preprocessing = (mean or (0.0,), std or (1.0,)) if normalised else None
         options = {"gradient": gradient, "draws": eot, "votes": votes}
         report = kerasrobust.evaluate(
@@ -179,6 +214,8 @@ def main(
             seed=seed,
             cross_check=cross_check,
             output=output,
+            workers=workers,
+            ray_address=ray_address,
             verbose=not quiet and sys.stderr.isatty(),
         )
     if sys.stdout.isatty():

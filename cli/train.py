@@ -70,8 +70,9 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
 @click.option(
     "--model",
-    metavar="NAME",
-    help="Name of the network, areb_cnn say. Default: one that suits the size of the images.",
+    metavar="NAME|PATH",
+    help="Name of a new network, areb_cnn say, or a saved Keras model (.keras, .h5) that training "
+    "goes on from. Default: a new network that suits the size of the images.",
 )
 @click.option(
     "--defense",
@@ -113,8 +114,8 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     is_flag=True,
     help="Save the epoch of the highest accuracy under --robust-attack instead of the last one.",
 )
-@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: 0.")
-@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: 1.")
+@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
+@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--checkpoint",
@@ -131,7 +132,8 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     metavar="PATH",
     required=True,
     callback=output_model,
-    help="Where the model is saved; ends in .keras.",
+    help="Where the model is saved; ends in .keras. A plain model read from a PATH is saved as "
+    "one, its training defenses left out; all others are saved with them.",
 )
 @import_option
 @click.option(
@@ -172,7 +174,7 @@ def main(
     imports,
     quiet,
 ) -> None:
-    """Train an image classifier, with defenses if asked, and save it.
+    """Train an image classifier, a new one or your own, with defenses if asked, and save it.
 
     Nothing is chosen by the test split: the epoch that --keep-best keeps is chosen on samples of
     the training split that are not trained on.
@@ -187,9 +189,23 @@ def main(
 
         # Large data take a while to read; a typing error is told before.
         defenses = kerasrobust.defenses.resolve(defense) if defense else []
+        for one in defenses:
+            if isinstance(one, kerasrobust.defenses.DecisionDefense):
+                raise click.UsageError(
+                    f"--defense {type(one).name} answers in the place of a finished model: train "
+                    "the model without it, then `kerasrobust.wrap` it in Python"
+                )
         if robust_attack:
             kerasrobust.evaluation.resolve(list(robust_attack))
-        bounds, _ = pixel_bounds(None, clip_min, clip_max)
+        own = None
+        if model is not None and kerasrobust.models.loading.is_file(model):
+            own = kerasrobust.models.load(model)
+        elif model is not None:
+            kerasrobust.models.registry.find(model)
+        bounds, note = pixel_bounds(own, clip_min, clip_max)
+        network = None if own is None else _defended(own, defenses, bounds, seed)
+        if note:
+            click.echo(note, err=True)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
         train = kerasrobust.datasets.load(dataset, "train", samples=samples, seed=seed, **source)
         test = kerasrobust.datasets.load(dataset, "test", **source)
@@ -198,14 +214,17 @@ def main(
             validation_samples = max(1, min(1000, len(train) // 10))
         if validation_samples is not None:
             train, validation = kerasrobust.datasets.hold_out(train, validation_samples, seed)
-        network = kerasrobust.models.get(
-            model or kerasrobust.models.default_name(train.input_shape),
-            train.input_shape,
-            train.nb_classes,
-            seed=seed,
-        )
-        if defenses:
-            network = kerasrobust.wrap(network, defenses, clip_values=train.clip_values, seed=seed)
+        if network is None:
+            network = kerasrobust.models.get(
+                model or kerasrobust.models.default_name(train.input_shape),
+                train.input_shape,
+                train.nb_classes,
+                seed=seed,
+            )
+            if defenses:
+                network = kerasrobust.wrap(network, defenses, clip_values=bounds, seed=seed)
+        else:
+            _check_start(network, test, quiet)
         callbacks: list[keras.callbacks.Callback] = []
         if robust_attack:
             callbacks.append(
@@ -232,7 +251,11 @@ def main(
                 "Training has diverged, weights are NaN or infinite: nothing was saved. Use a "
                 f"smaller --learning-rate. Received: --learning-rate {learning_rate:g}"
             )
-        network.save(output)
+        saved: keras.Model = network
+        robust = kerasrobust.defenses.RobustModel
+        if own is not None and not isinstance(own, robust) and isinstance(network, robust):
+            saved = network.base  # as plain as it was given, layers in front of it included
+        saved.save(output)
         measured = network.evaluate(test.x, test.y, batch_size=256, verbose=0, return_dict=True)
     if keep_best and not quiet:
         values = history.history["val_robust_accuracy"]
@@ -243,4 +266,38 @@ def main(
         )
     click.echo(f"Test accuracy {100 * measured['accuracy']:.2f} %")
     if not quiet:
-        click.echo(f"Model written to {output}", err=True)
+        needs = _ours(saved)
+        told = f", which needs kerasrobust to open: {', '.join(needs)}" if needs else ""
+        click.echo(f"Model written to {output}{told}", err=True)
+
+
+def _ours(model) -> list[str]:
+    """The classes of this package that a model is made of."""
+    from kerasrobust._keras import flat_layers
+
+    kinds = {type(layer) for layer in flat_layers(model)}
+    return sorted(k.__name__ for k in kinds if k.__module__.partition(".")[0] == "kerasrobust")
+
+
+def _defended(own, defenses, bounds, seed):
+    """The model that was read with the defenses, and checks of its data while it trains."""
+    import kerasrobust
+
+    if defenses:
+        return kerasrobust.wrap(own, defenses, clip_values=bounds, seed=seed)
+    return kerasrobust.defenses.RobustModel(own, clip_values=bounds, seed=seed)
+
+
+def _check_start(network, test, quiet: bool) -> None:
+    """Tells what the model is worth before; refuses data that do not fit it."""
+    from kerasrobust.evaluation.diagnosis import check_predictions
+
+    classifier = network.classifier()
+    labels = classifier.predict(classifier.check(test.x)).argmax(axis=1)
+    findings = check_predictions(labels, test.y, classifier.nb_classes)
+    if not quiet:
+        click.echo(
+            f"Test accuracy before training {100 * (labels == test.y).mean():.2f} %", err=True
+        )
+    for finding in findings:
+        click.echo(f"Warning: {finding.message}", err=True)

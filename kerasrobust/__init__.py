@@ -23,7 +23,7 @@ from kerasrobust._version import __version__  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
 from kerasrobust.defenses.registry import DEFENSES  # noqa: E402
 from kerasrobust.engine.classifier import Classifier  # noqa: E402
-from kerasrobust.evaluation import evaluate  # noqa: E402
+from kerasrobust.evaluation import evaluate, tune  # noqa: E402
 from kerasrobust.registry import register  # noqa: E402
 
 # A saved model loads by `keras.saving.load_model` only when the classes it holds are registered
@@ -45,6 +45,7 @@ __all__ = [
     "metrics",
     "models",
     "register",
+    "tune",
     "unwrap",
     "wrap",
 ]

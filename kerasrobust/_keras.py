@@ -104,6 +104,12 @@ def look_alike(operation: Any, **attributes: Any) -> Any:
     return twin
 
 
+def is_saving_hdf5() -> bool:
+    """Whether Keras is writing, or reading, a model in its older HDF5 format at this moment."""
+    state = keras.src.backend.common.global_state
+    return bool(state.get_global_attribute("use_legacy_config", False))
+
+
 def compile_settings(model: keras.Model) -> dict[str, Any]:
     """The arguments that a model was compiled with, as they were given."""
     return model._compile_config.config

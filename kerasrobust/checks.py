@@ -40,9 +40,16 @@ def check_float(name: str, value: Any, low: float = 0.0, *, above: bool = False)
 def check_bounds(clip_values: Any) -> tuple[float, float]:
     """The smallest and the largest valid pixel."""
     try:
-        low, high = (float(value) for value in clip_values)
+        bounds = [np.asarray(value, np.float64) for value in clip_values]
     except (TypeError, ValueError):
-        low, high = math.nan, math.nan
+        bounds = []
+    if len(bounds) == 2 and any(np.ptp(bound) > 0 for bound in bounds):
+        raise ValueError(
+            "`clip_values` must be the same for all input values, since a budget is one length for "
+            "all of them: scale each to 0..1 in the first layer of the model. "
+            f"Received: clip_values={clip_values!r}"
+        )
+    low, high = (float(bound.flat[0]) for bound in bounds) if len(bounds) == 2 else (math.nan,) * 2
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
             "`clip_values` must be two finite numbers, the smallest and the largest valid pixel. "
@@ -158,7 +165,10 @@ def check_labels(y: np.ndarray, n: int, nb_classes: int | None) -> np.ndarray:
         if nb_classes is not None and y.shape[1] != nb_classes:
             raise ValueError(f"One-hot `y` must have {nb_classes} columns. {received}")
         if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise ValueError(f"Rows of a two-dimensional `y` must be one-hot. {received}")
+            raise ValueError(
+                "Rows of a two-dimensional `y` must be one-hot: an attack leaves or reaches one "
+                f"class. Of soft labels give `y.argmax(axis=1)`. {received}"
+            )
         return y.argmax(axis=1)
     y = y.reshape(-1)
     if not np.isfinite(y).all() or (y != np.round(y)).any():
@@ -189,7 +199,10 @@ def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
     """float32 mask of 0 and 1, of the shape of `x`."""
     mask = np.asarray(mask)
     if mask.dtype.kind not in "fiub" or not np.isin(mask, (0, 1)).all():
-        raise ValueError("`mask` must hold zeros and ones only. Received: other values")
+        raise ValueError(
+            "`mask` must hold zeros and ones only: a value may change or it may not. Give "
+            "`mask != 0` for wherever it may. Received: other values"
+        )
     try:
         return np.broadcast_to(mask, x.shape).astype(np.float32)
     except ValueError:

@@ -44,6 +44,34 @@ def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(logits * own, axis=-1) - tf.reduce_max(logits - FAR * own, axis=-1)
 
 
+def probability_margin(
+    logits: tf.Tensor, labels: tf.Tensor, own: tf.Tensor, other: tf.Tensor
+) -> tf.Tensor:
+    """`max_{j != y} p_j - p_y`, `[batch]`, with the gradient of the terms that are asked for.
+
+    Xie et al., arXiv:2411.15210, the probability margin loss. The gradient is that of the
+    probabilities times a positive number for each sample, chosen so that the larger of the two
+    terms' gradients is of the size of one at any gap.
+
+    Args:
+        logits: `[batch, classes]`.
+        labels: `y`, int32 `[batch]`.
+        own: bool `[batch]`, whether the gradient of `-p_y` counts.
+        other: bool `[batch]`, whether that of the other one does.
+    """
+    true = tf.one_hot(labels, tf.shape(logits)[-1], dtype=logits.dtype)
+    odds = log_odds(logits, labels)
+    largest = tf.reduce_max(log_softmax(logits) - FAR * true, axis=-1)
+    # d(-p_y) = p_y (1 - p_y) d(odds), d(p_j) = p_j d(log p_j).
+    first = tf.where(own, -tf.nn.softplus(odds) - tf.nn.softplus(-odds), -FAR)
+    second = tf.where(other, largest, -FAR)
+    scale = tf.maximum(first, second)
+    first, second = (tf.stop_gradient(tf.exp(size - scale)) for size in (first, second))
+    climbed = first * odds + second * largest
+    value = tf.exp(largest) - tf.exp(-tf.nn.softplus(odds))
+    return climbed + tf.stop_gradient(value - climbed)
+
+
 def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """`-(z_y - max_{j != y} z_j) / (z_(1) - z_(3))`, `[batch]`, `z_(k)` the k-th largest logit.
 

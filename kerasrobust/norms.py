@@ -74,12 +74,13 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
 
     L2: `delta * min(1, eps / ||delta||_2)`. Linf: clipping. L1: soft thresholding with the
     threshold of Duchi et al., "Efficient Projections onto the l1-Ball for Learning in High
-    Dimensions", ICML 2008. Every entry moves towards zero and none changes its sign.
+    Dimensions", ICML 2008. L0: the largest `floor(eps)` entries stay, of equal ones the first.
+    Every entry moves towards zero and none changes its sign.
 
     Args:
         delta: `[batch, ...]`.
-        eps: Radii, `[batch]`.
-        order: 1, 2 or inf.
+        eps: Radii, `[batch]`; for L0 a number of entries.
+        order: 0, 1, 2 or inf.
 
     Returns:
         A tensor of the shape of `delta`.
@@ -93,6 +94,13 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
     size = tf.abs(flatten(delta))
     eps = tf.reshape(eps, [-1, 1])
     ordered = tf.sort(size, axis=1, direction="DESCENDING")
+    if order == 0:
+        count = tf.cast(tf.clip_by_value(eps, 0.0, tf.cast(tf.shape(size)[1], eps.dtype)), tf.int32)
+        least = tf.gather(ordered, tf.maximum(count - 1, 0), axis=1, batch_dims=1)
+        larger, equal = size > least, tf.cast(tf.equal(size, least), tf.int32)
+        room = count - tf.reduce_sum(tf.cast(larger, tf.int32), axis=1, keepdims=True)
+        kept = larger | ((equal > 0) & (tf.cumsum(equal, axis=1) <= room))
+        return tf.reshape(tf.where(kept, flatten(delta), 0.0), tf.shape(delta))
     excess = tf.cumsum(ordered, axis=1) - eps
     rank = tf.cast(tf.range(1, tf.shape(size)[1] + 1), size.dtype)
     active = tf.reduce_sum(tf.cast(ordered * rank > excess, tf.int32), axis=1, keepdims=True)

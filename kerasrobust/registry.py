@@ -27,6 +27,9 @@ from kerasrobust.specs import is_description, near_match, parse_spec
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
+# How the modules are called that the commands make of scripts (--import).
+IMPORTED = "kerasrobust_import_"
+
 _REGISTRIES: list[Registry[Any]] = []
 
 
@@ -257,7 +260,8 @@ def register(cls: C) -> C:
     of a metric `key`.
 
     Args:
-        cls: A class derived from `Attack`, `TrainingDefense`, `LayerDefense` or `Metric`.
+        cls: A class derived from `Attack`, `TrainingDefense`, `LayerDefense`, `DecisionDefense` or
+            `Metric`.
 
     Returns:
         The class.

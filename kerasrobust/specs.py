@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,21 +31,9 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: If the text is empty or an argument is not of the form ``key=value``.
     """
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(
-            f"A specification must look like 'name' or 'name:key=value'. Received: {text!r}"
-        )
-    text = text.strip()
-    head, parts = text, ""
-    if "=" in text:
-        head, _, parts = text[: text.index("=")].rpartition(":")
-        parts += text[text.index("=") :]
-        if not head:
-            raise ValueError(
-                f"A specification must look like 'name:key=value,key=value'. Received: {text!r}"
-            )
+    name, parts = _split_spec(text)
     arguments: dict[str, Any] = {}
-    for part in _split_commas(parts):
+    for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key.strip().isidentifier() or not value.strip():
             raise ValueError(
@@ -56,7 +45,55 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
                 f"Each argument of a specification must be given once. Received: {text!r}"
             )
         arguments[key.strip()] = _parse_value(value.strip())
-    return head.strip().rstrip(":"), arguments
+    return name, arguments
+
+
+def expand_spec(text: str) -> tuple[str, str | None, list[str]]:
+    """The specifications that one with several values of an argument stands for.
+
+    A part without ``=`` is a further value of the argument before it, which nothing else could be:
+    ``"jpeg:quality=85,50,25"``. ``"bit_depth=8..1"`` are the whole numbers from one to the other.
+
+    Args:
+        text: As of `parse_spec`, but for that.
+
+    Returns:
+        The name, the argument that has several values (of a single one that has one, too; None
+        otherwise), and one specification for each value.
+
+    Raises:
+        ValueError: If the text is no specification, two arguments have several values, or a value
+            is there twice.
+    """
+    name, parts = _split_spec(text)
+    values: dict[str, list[str]] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if equals and key.strip().isidentifier() and key.strip() not in values:
+            values[key.strip()] = _range(value.strip())
+        elif values and not (equals and key.strip().isidentifier()):
+            values[list(values)[-1]] += _range(part)
+        else:
+            raise ValueError(
+                "Each argument must be 'key=value' or 'key=value,value', and be given once. "
+                f"Received: {part!r} in {text!r}"
+            )
+    several = [key for key, found in values.items() if len(found) > 1]
+    if len(several) > 1:
+        raise ValueError(
+            f"One argument may have several values, the others one. Received: several of "
+            f"{' and '.join(several)} in {text!r}"
+        )
+    varied = several[0] if several else next(iter(values)) if len(values) == 1 else None
+    specs = []
+    for value in values[varied] if varied else [""]:
+        given = [f"{key}={value if key == varied else found[0]}" for key, found in values.items()]
+        specs.append(name + (":" + ",".join(given) if given else ""))
+    if len(set(specs)) < len(specs):
+        raise ValueError(f"Each value must be given once. Received: {text!r}")
+    for spec in specs:
+        parse_spec(spec)
+    return name, varied, specs
 
 
 def jsonable(value: Any) -> Any:
@@ -90,6 +127,34 @@ def near_match(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Known names: {', '.join(known)}."
+
+
+def _split_spec(text: str) -> tuple[str, list[str]]:
+    """The name, and what stands between the commas behind it."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(
+            f"A specification must look like 'name' or 'name:key=value'. Received: {text!r}"
+        )
+    text = text.strip()
+    head, parts = text, ""
+    if "=" in text:
+        head, _, parts = text[: text.index("=")].rpartition(":")
+        parts += text[text.index("=") :]
+        if not head:
+            raise ValueError(
+                f"A specification must look like 'name:key=value,key=value'. Received: {text!r}"
+            )
+    return head.strip().rstrip(":"), _split_commas(parts)
+
+
+def _range(text: str) -> list[str]:
+    """The whole numbers of ``"1..8"`` or ``"8..1"``; anything else as it is."""
+    found = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text)
+    if found is None:
+        return [text]
+    first, last = int(found[1]), int(found[2])
+    step = 1 if last >= first else -1
+    return [str(value) for value in range(first, last + step, step)]
 
 
 def _split_commas(text: str) -> list[str]:

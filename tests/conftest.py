@@ -10,6 +10,17 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+@pytest.fixture(autouse=True)
+def names_of_others(monkeypatch):
+    """What a test registers is forgotten after it."""
+    from kerasrobust.attacks import ATTACKS
+    from kerasrobust.defenses import DEFENSES
+    from kerasrobust.metrics.registry import METRICS
+
+    for registry in (ATTACKS, DEFENSES, METRICS):
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+
 @pytest.fixture(scope="session")
 def digits():
     """The test split of the digits: x `[n, 8, 8, 1]` in 0..1 and integer y `[n]`."""
@@ -45,6 +56,19 @@ def digits_model():
     classifier = Classifier.of(model)
     yield model
     del classifier
+
+
+@pytest.fixture
+def timeless():
+    """A report as data, without the times that its attacks took."""
+
+    def data(report):
+        found = report.to_dict()
+        for row in found["attacks"].values():
+            del row["seconds"]
+        return found
+
+    return data
 
 
 @pytest.fixture

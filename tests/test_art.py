@@ -236,6 +236,7 @@ def test_the_native_configuration_runs_art(name, digits_model, few):
         np.testing.assert_array_equal(result.x_adv[~result.success], x[~result.success])
 
 
+@pytest.mark.slow
 @each
 def test_same_seed_same_result_and_numpys_generator_is_put_back(name, digits_model, few):
     x, y = few

@@ -118,7 +118,14 @@ def test_the_best_epoch_is_kept(data, defense, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"jit_compile": True}, {"steps_per_execution": 4}, {"policy": "mixed_float16"}]
+    "options",
+    [
+        {"steps_per_execution": 4},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in ({}, {"jit_compile": True}, {"policy": "mixed_float16"})
+        ),
+    ],
 )
 def test_training_is_the_same_with_and_without_it(data, options):
     """Dropout and noise draw the same, under every way of running; nothing is traced again."""
@@ -303,10 +310,11 @@ def launch(tmp_path, folder, output, kill, defense, policy):
     ("defense", "policy"),
     [
         ("adversarial_training:attack=(pgd:eps=0.05,max_iter=2,num_random_init=1)", "float32"),
-        pytest.param("", "mixed_float16", marks=pytest.mark.slow),
-        pytest.param("gda:sigma=0.1,N=2", "float32", marks=pytest.mark.slow),
+        ("", "mixed_float16"),
+        ("gda:sigma=0.1,N=2", "float32"),
     ],
 )
+@pytest.mark.slow
 def test_killed_run_ends_as_if_it_had_not_been(tmp_path, defense, policy):
     """Killed in the middle of the second epoch, in a process of its own: SIGKILL asks nobody."""
     whole = launch(tmp_path, "", "whole.npz", "", defense, policy)

@@ -235,7 +235,7 @@ def test_an_art_estimator_is_the_model_inside():
 def test_an_art_estimator_with_preprocessing_is_what_it_predicts():
     estimator = art_estimator(softmax_layer(), preprocessing=(0.5, 0.1))
     classifier = Classifier(estimator)
-    assert not classifier.has_gradient
+    assert classifier.has_gradient and classifier.preprocessing == pytest.approx((0.5, 0.1))
     np.testing.assert_allclose(
         tf.nn.softmax(classifier.predict(X)), estimator.predict(X), atol=1e-5
     )

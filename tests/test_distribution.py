@@ -87,6 +87,7 @@ def workers(tmp_path_factory):
     pytest.fail("\n".join(text[-3000:] for text in texts))
 
 
+@pytest.mark.slow  # starts three processes
 @pytest.mark.parametrize("case", CASES)
 def test_two_workers_equal_one(workers, case):
     """Regularised, weighted, with a last batch that leaves one worker fewer samples."""
@@ -99,6 +100,7 @@ def test_two_workers_equal_one(workers, case):
     assert first == second
 
 
+@pytest.mark.slow
 def test_fit_of_keras_still_fails(workers):
     """When this test fails, `kerasrobust.distribution` has become superfluous."""
     assert all("PerReplica" in result["fit"] for result in workers)

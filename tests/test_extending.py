@@ -9,9 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
-from kerasrobust.attacks import ATTACKS
-from kerasrobust.defenses import DEFENSES
-from kerasrobust.metrics.registry import METRICS
 from kerasrobust_cli import evaluate, train
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -27,13 +24,6 @@ def script(blocks, tmp_path_factory):
     path = tmp_path_factory.mktemp("script") / "mine.py"
     path.write_text("\n\n".join(blocks[:3]), encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True)
-def names_of_others(monkeypatch):
-    """What a test registers is forgotten after it."""
-    for registry in (ATTACKS, DEFENSES, METRICS):
-        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 def test_lengths(blocks):

@@ -281,6 +281,20 @@ def test_seed_states(x):
         assert (one != other).any(), left_out
 
 
+def test_is_saving_hdf5(tmp_path):
+    seen = []
+
+    class Asked(keras.Sequential):
+        def get_config(self):
+            seen.append(_keras.is_saving_hdf5())
+            return super().get_config()
+
+    model = Asked([keras.Input((4,)), layers.Dense(3)])
+    for name in ("model.h5", "model.hdf5", "model.keras"):
+        keras.saving.save_model(model, tmp_path / name)
+    assert seen == [True, True, False] and not _keras.is_saving_hdf5()
+
+
 def test_consumers():
     inputs = keras.Input((4,))
     dense = layers.Dense(3)

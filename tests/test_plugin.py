@@ -90,6 +90,7 @@ model.save(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_by_name_in_python(installed, tmp_path):
     path = tmp_path / "wrapped.keras"
     result = run(installed, sys.executable, "-c", CODE, path)
@@ -101,6 +102,7 @@ def test_by_name_in_python(installed, tmp_path):
     assert result.stdout.strip() == "(PluginDefense(weight=0.3),) False", result.stderr
 
 
+@pytest.mark.slow  # four commands
 def test_by_name_in_both_commands(installed, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}

@@ -13,13 +13,6 @@ from kerasrobust.defenses import DEFENSES, TrainingDefense
 from kerasrobust.metrics.registry import METRICS
 
 
-@pytest.fixture(autouse=True)
-def names_of_others(monkeypatch):
-    """What a test registers is forgotten after it."""
-    for registry in (ATTACKS, DEFENSES, METRICS):
-        monkeypatch.setattr(registry, "_registered", {})
-
-
 @pytest.fixture
 def points(monkeypatch):
     """Call it with names and values: the entry points of attacks that are installed."""
@@ -42,7 +35,8 @@ def test_rows_say_what_the_classes_say(registry):
     for name in registry.builtin:
         found = registry.find(name)
         assert issubclass(found, registry.bases)
-        assert name == "brelu" or found.name == name  # a layer's name is its instances'
+        # A layer's name is its instances'.
+        assert issubclass(found, defenses.LayerDefense) or found.name == name
         package = {"attacks": attacks, "defenses": defenses}[f"{registry.kind}s"]
         assert getattr(package, found.__name__) is found and found.__name__ in dir(package)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
@@ -91,7 +85,7 @@ def test_names_that_are_refused():
         (made("a:b"), ValueError, "do without blanks.*Received: Made.name='a:b'"),
         (made(""), TypeError, "must have its name.*Received: Made.name=''"),
         (made(None), TypeError, "must have its name.*Received: Made.name=None"),
-        (int, TypeError, "derived from one of Attack, LayerDefense, Metric, TrainingDefense"),
+        (int, TypeError, "derived from one of Attack, DecisionDefense, LayerDefense, Metric, "),
         (attacks.get("pgd"), TypeError, "Expected a class.*Received: ProjectedGradientDescent"),
     ):
         with pytest.raises(error, match=message):

@@ -66,3 +66,38 @@ def test_near_match():
         "Did you mean 'pgd'? Known names: fgsm, pgd."
     )
     assert specs.near_match("quux", ["pgd", "fgsm"]) == "Known names: fgsm, pgd."
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("jpeg", ("jpeg", None, ["jpeg"])),
+        ("jpeg:quality=50", ("jpeg", "quality", ["jpeg:quality=50"])),
+        ("jpeg:quality=9,5", ("jpeg", "quality", ["jpeg:quality=9", "jpeg:quality=5"])),
+        ("a:b=1..3", ("a", "b", ["a:b=1", "a:b=2", "a:b=3"])),
+        ("a:b=3..1,0", ("a", "b", ["a:b=3", "a:b=2", "a:b=1", "a:b=0"])),
+        ("a:b=1,2,c=3", ("a", "b", ["a:b=1,c=3", "a:b=2,c=3"])),
+        ("a:b=1,c=2,3", ("a", "c", ["a:b=1,c=2", "a:b=1,c=3"])),
+        ("a:b=1,c=2", ("a", None, ["a:b=1,c=2"])),
+        ("p:a:b=[1,2],[3,4]", ("p:a", "b", ["p:a:b=[1,2]", "p:a:b=[3,4]"])),
+        ("a:b=(p:e=1,f=2),(q:e=2)", ("a", "b", ["a:b=(p:e=1,f=2)", "a:b=(q:e=2)"])),
+    ],
+)
+def test_several_values(text, expected):
+    assert specs.expand_spec(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "must look like"),
+        ("a:b=1,2,c=3,4", "several of b and c"),
+        ("a:b=1,b=2", "be given once"),
+        ("a:b=1,1", "Each value must be given once"),
+        ("a:b=", "key=value"),
+        ("a:b=1,c=", "key=value"),
+    ],
+)
+def test_several_values_that_are_none(text, message):
+    with pytest.raises(ValueError, match=message):
+        specs.expand_spec(text)

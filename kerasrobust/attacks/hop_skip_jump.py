@@ -46,6 +46,8 @@ class HopSkipJump(QueryAttack):
         max_eval: Most points of one estimate.
         init_eval: Points of the first estimate.
         init_size: Random starts tried.
+        curr_iter: Iterations that lie behind a `start` from an earlier call, from which the count
+            goes on: estimates are larger and steps shorter then.
         **common: `max_queries`: see `QueryAttack`; `targeted`, `batch_size`, `seed`, `verbose`,
             `jit_compile`: see `Attack`.
 
@@ -59,7 +61,7 @@ class HopSkipJump(QueryAttack):
     source = "AREB, NSLOSS"
     access = "labels"
     norms = (2.0, math.inf)
-    traced = ("max_iter", "max_eval", "init_size")
+    traced = ("max_iter", "max_eval", "init_size", "curr_iter")
     needs_starts = True
     chunk = 1
     state_leaves = ("current", "best_distance", "steps")
@@ -73,6 +75,7 @@ class HopSkipJump(QueryAttack):
         max_eval: int = 10000,
         init_eval: int = 100,
         init_size: int = 100,
+        curr_iter: int = 0,
         **common: Unpack[QueryCommon],
     ):
         self.norm = norms.check_norm(norm, (2.0, math.inf))
@@ -80,6 +83,7 @@ class HopSkipJump(QueryAttack):
         self.max_eval = checks.check_int("max_eval", max_eval, 1)
         self.init_eval = checks.check_int("init_eval", init_eval, 1)
         self.init_size = checks.check_int("init_size", init_size, 0)
+        self.curr_iter = checks.check_int("curr_iter", curr_iter, 0)
         if init_eval > max_eval:
             raise ValueError(
                 "`max_eval` must be at least `init_eval`. "
@@ -110,7 +114,7 @@ class HopSkipJump(QueryAttack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        x, current = state["x"], state["current"]
+        x, current, t = state["x"], state["current"], t + params["curr_iter"]
         distance = norms.norm(current - x, self.norm)
         direction, state = self._normal(model, state, params, seed, t, distance)
         current, state = self._longest_step(

@@ -33,7 +33,9 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
             the width of the box.
         eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`. The
             paper's is `eps / max_iter`, ART's default 0.1.
-        decay: Share of the accumulated gradient that each step keeps; 0 is no momentum.
+        decay: Share of the accumulated gradient that each step keeps; 0 is no momentum. The paper's
+            and ART's is 1, for 10 steps; over 100 steps it leaves up to 16 points more of MNIST
+            CNNs, natural and PGD-trained.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
@@ -47,6 +49,7 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
     source = "GEA"
     traced = ("max_iter", "decay")
     state_leaves = ("momentum", "decay")
+    art_defaults = {"eps_step": 0.1, "decay": 1.0}
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
         norm: float | str = math.inf,
         eps: Any = None,
         eps_step: Any = None,
-        decay: float = 1.0,
+        decay: float = 0.5,
         max_iter: int = 100,
         early_stop: bool = False,
         **common: Unpack[base.Common],

@@ -10,17 +10,23 @@ import tensorflow as tf
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
 
+# Length of the last step as a share of the budget, where steps fall.
+SHORTEST = 0.01
 
-def step_share(max_iter: Any, norm: float) -> tf.Tensor:
-    """Step length of `max_iter` steps as a share of the budget: 2.5 by their number, 0.1 to 1.
 
-    Madry et al.'s rule, which lets a walk cross the ball and come back, and goes no further down
-    where steps are many. Measured on MNIST: 100 steps of a tenth of the budget leave 18 %, of a
-    fortieth 20.5 %; ten of a fourth leave 28 %, of a tenth 41 %. In L1, where a step moves few
-    pixels, the least share is a fourth: 100 steps leave 17 %, of a tenth 24 %.
+def step_share(steps: Any, max_iter: Any, norm: float) -> tf.Tensor:
+    """Length of the step after `steps` of `max_iter` ones, as a share of the budget.
+
+    It falls along a cosine from the whole budget, in L1, where a step moves few pixels, from twice
+    that, to a hundredth: long steps cross the ball, short ones climb to the top of where they
+    arrive. Measured on 200 samples, what 100 steps leave of a natural and of a PGD-trained MNIST
+    CNN: 10.5 and 63.5 % (Linf 0.1 and 0.3), 33 and 52 % (L2 1 and 2), 13 and 35 % (L1 8 and 12);
+    the best of constant steps of 0.1, 0.25 and 0.5 of the budget 18 and 65.5, 35.5 and 53.5, 18 and
+    47.5 %.
     """
-    least = 0.25 if norm == 1 else 0.1
-    return tf.clip_by_value(2.5 / tf.cast(max_iter, tf.float32), least, 1.0)
+    longest = 2.0 if norm == 1 else 1.0
+    done = tf.cast(steps, tf.float32) / tf.cast(max_iter, tf.float32)
+    return SHORTEST + (longest - SHORTEST) * (1 + tf.cos(math.pi * done)) / 2
 
 
 class ProjectedGradientDescent(base.Attack):
@@ -46,9 +52,9 @@ class ProjectedGradientDescent(base.Attack):
         norm: inf, 1 or 2.
         eps: Budget in the unit of the inputs: a number, or one per sample `[n]`. Default: 0.3 of
             the width of the box.
-        eps_step: Step length, likewise; None (default) for `eps * 2.5 / max_iter`, at least a
-            tenth (L1: a fourth) of `eps` and at most all of it. ART's default is 0.1, whatever the
-            budget.
+        eps_step: Step length, likewise; None (default) for steps that fall from `eps` (L1: twice
+            that) to a hundredth of it, see `step_share`. The paper's are constant, ART's default is
+            0.1, whatever the budget.
         max_iter: Gradient steps per start.
         num_random_init: Number of starts drawn uniformly from the ball; 0 is one start at the
             sample. A sample that is adversarial at the end of a start takes no further start.
@@ -96,9 +102,6 @@ class ProjectedGradientDescent(base.Attack):
 
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         rows = tf.shape(state["x"])[0]
-        if self.eps_step is None:
-            share = step_share(params["max_iter"], self.norm)
-            state = {**state, "eps_step": state["eps"] * share}
         if "start" in state:
             iterate = state["start"]
         elif self.num_random_init:
@@ -122,7 +125,7 @@ class ProjectedGradientDescent(base.Attack):
         low, high = model.clip_values
         moved = state["iterate"] + norms.ascent_direction(
             gradient,
-            state["eps_step"],
+            self._step_length(state, params),
             self.norm,
             low - state["iterate"],
             high - state["iterate"],
@@ -155,6 +158,13 @@ class ProjectedGradientDescent(base.Attack):
         return self.differentiate(
             model, state, state["iterate"], lambda z: self._objective(z, state)
         )
+
+    def _step_length(self, state: base.State, params: base.Params) -> tf.Tensor:
+        """Length of the next step, `[batch]`."""
+        if self.eps_step is not None:
+            return state["eps_step"]
+        steps = state["steps"] % params["max_iter"]
+        return state["eps"] * step_share(steps, params["max_iter"], self.norm)
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
         """The loss to climb, `[batch]`: for a subclass with a loss of its own to replace."""

@@ -223,14 +223,20 @@ class QueryAttack(base.Attack):
     ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
         """An adversarial point for each sample that is not done, whatever its distance.
 
-        The first of `init_size` uniform images that is adversarial; where none is, the nearest of
-        the other data points of the call that is.
+        The `start` that the caller gave, where it is adversarial. Else the first of `init_size`
+        uniform images that is; where none is, the nearest of the other data points of the call.
 
         Returns:
             The points, bool `[batch]` where there is one, and the new state.
         """
         wanted = ~state["done"]
-        start, found, state = self._random_start(model, state, params, seed)
+        if "has_start" not in state:
+            fits, state = self.ask(model, state, state["start"][:, None], wanted[:, None])
+            good = wanted & fits[:, 0]
+            start, found, state = self._random_start(model, state, params, seed, wanted & ~good)
+            start = tf.where(norms.expand(good, start), state["start"], start)
+            return start, found | good, state
+        start, found, state = self._random_start(model, state, params, seed, wanted)
         fallback = wanted & ~found & state["has_start"]
         fits, state = self.ask(model, state, state["start"][:, None], fallback[:, None])
         use = fallback & fits[:, 0]
@@ -238,10 +244,10 @@ class QueryAttack(base.Attack):
         return start, found | use, state
 
     def _random_start(
-        self, model: Any, state: base.State, params: base.Params, seed: Any
+        self, model: Any, state: base.State, params: base.Params, seed: Any, wanted: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
         low, high = model.clip_values
-        x, wanted = state["x"], ~state["done"]
+        x = state["x"]
 
         def draw(state: base.State, i: Any, start: Any, found: Any) -> tuple[Any, ...]:
             image = tf.random.stateless_uniform(tf.shape(x), tf.random.fold_in(seed, i), low, high)

@@ -78,8 +78,10 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         alpha = SHARE * state["eps"] if self.alpha is None else self.in_unit("alpha")
         noise = tf.minimum(alpha, state["eps"])
-        state = super().init(model, {**state, "noise": noise}, params, seed)
-        return {**state, "eps_step": state["eps"] - noise}
+        return super().init(model, {**state, "noise": noise}, params, seed)
+
+    def _step_length(self, state: base.State, params: base.Params) -> tf.Tensor:
+        return state["eps"] - state["noise"]
 
     def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:
         noise = tf.random.stateless_normal(tf.shape(state["x"]), seed)

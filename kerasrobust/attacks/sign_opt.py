@@ -19,9 +19,9 @@ SMALLEST_STEP, SMALLEST_BETA = 1e-4, 1e-8
 FIRST_PRECISION, PRECISION = 1e-3, 1 / 500
 # The first bracket of a distance that has fallen, as a share of it; it doubles until it holds it.
 BRACKET = 0.01
-# The point that is kept lies this share of the distance beyond the boundary: a pass with other
-# samples beside it may round differently.
-BEYOND = 1e-5
+# The point that is kept lies this share of the distance beyond the boundary, and this share of the
+# box's diagonal: points are rounded, and a pass with other samples beside it rounds differently.
+BEYOND, ROUNDING = 1e-5, 5e-7
 
 
 class SignOPTAttack(QueryAttack):
@@ -118,11 +118,17 @@ class SignOPTAttack(QueryAttack):
                 noise *= state["mask"]
             return self._try(model, state, noise, wanted, fine), i + 1
 
+        given = "has_start" not in state  # by the caller, and then it is the first one tried
+        if given:
+            state = self._try(model, state, state["start"] - x, wanted, fine)
+            wanted &= tf.math.is_inf(state["distance"])
         state, _ = self.loop(
             state, lambda i: i < params["num_trial"], draw, (0,), changes=("theta", "distance")
         )
-        fallback = wanted & state["has_start"] & tf.math.is_inf(state["distance"])
-        state = self._try(model, state, state["start"] - x, fallback, fine)
+        if not given:
+            fallback = wanted & state["has_start"] & tf.math.is_inf(state["distance"])
+            state = self._try(model, state, state["start"] - x, fallback, fine)
+        wanted = ~state["done"]
         found = tf.math.is_finite(state["distance"])
         return {
             **state,
@@ -226,9 +232,11 @@ class SignOPTAttack(QueryAttack):
 
     def _at(self, model: Any, state: State) -> tf.Tensor:
         """The point beyond the boundary along `theta`; the sample where there is none."""
-        known = tf.where(tf.math.is_finite(state["distance"]), state["distance"], 0.0)
-        length = norms.expand(known * (1 + BEYOND), state["theta"])
-        return self.clip(model, state["x"] + length * state["theta"])
+        distance, theta = state["distance"], state["theta"]
+        (low, high), features = model.clip_values, math.prod(theta.shape[1:])
+        beyond = distance * (1 + BEYOND) + ROUNDING * (high - low) * math.sqrt(features)
+        length = norms.expand(tf.where(tf.math.is_finite(distance), beyond, 0.0), theta)
+        return self.clip(model, state["x"] + length * theta)
 
     def _try(
         self, model: Any, state: State, way: tf.Tensor, wanted: tf.Tensor, precision: tf.Tensor

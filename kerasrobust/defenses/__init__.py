@@ -1,7 +1,8 @@
-"""Defenses: links of one training chain, and layers that become part of the network."""
+"""Defenses: links of one training chain, layers of the network, answers in its place."""
 
 from typing import Any
 
+from kerasrobust.defenses.decision.base import DecisionDefense
 from kerasrobust.defenses.layers.base import LayerDefense
 from kerasrobust.defenses.registry import DEFENSES, get, names
 from kerasrobust.defenses.robust_model import RobustModel
@@ -14,6 +15,7 @@ from kerasrobust.defenses.wrap import resolve, unwrap, wrap
 __all__ = [
     "Batch",
     "Context",
+    "DecisionDefense",
     "Inner",
     "LambdaSearch",
     "LambdaTrial",

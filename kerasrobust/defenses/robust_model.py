@@ -454,10 +454,7 @@ class RobustModel(_keras.NamedLogs):
             ValueError: If the file is to be of the older HDF5 format, which cannot be loaded again.
         """
         if os.fspath(filepath).lower().endswith((".h5", ".hdf5")):
-            raise ValueError(
-                "A wrapped model is saved as a `.keras` file; `kerasrobust.unwrap(model)` can be "
-                f"saved as HDF5. Received: filepath={os.fspath(filepath)!r}"
-            )
+            raise _hdf5(f"filepath={os.fspath(filepath)!r}")
         return super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
@@ -465,6 +462,8 @@ class RobustModel(_keras.NamedLogs):
         return self.base.export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
+        if _keras.is_saving_hdf5():  # `keras.saving.save_model` does not go by `save`
+            raise _hdf5("an HDF5 file")
         return {
             "base": keras.saving.serialize_keras_object(self.base),
             "defenses": [keras.saving.serialize_keras_object(link) for link in self.defenses],
@@ -559,7 +558,15 @@ class _Views:
     def classifier(self, mode: str) -> Classifier:
         if mode not in self._classifiers:
             kind = _TrainingView if mode == "training" else Classifier
-            self._classifiers[mode] = kind(self._model.base, self._model.clip_values)
+            base = self._model.base
+            # What a rounding layer passes back is zero: adversaries of no use to train on.
+            offered = {
+                choice
+                for layer in _keras.flat_layers(base)
+                for choice in getattr(layer, "gradients", ())
+            }
+            gradient = "straight_through" if "straight_through" in offered else "exact"
+            self._classifiers[mode] = kind(base, self._model.clip_values, gradient=gradient)
         return self._classifiers[mode]
 
 
@@ -714,6 +721,13 @@ def _policy(base: keras.Model) -> keras.DTypePolicy:
     """
     policies = [layer.dtype_policy for layer in _keras.flat_layers(base)]
     return next((one for one in policies if one.name == "mixed_float16"), base.dtype_policy)
+
+
+def _hdf5(received: str) -> ValueError:
+    return ValueError(
+        "A wrapped model is saved as a `.keras` file; `kerasrobust.unwrap(model)` can be saved as "
+        f"HDF5. Received: {received}"
+    )
 
 
 def _check_training(base: keras.Model) -> None:

@@ -159,7 +159,7 @@ def search_lambda(
         pair = validation_data if isinstance(validation_data, tuple) else (validation_data, None)
         held_out = _arrays("validation_data", *unpack(*pair))
 
-    scratch = _copy(model, clip_values, seed)
+    scratch = copy_of(model, clip_values, seed)
     base, classifier = scratch.base, Classifier(scratch.base, scratch.clip_values)
     begin = [np.array(variable) for variable in base.variables]
     labels = check_labels(train[1], len(train[0]), classifier.nb_classes)
@@ -241,7 +241,7 @@ def _measure(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> tuple[floa
     return float(entropy.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
-def _copy(model: Any, clip_values: tuple[float, float] | None, seed: int) -> RobustModel:
+def copy_of(model: Any, clip_values: tuple[float, float] | None, seed: int) -> RobustModel:
     """A wrapped model with the same weights that shares nothing with the given one."""
     robust = RobustModel(model, clip_values=clip_values)
     with robust.distribute_strategy.scope():

@@ -7,6 +7,7 @@ import inspect
 import re
 from typing import Any
 
+from kerasrobust.defenses.decision.base import DecisionDefense
 from kerasrobust.defenses.layers.base import LayerDefense
 from kerasrobust.defenses.registry import DEFENSES
 from kerasrobust.defenses.training.base import CRAFTS
@@ -19,9 +20,9 @@ class Entry:
     Attributes:
         name: Registry name.
         defense: Name of the class.
-        place: ``"layer"`` for what becomes part of the network; for a link of the training chain
-            what it works on, from the loss outwards: ``"loss"``, ``"inputs"``, ``"adversaries"``,
-            ``"weights"``.
+        place: ``"layer"`` for what becomes part of the network, ``"decision"`` for what answers in
+            its place; for a link of the training chain what it works on, from the loss outwards:
+            ``"loss"``, ``"inputs"``, ``"adversaries"``, ``"weights"``.
         what: What it does, in a line.
         source: The documents that name it, or the paper.
     """
@@ -58,6 +59,8 @@ def _entry(name: str, defense: type[Any]) -> Entry:
 def _place(defense: type[Any]) -> str:
     if issubclass(defense, LayerDefense):
         return "layer"
+    if issubclass(defense, DecisionDefense):
+        return "decision"
     if defense.rank < 10:
         return "loss"
     if defense.rank < CRAFTS:

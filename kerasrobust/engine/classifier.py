@@ -27,11 +27,13 @@ from kerasrobust.engine import backward
 from kerasrobust.engine.box import Box
 from kerasrobust.engine.logits import (
     LogitsHead,
+    are_probabilities,
     as_float32,
     check_softmax,
     ends_in_lone_softmax,
     logits_head,
     prove,
+    within_unit,
 )
 from kerasrobust.engine.pixel_range import pixel_range
 
@@ -48,10 +50,15 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 DRAWN, DRAWN_COARSE = 1e-5, 1e-2
 # Samples that a callable, whose passes may cost money, is asked twice.
 ASKED_TWICE = 32
+# How far outside of the bounds samples may be, as a share of their width: what float32 loses where
+# they were standardised and put back.
+ROUNDING = 1e-5
 # Seconds between two tries of a callable: 1, 2, 4, ..., at most so many.
 LONGEST_WAIT = 60
 # Backward passes of a Jacobian that are laid out side by side in the graph.
 UNROLLED = 20
+# Logits, and how far beyond its threshold a detector is, to the logits that an attack follows.
+Seen = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def use_jit(jit_compile: bool | str) -> bool:
@@ -90,6 +97,8 @@ class Classifier:
         randomised: Whether the model draws at inference: whether two passes over the same noise
             differ, or two over samples (`look_for_draws`). None before that is known.
         repeatable: Whether what it draws is a function of the key of a pass.
+        mixes_samples: Whether the answer to a sample depends on the others of its batch, as with
+            batch normalization that is left in training mode (`look_for_draws`).
         answers_labels: Whether a callable answers labels only. None before it was called.
 
     Args:
@@ -109,15 +118,18 @@ class Classifier:
         input_shape: Shape of one sample, where the model does not know it.
         from_logits: Whether an opaque model or a callable returns logits (True) or probabilities
             (False). By default this is seen from the outputs themselves.
-        votes: Number of forward passes over which the label of a randomised model is voted.
+        votes: Number of forward passes over which the label of a randomised model is voted. By
+            default what the model brings (`model.classifier_options`), else 1.
         draws: Number of passes over which the gradient of a randomised model is averaged
-            (expectation over transformation, Athalye et al. 2018).
+            (expectation over transformation, Athalye et al. 2018). Default: as with `votes`.
         seed: Seed of what a randomised model draws while it is attacked and judged.
         gradient: Which backward pass stands for layers that offer a choice: ``"exact"``,
             ``"straight_through"`` or ``"surrogate"`` (BPDA), or ``"ignore"``: attacks see the model
             without these layers and are judged on the model with them (grey box).
         detector: A callable that says of samples `[batch, ...]` which ones are accepted, bool
             `[batch]`, usable inside a graph. By default what the model brings (`model.accepts`).
+            Where it has, or the model has, `excess(x)` too, a differentiable measure `[batch]` that
+            is 0 or more where it rejects, gradients lead through it.
         judge: A model or `Classifier` on which the outcome of an attack is judged, and from which
             clean labels come; by default this one.
         jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
@@ -161,7 +173,7 @@ class Classifier:
             draws = model.draws if draws is None else draws
             seed = model.seed if seed is None else seed
             gradient = model.gradient_mode if gradient is None else gradient
-            detector = model.detector if detector is None else detector
+            detector = model._given_detector if detector is None else detector
             judge = model._judge if judge is None else judge
             timeout = model.timeout if timeout is None else timeout
             retries = model.retries if retries is None else retries
@@ -170,16 +182,23 @@ class Classifier:
             input_shape = model.input_shape if input_shape is None else input_shape
             from_logits = model._from_logits if from_logits is None else from_logits
             model = model.model
+        self.no_gradient = ""
         if _is_art_estimator(model):
-            clip_values = model.clip_values if clip_values is None else clip_values
-            nb_classes, input_shape = model.nb_classes, tuple(model.input_shape)
-            model = _inside_art(model)
+            model, inside = _inside_art(model, clip_values)
+            self.no_gradient = inside["no_gradient"]
+            clip_values = inside["clip_values"]
+            nb_classes, input_shape = inside["nb_classes"], inside["input_shape"]
+            preprocessing = inside["preprocessing"] if preprocessing is None else preprocessing
         if not callable(model):
             raise TypeError(
                 "`model` must be a keras.Model, a Classifier, an ART estimator or a callable that "
                 f"returns scores. Received: model={model!r}"
             )
         self.model: Any = model
+        own = getattr(model, "classifier_options", {})
+        votes, draws = (
+            own.get(k) if v is None else v for k, v in (("votes", votes), ("draws", draws))
+        )
         if clip_values is None:
             clip_values = getattr(model, "clip_values", None)
             unsaid = clip_values is None and preprocessing is None
@@ -194,7 +213,13 @@ class Classifier:
         self.draws: int = check_int("draws", 1 if draws is None else draws, 1)
         self.seed: int = check_int("seed", 0 if seed is None else seed, 0, None)
         self.gradient_mode: str = "exact" if gradient is None else gradient
-        self.detector: Any = getattr(model, "accepts", None) if detector is None else detector
+        self._given_detector: Any = detector
+        # Without its layers, the model is seen without its detector.
+        brought = None if self.gradient_mode == "ignore" else model
+        self.detector: Any = getattr(brought, "accepts", None) if detector is None else detector
+        self._excess: Any = getattr(brought if detector is None else detector, "excess", None)
+        # Which votes are clear enough for an answer: of a model that abstains.
+        self._certain: Any = getattr(model, "certain", None) if self.votes > 1 else None
         self._judge: Classifier | None = None if judge is None else Classifier.of(judge)
         self.jit_compile = use_jit(jit_compile)
         self.is_keras = isinstance(model, keras.layers.Layer)
@@ -213,10 +238,12 @@ class Classifier:
         self._input_shape = tuple(input_shape) if input_shape is not None else None
         self._head: Callable[..., tf.Tensor] | None = None
         self._candidate: LogitsHead | None = None
-        self._prepared = not self.is_keras
+        # The shape of a sample that a Keras model was prepared for.
+        self._probed: tuple[int, ...] | None = None
         self._low_precision = False
         self.randomised: bool | None = None
         self.repeatable = True
+        self.mixes_samples = False
         self._check_gradient_mode()
         if self.is_keras:
             self._read_model()
@@ -255,8 +282,8 @@ class Classifier:
 
     @property
     def rejects(self) -> bool:
-        """Whether a detector may reject samples."""
-        return self.detector is not None
+        """Whether a detector may reject samples, or a vote may be too close to answer."""
+        return self.detector is not None or self._certain is not None
 
     def settings(self) -> dict[str, Any]:
         """What an outcome depends on beside the model, in types that JSON knows."""
@@ -284,6 +311,13 @@ class Classifier:
         """
         if clip_values is not None:
             clip_values = check_bounds(clip_values)
+        if _is_art_estimator(model):
+            if isinstance(getattr(model, "classifier", None), cls):  # one of ours
+                return cls.of(model.classifier, clip_values, **options)
+            inner, inside = _inside_art(model, clip_values)
+            if isinstance(inner, keras.Model):
+                del inside["no_gradient"]
+                return cls.of(inner, **{**inside, **options})
         if isinstance(model, Classifier):
             if options or clip_values not in (None, model.clip_values):
                 raise ValueError(
@@ -324,7 +358,7 @@ class Classifier:
         That is whether its logits are the model's, whether it draws, its classes and, for an opaque
         one, what kind of scores it returns.
         """
-        if self._prepared:
+        if not self.is_keras or self._probed is not None:
             return
         low, high = self.clip_values
         noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
@@ -337,7 +371,7 @@ class Classifier:
                 "The model must return one row of scores per sample, [batch, classes]. "
                 f"Received: output shape {scores.shape}"
             )
-        self._prepared = True
+        self._probed = sample_shape
         self._head, self.randomised = proof.head.call, proof.randomised
         self._nb_classes = max(scores.shape[1], 2)
         if proof.head.activation is not None:
@@ -347,15 +381,17 @@ class Classifier:
 
     def _settle_scores(self, scores: np.ndarray, noise: np.ndarray) -> None:
         """Sees what an opaque model returns for noise: logits, or probabilities of some kind."""
-        if (scores == 1).all() and scores.shape[1] == 1 and ends_in_lone_softmax(self.model):
+        # Within rounding: there are processors on which TensorFlow's softmax of one number is less.
+        ones = scores.shape[1] == 1 and np.allclose(scores, 1, rtol=0, atol=1e-3)
+        if ones and ends_in_lone_softmax(self.model):
             check_softmax("softmax", 1, self.model)
-        self._from_logits = not _are_probabilities(scores)
-        if self._from_logits and _within_unit(scores):
+        self._from_logits = not are_probabilities(scores)
+        if self._from_logits and within_unit(scores):
             # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
             assert self._head is not None
             with tf.init_scope(), keras.StatelessScope():
                 far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
-            self._several_sigmoids = _within_unit(far[np.isfinite(far)])
+            self._several_sigmoids = within_unit(far[np.isfinite(far)])
             self._from_logits = not self._several_sigmoids
         if not self._from_logits:
             warnings.warn(
@@ -364,6 +400,20 @@ class Classifier:
                 "confident. Robustness may be overestimated.",
                 stacklevel=2,
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: compiled functions and the way to the logits are its own."""
+        own = ("functions", "traces", "_head", "_candidate")
+        return {key: value for key, value in self.__dict__.items() if key not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own: dict[str, Any] = {"functions": {}, "traces": {}, "_head": None, "_candidate": None}
+        self.__dict__.update({**state, **own, "_probed": None})
+        if self.is_keras:
+            self._read_model()
+        if state["_probed"] is not None:
+            self.prepare(state["_probed"])
+        self.__dict__.update(state)  # what samples have told since
 
     def check(self, x: np.ndarray) -> np.ndarray:
         """float32 samples that fit the model's input shape and bounds, and are finite.
@@ -394,7 +444,7 @@ class Classifier:
         self._check_range(x)
         low, high = self.clip_values
         least, most = float(x.min()), float(x.max())
-        tolerance = 1e-6 * (high - low)
+        tolerance = ROUNDING * (high - low)
         if least < low - tolerance or most > high + tolerance:
             raise ValueError(
                 f"`x` must lie within the bounds clip_values=({low:g}, {high:g}). "
@@ -444,9 +494,13 @@ class Classifier:
         """
         if not self.is_keras:
             return tf.constant(self._call(np.asarray(x, np.float32)))
-        assert self._head is not None
         with backward.mode(self.gradient_mode), self._drawing(key):
-            scores = self._head(self._preprocessed(tf.cast(x, tf.float32)), training=training)
+            return self.plain_logits(x, training)
+
+    def plain_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """`logits` of a Keras model within another one, whose gradients and draws count."""
+        assert self._head is not None
+        scores = self._head(self._preprocessed(tf.cast(x, tf.float32)), training=training)
         if self._from_logits is False:
             if scores.shape[-1] == 1:
                 scores = tf.concat([1.0 - scores, scores], axis=-1)
@@ -475,7 +529,7 @@ class Classifier:
         return keras.StatelessScope(state_mapping=mapping)
 
     def look_for_draws(self, x: np.ndarray, batch_size: int = 128) -> None:
-        """Settles `randomised` and `repeatable` by passes over the first batch of samples.
+        """Settles `randomised`, `repeatable` and `mixes_samples` by passes over the first batch.
 
         From then on a model that draws by Keras's seed generators draws by the key of a pass alone.
         One that draws by other means cannot be repeated.
@@ -487,17 +541,25 @@ class Classifier:
         x = x[: batch_size if self.is_keras else ASKED_TWICE]
         exact = self.is_keras and not self._low_precision
 
+        def apart(one: np.ndarray, other: np.ndarray) -> float:
+            """By how much of the largest score two answers differ."""
+            one = _widened(one, other.shape[1])
+            return float(np.abs(one - other).max() / max(np.abs(one).max(), SMALLEST_PROBABILITY))
+
         def differ(*keys: tuple[int, int]) -> bool:
             one, other = (self.predict(x, batch_size, key) for key in keys)
-            one = _widened(one, other.shape[1])
-            allowed = (DRAWN if exact else DRAWN_COARSE) * np.abs(one).max()
-            return bool(np.abs(one - other).max() > allowed)
+            return apart(one, other) > (DRAWN if exact else DRAWN_COARSE)
 
         if not self.randomised and differ((0, 0), (0, 1)):
             self.randomised = True
             self.functions.clear()  # they draw by the model's own seeds
         self.randomised = bool(self.randomised)
         self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
+        if self.is_keras and not self.randomised and len(x) > 1:
+            half = x[: (len(x) + 1) // 2]
+            whole = self.predict(x, batch_size)[: len(half)]
+            # Rounding, which changes with the size of a batch, stays far below.
+            self.mixes_samples = apart(whole, self.predict(half, batch_size)) > DRAWN_COARSE
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """bool `[batch]`, the samples that the detector accepts; None without a detector."""
@@ -506,7 +568,10 @@ class Classifier:
     def decide(
         self, x: tf.Tensor, key: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """int32 labels `[batch]`, of one pass or by majority over `votes`, and `accepts`."""
+        """int32 labels `[batch]`, of one pass or by majority over `votes`, and whether they count.
+
+        The latter is `accepts`, and of a model that abstains whether the vote is clear.
+        """
         if self.votes == 1:
             return tf.argmax(self.logits(x, key=key), axis=-1, output_type=tf.int32), self.accepts(
                 x
@@ -520,7 +585,11 @@ class Classifier:
         _, counts = tf.while_loop(
             lambda i, _: i < self.votes, vote, (0, counts), parallel_iterations=1
         )
-        return tf.argmax(counts, axis=-1, output_type=tf.int32), self.accepts(x)
+        accepted = self.accepts(x)
+        if self._certain is not None:
+            certain = self._certain(counts)
+            accepted = certain if accepted is None else certain & accepted
+        return tf.argmax(counts, axis=-1, output_type=tf.int32), accepted
 
     def gradient(
         self,
@@ -528,6 +597,7 @@ class Classifier:
         loss: Callable[[tf.Tensor], tf.Tensor],
         training: bool = False,
         key: tf.Tensor | None = None,
+        seen: Seen | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Logits, loss and input gradient in one forward and one backward pass.
 
@@ -540,6 +610,8 @@ class Classifier:
             loss: Logits `[batch, classes]` to a loss per sample `[batch]`.
             training: Run the model in training mode instead.
             key: See `logits`.
+            seen: What logits become where a detector that offers its `excess` has a say
+                (`Criterion.beside_detector`): the gradient leads through the detector as well.
 
         Returns:
             Logits `[batch, classes]`, losses `[batch]` and the float32 gradient, shape of `x`.
@@ -548,7 +620,7 @@ class Classifier:
             TypeError: If the model is a callable.
             ValueError: If no gradient leads from the outputs back to the inputs.
         """
-        return self._mean_over_draws(lambda k: self._gradient(x, loss, training, k), key)
+        return self._mean_over_draws(lambda k: self._gradient(x, loss, training, k, seen), key)
 
     def _mean_over_draws(
         self, compute: Callable[[tf.Tensor | None], tuple[tf.Tensor, ...]], key: tf.Tensor | None
@@ -572,6 +644,7 @@ class Classifier:
         loss: Callable[[tf.Tensor], tf.Tensor],
         training: bool,
         key: tf.Tensor | None,
+        seen: Seen | None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if not self.has_gradient:
             raise TypeError(
@@ -580,7 +653,7 @@ class Classifier:
             )
         with tf.GradientTape(watch_accessed_variables=False) as through_model:
             through_model.watch(x)
-            logits = self.logits(x, training=training, key=key)
+            logits = self._seen(x, self.logits(x, training=training, key=key), seen)
         with tf.GradientTape(watch_accessed_variables=False) as through_loss:
             through_loss.watch(logits)
             value = loss(logits)
@@ -601,11 +674,18 @@ class Classifier:
         scale = tf.reshape(scale, tf.concat([tf.shape(scale), [1] * (gradient.shape.rank - 1)], 0))
         return logits, value, gradient / scale
 
+    def _seen(self, x: tf.Tensor, logits: tf.Tensor, seen: Seen | None) -> tf.Tensor:
+        """The logits as an attack follows them, in a gradient tape of `x`."""
+        if seen is None or self._excess is None:
+            return logits
+        return seen(logits, tf.cast(self._excess(x), tf.float32))
+
     def jacobian(
         self,
         x: tf.Tensor,
         weigh: Callable[[tf.Tensor], tf.Tensor],
         key: tf.Tensor | None = None,
+        seen: Seen | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits and the gradients of several weighted sums of them: one forward pass, k backward.
 
@@ -615,6 +695,7 @@ class Classifier:
             x: Samples `[batch, ...]`.
             weigh: Logits `[batch, classes]` to weights `[batch, k, classes]`, k a fixed number.
             key: See `logits`.
+            seen: See `gradient`.
 
         Returns:
             Logits and the float32 gradients of `sum_c weights[:, i, c] * z_c`, `[batch, k, ...]`.
@@ -622,15 +703,19 @@ class Classifier:
         Raises:
             ValueError: If no gradient leads from the outputs back to the inputs.
         """
-        logits, rows = self._mean_over_draws(lambda k: self._jacobian(x, weigh, k), key)
+        logits, rows = self._mean_over_draws(lambda k: self._jacobian(x, weigh, k, seen), key)
         return logits, rows
 
     def _jacobian(
-        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor], key: tf.Tensor | None
+        self,
+        x: tf.Tensor,
+        weigh: Callable[[tf.Tensor], tf.Tensor],
+        key: tf.Tensor | None,
+        seen: Seen | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
-            logits = self.logits(x, key=key)
+            logits = self._seen(x, self.logits(x, key=key), seen)
         weights = tf.stop_gradient(weigh(tf.stop_gradient(logits)))
         scale = UPSTREAM_SCALE if self._low_precision else 1.0
 
@@ -722,7 +807,7 @@ class Classifier:
         Returns:
             int64 labels `[n]`, of one forward pass or by majority over `votes` of them; the float32
             probabilities of these labels, the mean over the passes; and bool `[n]`, whether the
-            detector, if there is one, accepts the sample.
+            detector, if there is one, accepts the sample, and a model that abstains does not.
         """
         ballots, probability = np.zeros(()), np.zeros(())
         for vote in range(self.votes):
@@ -736,6 +821,8 @@ class Classifier:
             (accepted,) = self._passes(
                 "accepts", lambda x, _: (self.accepts(x),), x, batch_size, key
             )
+        if self._certain is not None:
+            accepted &= np.asarray(self._certain(ballots))
         return labels, confidence.astype(np.float32), accepted
 
     def _call(self, x: np.ndarray) -> np.ndarray:
@@ -765,7 +852,7 @@ class Classifier:
             self._more_classes = False
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
             # Settled by the first call, so that it does not depend on what a batch holds.
-            self._from_logits = not _are_probabilities(scores)
+            self._from_logits = not are_probabilities(scores)
         if scores.ndim == 2 and scores.shape[1] == 1:
             rest = np.zeros_like(scores) if self._from_logits else 1.0 - scores
             scores = np.concatenate([rest, scores], axis=1)
@@ -882,19 +969,19 @@ class View(BlackBox):
     """What a white-box attack gets: the gradient as well."""
 
     def gradient(
-        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor]
+        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor], seen: Seen | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """See `Classifier.gradient`."""
         x = self._box.outwards(x)
-        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next())
+        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next(), seen=seen)
         return logits, value, self._box.span * gradient
 
     def jacobian(
-        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]
+        self, x: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor], seen: Seen | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Classifier.jacobian`."""
         x = self._box.outwards(x)
-        logits, gradients = self._classifier.jacobian(x, weigh, key=self._next())
+        logits, gradients = self._classifier.jacobian(x, weigh, key=self._next(), seen=seen)
         return logits, self._box.span * gradients
 
     def of(self, classifier: Classifier) -> View:
@@ -943,22 +1030,69 @@ def _is_art_estimator(model: Any) -> bool:
     return any(base.__module__.startswith("art.estimators") for base in type(model).__mro__)
 
 
-def _inside_art(estimator: Any) -> Any:
-    """The Keras model of an ART estimator, or `predict` where the estimator does more than it."""
+def _inside_art(estimator: Any, clip_values: Any) -> tuple[Any, dict[str, Any]]:
+    """What an ART estimator is to a `Classifier`: its Keras model, and the options beside it.
+
+    Where it does more than mean and standard deviation around the model, or holds none, it is the
+    estimator's `predict`, which has no gradient, and `no_gradient` says why.
+
+    Raises:
+        TypeError: If the estimator is no classifier.
+        ValueError: If it has no bounds, and none are given.
+    """
+    if not hasattr(estimator, "nb_classes"):
+        raise TypeError(
+            "An ART estimator must be a classifier. "
+            f"Received: model of type {type(estimator).__name__}"
+        )
+    clip_values = estimator.clip_values if clip_values is None else clip_values
+    if clip_values is None:
+        raise ValueError(
+            "An ART estimator without `clip_values` has no bounds, and attacks here stay within "
+            "some: give the range of the data, `Classifier(estimator, clip_values=(low, high))`. "
+            "Received: clip_values=None"
+        )
+    options = {
+        "clip_values": clip_values,
+        "nb_classes": estimator.nb_classes,
+        "input_shape": tuple(estimator.input_shape),
+        "preprocessing": None,
+        "no_gradient": "",
+    }
     inner = getattr(estimator, "model", None)
-    around = [
-        *(getattr(estimator, "preprocessing_operations", None) or ()),
-        *(getattr(estimator, "postprocessing_defences", None) or ()),
-    ]
-    # (0, 1), the default: nothing is subtracted and nothing divided.
-    around = [step for step in around if not _changes_nothing(step)]
-    return inner if isinstance(inner, keras.Model) and not around else estimator.predict
+    if not isinstance(inner, keras.Model):
+        options["no_gradient"] = f"the ART estimator holds {type(inner).__name__}, no Keras model"
+        return estimator.predict, options
+    steps = list(getattr(estimator, "preprocessing_operations", None) or ())
+    # ART appends it to the defences, and runs it last.
+    if steps and type(steps[-1]).__name__.startswith("StandardisationMeanStd"):
+        options["preprocessing"] = _mean_and_std(estimator, steps.pop())
+    steps = [step for step in steps if step.apply_predict]
+    steps += getattr(estimator, "postprocessing_defences", None) or ()
+    if steps:
+        names = ", ".join(type(step).__name__ for step in steps)
+        options["preprocessing"] = None  # `predict` sees to it
+        options["no_gradient"] = (
+            f"the ART estimator puts {names} around its model, which only black-box attacks see. "
+            "Attack the estimator without them, or make them layers of the model "
+            "(kerasrobust.defenses) with a gradient of their own"
+        )
+        return estimator.predict, options
+    return inner, options
 
 
-def _changes_nothing(step: Any) -> bool:
-    if not type(step).__name__.startswith("StandardisationMeanStd"):
-        return False
-    return bool(np.all(np.asarray(step.mean) == 0) and np.all(np.asarray(step.std) == 1))
+def _mean_and_std(estimator: Any, step: Any) -> tuple[Any, Any] | None:
+    """Of ART's standardisation; None where it subtracts nothing and divides by 1."""
+    mean, deviation = np.asarray(step.mean, np.float64), np.asarray(step.std, np.float64)
+    if (mean == 0).all() and (deviation == 1).all():
+        return None
+    if estimator.channels_first:  # one value per channel, before height and width
+
+        def ahead(values: np.ndarray) -> np.ndarray:
+            return values.reshape(-1, *[1] * (len(estimator.input_shape) - 1))
+
+        mean, deviation = (ahead(v) if v.ndim == 1 else v for v in (mean, deviation))
+    return mean, deviation
 
 
 def _are_labels(answers: np.ndarray, n: int) -> bool:
@@ -975,13 +1109,3 @@ def _widened(scores: np.ndarray, classes: int) -> np.ndarray:
     """Scores with columns for classes of which nobody knew when they were made."""
     more = classes - scores.shape[1]
     return np.pad(scores, ((0, 0), (0, more)), constant_values=np.log(SMALLEST_PROBABILITY))
-
-
-def _within_unit(scores: np.ndarray) -> bool:
-    return bool((scores >= 0).all() and (scores <= 1).all())
-
-
-def _are_probabilities(scores: np.ndarray) -> bool:
-    if not _within_unit(scores):
-        return False
-    return scores.shape[1] == 1 or bool(np.allclose(scores.sum(axis=1), 1.0, atol=5e-3))

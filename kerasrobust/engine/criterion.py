@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,42 @@ class Criterion:
             return hit
         sign = -1.0 if self.targeted else 1.0
         return hit & (sign * losses.margin(logits, y) <= -confidence)
+
+    def beside_detector(self, y: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """How logits look where a detector has a say: as a point that is rejected counts.
+
+        Attacks follow losses of logits. For them a rejected point of logits `z` is one that the
+        model gives the class `y`, by a margin that grows with what the detector has against it:
+        `z_y` is raised to the largest logit, and `excess` times the spread of the logits above it;
+        `targeted`, it is lowered likewise. The margin of a rejected point thus leads to points that
+        are accepted, that of an accepted one stays as it is. It is the combined classifier of
+        Carlini and Wagner, "Adversarial Examples Are Not Easily Detected", 2017, arXiv:1705.07263,
+        section 4.1, without a class of its own for what is rejected.
+
+        Args:
+            y: Labels or targets `[batch]`.
+
+        Returns:
+            Logits `[batch, classes]` and `excess` `[batch]`, 0 or more where the detector rejects,
+            to logits.
+        """
+
+        def seen(logits: tf.Tensor, excess: tf.Tensor) -> tf.Tensor:
+            own = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
+            others = tf.where(own, tf.fill(tf.shape(logits), logits.dtype.min), logits)
+            own_logit = tf.reduce_sum(tf.where(own, logits, tf.zeros_like(logits)), axis=-1)
+            best = tf.reduce_max(others, axis=-1)
+            spread = tf.stop_gradient(
+                tf.reduce_max(logits, axis=-1) - tf.reduce_min(logits, axis=-1)
+            )
+            if self.targeted:
+                moved = tf.minimum(own_logit, best) - excess * spread
+            else:
+                moved = tf.maximum(own_logit, best) + excess * spread
+            rejected = (excess >= 0)[:, None] & own
+            return tf.where(rejected, moved[:, None], logits)
+
+        return seen
 
     def inside(self, distance: np.ndarray) -> np.ndarray:
         """bool: distances in `norm` that the budget covers; a failure, at infinity, it never does.

@@ -36,6 +36,8 @@ from kerasrobust.engine.state import (
 SMALLEST_BUCKET = 4
 # The stream of the starting state is apart from those of the steps, which are numbered from 0.
 START_STREAM = 2**30
+# Of what leaves the state machine, the points.
+POINTS_OUT = {"x_adv", "best"}
 
 
 class Steps(Protocol):
@@ -115,9 +117,7 @@ class Machine:
         attack = self.attack
         zeros = tf.zeros([tf.shape(given["x"])[0]], tf.int32)
         state = {**given, **dict.fromkeys((*COUNTERS, *EXECUTED), zeros)}
-        if attack.needs_starts and "start" in state:
-            state["has_start"] = tf.ones_like(state["done"])
-        elif attack.needs_starts:
+        if attack.needs_starts and "start" not in state:
             state["start"], state["has_start"] = self._nearest_start(state, *pool)
         seed = tf.random.fold_in(seed, START_STREAM)
         state = attack.init(self._view(seed), state, params, seed)
@@ -210,8 +210,8 @@ class Machine:
         return outcome
 
 
-def in_graph(attack: Steps, classifier: Classifier, given: State, seed: tf.Tensor) -> tf.Tensor:
-    """The attack as part of a graph: the strongest point found for each sample."""
+def in_graph(attack: Steps, classifier: Classifier, given: State, seed: tf.Tensor) -> State:
+    """The attack as part of a graph: what `Machine.finish` returns, without gradient."""
     machine, box = Machine(attack, classifier), Box(*classifier.clip_values)
     params = attack.params()
     inside = box.leaves(given)
@@ -222,11 +222,12 @@ def in_graph(attack: Steps, classifier: Classifier, given: State, seed: tf.Tenso
     state = machine.initialise(inside, params, seed, pool)
     steps = tf.constant(attack.max_steps())
     state = machine.advance(state, params, seed, tf.constant(0), steps)
-    point = machine.finish(state, params, seed)["x_adv"]
+    outcome = machine.finish(state, params, seed)
     if not box.is_unit:
-        moved = tf.clip_by_value(box.outwards(point), box.low, box.high)
-        point = tf.where(tf.equal(point, inside["x"]), given["x"], moved)
-    return tf.stop_gradient(point)
+        for key in POINTS_OUT & set(outcome):
+            moved = tf.clip_by_value(box.outwards(outcome[key]), box.low, box.high)
+            outcome[key] = tf.where(tf.equal(outcome[key], inside["x"]), given["x"], moved)
+    return {key: tf.stop_gradient(value) for key, value in outcome.items()}
 
 
 @dataclasses.dataclass

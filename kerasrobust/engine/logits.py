@@ -210,6 +210,18 @@ def unpack_output(outputs: Any) -> Any:
     return tensors[0]
 
 
+def within_unit(scores: np.ndarray) -> bool:
+    """Whether all of them lie in 0..1."""
+    return bool((scores >= 0).all() and (scores <= 1).all())
+
+
+def are_probabilities(scores: np.ndarray) -> bool:
+    """Whether rows of scores are distributions over the classes, a single column one of two."""
+    if not within_unit(scores):
+        return False
+    return scores.shape[1] == 1 or bool(np.allclose(scores.sum(axis=1), 1.0, atol=5e-3))
+
+
 def as_float32(call: Callable[..., Any]) -> Callable[..., tf.Tensor]:
     """The same callable, its one output unpacked and in float32."""
 

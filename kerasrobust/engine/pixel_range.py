@@ -165,7 +165,7 @@ def _keeps_unit(model: keras.Model) -> bool:
 
 
 def _is_same_unit(operation: Any) -> bool:
-    if isinstance(operation, _SAME_UNIT):
+    if isinstance(operation, _SAME_UNIT) or getattr(operation, "keeps_unit", False):
         return True
     if isinstance(operation, keras.layers.Activation):
         return operation.activation is keras.activations.linear

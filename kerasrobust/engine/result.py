@@ -150,3 +150,6 @@ class AttackInterrupted(RuntimeError):
         self.x_adv = x_adv
         self.success = success
         self.queries = queries
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.x_adv, self.success, self.queries)

@@ -16,8 +16,8 @@ from kerasrobust.engine.classifier import Classifier
 
 # Samples read in one go from data that come one by one.
 READ_AT_ONCE = 256
-# Data of unknown size that have given more do not end.
-MOST_SAMPLES = 10_000_000
+# Data of unknown size that have given more do not end, it is assumed.
+MOST_SAMPLES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +157,12 @@ class Source:
             self._reading = None
         return block
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the samples, which another process is given block by block."""
+        len(self), self.fingerprint  # known from here on
+        own = ("_x", "_y", "_data", "_reading", "mask")
+        return {key: value for key, value in self.__dict__.items() if key not in own}
+
     def whole(self) -> tuple[np.ndarray, np.ndarray | None]:
         """All samples and labels, in memory."""
         blocks = list(self.blocks(1024))
@@ -268,14 +274,17 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         seen = 0
+        tells_size = not isinstance(self.data, tf.data.Dataset) or (
+            self.data.cardinality() != tf.data.UNKNOWN_CARDINALITY
+        )
         for batch in self._elements():
             columns = batch[:2] if isinstance(batch, (tuple, list)) else (batch,)
             arrays = tuple(np.asarray(column) for column in columns)
             seen += len(arrays[0])
-            if seen > MOST_SAMPLES:
+            if seen > MOST_SAMPLES and not tells_size:
                 raise ValueError(
-                    f"{_name(self.data)} must end: use `take(n)`. "
-                    f"Received: one that has given {seen:,} samples"
+                    f"{_name(self.data)} must end: use `take(n)`, or `assert_cardinality` where it "
+                    f"does. Received: one of unknown size that has given {seen:,} samples"
                 )
             yield arrays
 

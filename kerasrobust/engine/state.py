@@ -26,7 +26,7 @@ RESERVED = {
     "eps_step": "length of a step",
     "limit": "most queries that the algorithm may make; absent without a limit",
     "start": "where to begin, for attacks that are given a place",
-    "has_start": "whether there is such a place",
+    "has_start": "whether the pool held such a place; absent where the caller gave it",
     "done": "whether the algorithm has ended",
     "best": "a point to return where the last one fails",
     "found": "whether `best` is adversarial",

@@ -11,11 +11,16 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
+import uuid
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
+import fsspec
 import keras
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from kerasrobust import _keras
 from kerasrobust.engine.batches import Batch, Prologue
@@ -24,7 +29,10 @@ from kerasrobust.engine.result import AttackResult
 from kerasrobust.specs import jsonable
 
 # What results depend on inside the package.
-_CODE = ("engine", "attacks", "art", "norms.py", "losses.py", "checks.py", "_keras.py")
+_CODE = (
+    *("engine", "attacks", "art", "norms.py", "losses.py", "checks.py", "_keras.py"),
+    *("defenses/layers", "defenses/decision"),
+)
 _KNOWN = ("builtins", "abc", "typing", "keras", "kerasrobust")
 _PACKAGES = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox")
 
@@ -108,21 +116,44 @@ def digest(value: Any) -> str:
     return total.hexdigest()
 
 
+def put(folder: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
+    """Has files saved into a folder, a path or a URL.
+
+    Args:
+        folder: Created if absent.
+        save: Writes them into a folder of this machine.
+    """
+    files, path = fsspec.url_to_fs(os.fspath(folder))
+    if isinstance(files, LocalFileSystem):
+        save(path)
+        return
+    with tempfile.TemporaryDirectory() as local:
+        save(local)
+        files.put(f"{local}/", f"{path}/", recursive=True)
+
+
 class Store:
     """A folder with one file per finished batch of an attack, and one per prologue.
 
     A file is written under another name and moved into place, so that it is either whole or absent.
+    The folder may lie where `fsspec` reaches, so that processes on several machines share it.
     It is found by a key that covers all that its content depends on: model, data, attack with the
     models that it crafts on, what ran before it in a cascade, the prologue, the place of the batch,
     and the version of the code.
 
     Args:
-        folder: Created if absent.
+        folder: A path or a URL; created if absent.
+
+    Raises:
+        OSError: If it cannot be written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = pathlib.Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.files, self.folder = fsspec.url_to_fs(os.fspath(folder))
+        self.files.makedirs(self.folder, exist_ok=True)
+        probe = f"{self.folder}/{uuid.uuid4().hex}.part"
+        self.files.touch(probe)
+        self.files.rm(probe)
 
     def load(self, name: str, key: str, batch: Batch) -> AttackResult | None:
         """The stored result of a batch, with its samples, or None.
@@ -160,26 +191,27 @@ class Store:
         """Stores what all batches of an attack share."""
         self._write(name + "-prologue", key, prologue)
 
-    def _path(self, name: str, key: str) -> pathlib.Path:
-        return self.folder / f"{name.replace(':', '-')}-{key[:32]}.npz"
+    def _path(self, name: str, key: str) -> str:
+        return f"{self.folder}/{name.replace(':', '-')}-{key[:32]}.npz"
 
     def _read(self, name: str, key: str) -> dict[str, Any] | None:
         path = self._path(name, key)
-        if not path.exists():
+        if not self.files.exists(path):
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with self.files.open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None  # damaged: computed again
 
     def _write(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         path = self._path(name, key)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
+        temporary = f"{path}.{uuid.uuid4().hex}.part"
         try:
-            with open(temporary, "wb") as file:
+            with self.files.open(temporary, "wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
+            self.files.mv(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            if self.files.exists(temporary):
+                self.files.rm(temporary)
             raise

@@ -6,5 +6,16 @@ from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.report import Report
 from kerasrobust.evaluation.resolve import resolve
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.evaluation.tuning import Tuning, TuningInterrupted, tune
 
-__all__ = ["AttackSummary", "Finding", "Report", "evaluate", "presets", "resolve"]
+__all__ = [
+    "AttackSummary",
+    "Finding",
+    "Report",
+    "Tuning",
+    "TuningInterrupted",
+    "evaluate",
+    "presets",
+    "resolve",
+    "tune",
+]

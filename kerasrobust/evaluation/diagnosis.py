@@ -27,6 +27,8 @@ _SIGNIFICANCE = 0.05
 _ORDER = (
     "constant_predictions",
     "chance_level",
+    "mixes_samples",
+    "certificate_violated",
     "randomised",
     "pixel_range",
     "small_budget",
@@ -48,6 +50,8 @@ _USUAL_BUDGET = {1.0: 0.5, 2.0: 0.05, math.inf: 0.9 / 255}
 _WIDE = 3.0
 # Fewer clean samples do not tell a bad model from bad luck.
 _ENOUGH = 20
+# Weak models misclassify half of their samples, labels that are targets make nearly all count.
+_IDLE = 0.75
 # A step is small that fits into the budget this many times.
 _STEPS = 4
 # Attacks that choose their own step.
@@ -76,11 +80,12 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"randomised"`, `"pixel_range"`,
-            `"small_budget"`, `"short_steps"`, `"adversarial_from_the_start"`,
+        code: `"constant_predictions"`, `"chance_level"`, `"mixes_samples"`,
+            `"certificate_violated"`, `"randomised"`, `"pixel_range"`, `"small_budget"`,
+            `"short_steps"`, `"adversarial_from_the_start"`,
             `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
-            `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"` or
-            `"no_counterpart"`.
+            `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"`,
+            `"few_classes"` or `"no_counterpart"`.
         message: One or two sentences with the figures.
     """
 
@@ -242,6 +247,57 @@ def check_draws(
     return [Finding("randomised", " ".join(told))]
 
 
+def check_batches(mixes_samples: bool, batch_size: int) -> list[Finding]:
+    """Says what the figures of a model are worth that looks at several samples at once.
+
+    Args:
+        mixes_samples: Whether its answer to a sample depends on the others of the batch.
+        batch_size: Samples per batch of this evaluation.
+    """
+    if not mixes_samples:
+        return []
+    return [
+        Finding(
+            "mixes_samples",
+            "The model's answer to a sample depends on the other samples of its batch: batch "
+            "normalization that is always called with training=True does that. Figures hold for "
+            f"batches of {batch_size} in this order only, and an attack moves all samples of a "
+            "batch at once: give the model a mode in which it looks at one sample.",
+        )
+    ]
+
+
+def check_certificate(
+    labels: np.ndarray, radii: np.ndarray, y: np.ndarray, results: Mapping[str, AttackResult]
+) -> list[Finding]:
+    """Looks for points within a certified radius to which the model gives another class.
+
+    Args:
+        labels: Classes that are certified, shape `(n,)`, -1 for none.
+        radii: L2 radii of the certificates, shape `(n,)`.
+        y: True labels, shape `(n,)`.
+        results: What the attacks found.
+
+    Returns:
+        At most one finding.
+    """
+    violated = np.zeros(len(labels), bool)
+    for result in results.values():
+        changed = result.success & (result.labels != y) & (result.labels != labels)
+        violated |= changed & (labels >= 0) & (result.l2 < radii)
+    if not violated.any():
+        return []
+    return [
+        Finding(
+            "certificate_violated",
+            f"For {_samples(int(violated.sum()))} of the {int((labels >= 0).sum())} that are "
+            "certified an attack found another class within the radius. A certificate may fail "
+            "with the probability that its level allows; if these are more, the model that is "
+            "certified is not the one that is attacked.",
+        )
+    ]
+
+
 def check_pixels(found: PixelRange | None, bounds: tuple[float, float]) -> list[Finding]:
     """Looks at the unit of the pixels: were bounds given that the model's layers contradict?
 
@@ -309,7 +365,7 @@ def check_lengths(
 def check_starts(
     summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
 ) -> list[Finding]:
-    """Attacks for which most samples were adversarial before they did anything.
+    """Attacks for which most samples, three in four, were adversarial before they did anything.
 
     Args:
         summaries: The rows of the report, by name.
@@ -318,7 +374,7 @@ def check_starts(
     idle = [
         f"{name} ({int(start.sum())} of {_samples(len(start))})"
         for name in summaries
-        if (start := results[name].initially_adversarial).mean() > 0.5
+        if (start := results[name].initially_adversarial).mean() > _IDLE
     ]
     if not idle:
         return []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
 import os
-import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ import tqdm
 
 from kerasrobust._version import __version__
 from kerasrobust.attacks import ATTACKS, Attack
-from kerasrobust.checks import check_labels
+from kerasrobust.checks import check_int, check_labels
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
@@ -29,6 +29,8 @@ from kerasrobust.evaluation import pictures, presets, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     by_weight,
+    check_batches,
+    check_certificate,
     check_draws,
     check_gradients,
     check_lengths,
@@ -39,6 +41,7 @@ from kerasrobust.evaluation.diagnosis import (
 )
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
+from kerasrobust.evaluation.workers import check_ray, shared_out
 from kerasrobust.metrics import Outcome, registry
 
 _VERSIONS = ("tensorflow", "keras", "numpy")
@@ -64,6 +67,8 @@ def evaluate(
     cross_check: bool = False,
     keep_adversaries: bool = False,
     output: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    ray_address: str | None = None,
     verbose: bool = False,
 ) -> Report:
     """Attacks a classifier and reports what is left of its accuracy.
@@ -83,6 +88,9 @@ def evaluate(
     A model that draws at inference is found out by two clean passes. It draws by `seed` from then
     on, and its figures are means over draws and votes where the model is given as
     `Classifier(model, draws=20, votes=10)`.
+
+    A model that certifies its answers, a smoothed one say (`certify(x)`, with `labels` and L2
+    `radii`), is asked for its certificates as well, and the report has a verdict from both sides.
 
     `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
     A targeted attack is given, for every sample, a class other than the true one, drawn with
@@ -114,8 +122,13 @@ def evaluate(
         keep_adversaries: Keep all adversarial samples (`report.samples`), which takes as much
             memory as the samples per attack. Without it figures per sample are kept, and a few
             samples for the pictures.
-        output: Folder for the report. Each batch's result is stored there as soon as it is
-            finished; the same call on the same folder goes on after the last finished one.
+        output: Folder for the report, a path or a URL that `fsspec` opens. Each batch's result is
+            stored there as soon as it is finished; the same call on the same folder goes on after
+            the last finished one.
+        workers: Processes that the batches are shared out to, by Ray (`kerasrobust[ray]`): the same
+            report, within rounding where they have another number of threads.
+        ray_address: Of a running Ray cluster; `output` must be where all its hosts reach it.
+            By default workers are started on this machine.
         verbose: Show a progress bar for each attack.
 
     Returns:
@@ -134,30 +147,45 @@ def evaluate(
     >>> report.clean_accuracy, report.robust_accuracy, report.attacks["pgd"].median_linf
     >>> report.save("report/")
     """
-    evaluation = Evaluation(
-        model,
-        x,
-        y,
-        attacks=attacks,
-        metrics=metrics,
-        dataset=dataset,
-        eps=eps,
-        norm=norm,
-        clip_values=clip_values,
-        batch_size=batch_size,
-        seed=seed,
-        cross_check=cross_check,
-        keep_adversaries=keep_adversaries,
-        output=output,
-        verbose=verbose,
-    )
-    for group, units in itertools.groupby(evaluation.units(), lambda unit: unit.group):
-        with evaluation.bar(group) as bar:
-            for unit in units:
-                evaluation.compute(unit, bar.update)
+    shared = check_int("workers", workers, 1) > 1 or ray_address is not None
+    if shared:
+        check_ray(workers)
+    if ray_address is not None and output is None:
+        raise ValueError(
+            "The hosts of a cluster share an `output` folder. Received: output=None, "
+            f"ray_address={ray_address!r}"
+        )
+    with contextlib.ExitStack() as stack:
+        folder = output
+        if shared and folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        evaluation = Evaluation(
+            model,
+            x,
+            y,
+            attacks=attacks,
+            metrics=metrics,
+            dataset=dataset,
+            eps=eps,
+            norm=norm,
+            clip_values=clip_values,
+            batch_size=batch_size,
+            seed=seed,
+            cross_check=cross_check,
+            keep_adversaries=keep_adversaries,
+            output=folder,
+            verbose=verbose,
+        )
+        pieces = evaluation.pieces()
+        if shared:
+            pieces = stack.enter_context(shared_out(evaluation, workers, ray_address))
+        for group, of_group in itertools.groupby(pieces, lambda piece: piece[0].group):
+            with evaluation.bar(group) as bar:
+                for unit, block in of_group:
+                    evaluation.compute(unit, bar.update, block)
     report = evaluation.report()
     if output is not None:
-        report.save(output)
+        storage.put(output, report.save)
     return report
 
 
@@ -258,8 +286,7 @@ class Evaluation:
         self.settings = {"dataset": dataset, "cross_check": cross_check}
         self.store = None
         if output is not None:
-            _check_writable(output)
-            self.store = storage.Store(pathlib.Path(output) / "results")
+            self.store = storage.Store(f"{os.fspath(output)}/results")
         self._look()
         for step in itertools.chain.from_iterable(self.groups):
             if step.attack.access == "scores":
@@ -310,8 +337,16 @@ class Evaluation:
             disable=not self.verbose,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs to compute a piece whose samples it is given."""
+        return {**self.__dict__, "_parts": {}, "_examples": {}, "_prologues": {}}
+
+    def pieces(self) -> Iterator[tuple[Unit, Block]]:
+        """All units with their samples."""
+        return ((unit, self.block(unit)) for unit in self.units())
+
     def units(self) -> Iterator[Unit]:
-        """All pieces, attack by attack."""
+        """All units, attack by attack."""
         for group, steps in enumerate(self.groups):
             size = self._size(steps)
             for index in range(-(-len(self.source) // size)):
@@ -321,18 +356,38 @@ class Evaluation:
         # An attack that was given keeps its own batch size; a cascade works on common batches.
         return self.batch_size if self.plan.cascade else steps[0].attack.batch_size
 
-    def compute(self, unit: Unit, progress: Callable[[int], Any] = lambda steps: None) -> None:
+    def block(self, unit: Unit) -> Block:
+        """The samples of a unit."""
+        return self.source.block(unit.index, self._size(self.groups[unit.group]))
+
+    def prepare(self, group: int) -> None:
+        """Computes, or reads, what all batches of an attack or cascade share."""
+        for step in self.groups[group]:
+            self._prologue(step)
+
+    def forget(self) -> None:
+        """Drops the results of what was computed; the store has them."""
+        self._parts.clear()
+        self._examples.clear()
+
+    def compute(
+        self,
+        unit: Unit,
+        progress: Callable[[int], Any] = lambda steps: None,
+        block: Block | None = None,
+    ) -> None:
         """Computes a piece, or reads it where it is finished already.
 
         Args:
             unit: One of `units()`.
             progress: Told of steps that are behind, summed over samples.
+            block: Its samples, where they are at hand.
 
         Raises:
             AttackInterrupted: If a callable fails. What was finished before is stored.
         """
         steps = self.groups[unit.group]
-        block = self.source.block(unit.index, self._size(steps))
+        block = self.block(unit) if block is None else block
         try:
             self._compute(unit, steps, block, progress)
         except ModelFailure as error:
@@ -514,12 +569,25 @@ class Evaluation:
         """The report, once all pieces are computed."""
         classifier, plan, y = self.classifier, self.plan, self.y
         low, high = classifier.clip_values
+        certificate = self._certificate()
+        radii = None
+        if certificate is not None:
+            radii = np.where(certificate["labels"] == y, certificate["radii"], -1.0)
+        # Where the model was first seen to be wrong: an answer that it withholds is not.
+        fell = np.where((self.labels != y) & self.accepted, 0.0, np.inf)
         results: dict[str, AttackResult] = {}
+        nearest: dict[float, tuple[list[str], np.ndarray]] = {}
         rows: dict[str, summary.AttackSummary] = {}
         robust = self.correct.copy()
         for step in itertools.chain.from_iterable(self.groups):
             results[step.name] = result = self.result(step.name)
             robust &= survived(result.labels, result.accepted, y, self.correct)
+            fooled = result.success & (result.labels != y)
+            fell = np.minimum(fell, np.where(fooled, result.l2, np.inf))
+            if step.attack.kind == "minimal" and not result.targeted:
+                names, least = nearest.get(step.attack.norm, ([], np.full(len(y), np.inf)))
+                least = np.minimum(least, result.distance(step.attack.norm))
+                nearest[step.attack.norm] = [*names, step.name], least
             rows[step.name] = summary.summarise(
                 step.name,
                 step.attack,
@@ -531,6 +599,7 @@ class Evaluation:
                 knowledge="white" if step.attack.access == "gradient" else "black",
                 checks=step.checks,
                 metrics=self.metrics,
+                radii=radii,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
         randomised = bool(classifier.randomised or self.judge.randomised)
@@ -544,6 +613,11 @@ class Evaluation:
                 criterion=plan.criterion,
                 nb_classes=self.nb_classes,
             )
+        if certificate is not None:
+            findings += check_certificate(certificate["labels"], certificate["radii"], y, results)
+        findings += check_batches(
+            classifier.mixes_samples or self.judge.mixes_samples, self.batch_size
+        )
         offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
         findings += check_gradients(rows, results, offered)
         expected = pixel_range(classifier.model)
@@ -553,6 +627,8 @@ class Evaluation:
             findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings = by_weight(findings) + self.missing
+        if plan.preset is not None and plan.preset.note:
+            findings.append(Finding("few_classes", plan.preset.note))
         if not self.given:
             findings.append(
                 Finding(
@@ -562,8 +638,18 @@ class Evaluation:
                 )
             )
         untouched = self._untouched(None, slice(None))
-        clean = Outcome(untouched, y, self.correct, self.nb_classes, high - low, row="clean")
-        worst = dataclasses.replace(clean, row="worst", unbroken=robust)
+        clean = Outcome(
+            untouched, y, self.correct, self.nb_classes, high - low, row="clean", radii=radii
+        )
+        budgets = [row.config.get("eps") for row in rows.values() if row.norm == 2]
+        worst = dataclasses.replace(
+            clean,
+            row="worst",
+            unbroken=robust,
+            fell=fell,
+            budgets=tuple(float(b) for b in budgets if b is not None and np.ndim(b) == 0),
+            nearest=nearest,
+        )
         preset, criterion = plan.preset, plan.criterion
         checked = any(step.checks for group in self.groups for step in group)
         return Report(
@@ -599,9 +685,37 @@ class Evaluation:
             metrics=self.metrics,
             examples=self._shown_examples(),
             samples=Samples(
-                self.source.whole()[0] if self.keep else None, y, self.labels, robust, results
+                self.source.whole()[0] if self.keep else None,
+                y,
+                self.labels,
+                robust,
+                results,
+                certificate,
             ),
         )
+
+    def _certificate(self) -> dict[str, np.ndarray] | None:
+        """Labels and radii that the model proves, where it does; read where they are stored.
+
+        A radius in the unit behind a normalisation is none of the samples'.
+        """
+        judge, parts = self.judge, []
+        if not hasattr(judge.model, "certify") or judge.preprocessing is not None:
+            return None
+        blocks = self.source.blocks(self.batch_size)
+        for block in tqdm.tqdm(blocks, "certify", unit="batch", disable=not self.verbose):
+            key = ""
+            if self.store:
+                data = storage.digest({"x": block.x})
+                key = storage.digest([self._model, data, storage.version()])
+            found = self.store.load_prologue("certify", key) if self.store else None
+            if found is None:
+                proven = judge.model.certify(block.x)
+                found = {"labels": proven.labels, "radii": proven.radii}
+                if self.store:
+                    self.store.save_prologue("certify", key, found)
+            parts.append(found)
+        return {key: np.concatenate([part[key] for part in parts]) for key in ("labels", "radii")}
 
     def _repeat(self, description: dict[str, Any], rows: np.ndarray) -> AttackResult | None:
         """An attack with other parameters on some samples; None for one that has no name."""
@@ -635,10 +749,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _check_writable(output: str | os.PathLike[str]) -> None:
-    folder = pathlib.Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass

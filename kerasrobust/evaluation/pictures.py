@@ -144,6 +144,70 @@ def budget_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -
     figure.savefig(path, dpi=120, format="png")
 
 
+def certified_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -> None:
+    """Draws accuracy against L2 radius: what is certified of models, or what bounds one from above.
+
+    Args:
+        path: PNG file to write.
+        curves: By name, `{"radius": radii, "accuracy": shares}`; for `Certificate.accuracy`, say.
+
+    Raises:
+        ValueError: If there is no curve, or the two lists of one differ in length.
+    """
+    if not curves:
+        raise ValueError(f"Expected at least one curve. Received: curves={curves!r}")
+    figure = Figure(figsize=(4.0, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    _accuracy_panel(figure.subplots(), curves, "radius", "L2 radius")
+    figure.savefig(path, dpi=120, format="png")
+
+
+def tuning_curves(
+    path: str | os.PathLike[str],
+    panels: Mapping[str, Mapping[str, Mapping]],
+    levels: Mapping[str, float],
+) -> None:
+    """Draws accuracy against the parameter of a defense, one panel per defense.
+
+    It is Figure 5 of AREB, with a line for each attack.
+
+    Args:
+        path: PNG file to write.
+        panels: By defense and parameter, the curves by name: `{"value": values, "accuracy":
+            shares}`. Values that are no numbers stand side by side.
+        levels: Accuracies without the defense, by the name of the curve, drawn dashed.
+
+    Raises:
+        ValueError: If there is no panel, or the two lists of a curve differ in length.
+    """
+    if not panels:
+        raise ValueError(f"Expected at least one panel. Received: panels={panels!r}")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.0 * columns, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, (label, curves) in zip(axes, panels.items(), strict=False):
+        _accuracy_panel(axis, _drawable(curves), "value", label)
+        for line, name in zip(list(axis.lines), curves, strict=True):
+            if name in levels:
+                axis.axhline(100 * levels[name], linestyle="--", color=line.get_color(), alpha=0.6)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _drawable(curves: Mapping[str, Mapping]) -> dict[str, dict]:
+    """The curves with all of their values as text where one is no number."""
+    values = [value for curve in curves.values() for value in curve["value"]]
+    if all(isinstance(value, (int, float)) and np.isfinite(value) for value in values):
+        return {name: dict(curve) for name, curve in curves.items()}
+    return {
+        name: {**curve, "value": [str(value) for value in curve["value"]]}
+        for name, curve in curves.items()
+    }
+
+
 def adaptive_curves(
     path: str | os.PathLike[str],
     restarts: Mapping[str, Mapping],

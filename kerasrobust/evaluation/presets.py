@@ -63,10 +63,26 @@ _THREATS: dict[str, tuple[float, float]] = {
 # Grey, colour, colour with transparency.
 _CHANNELS = (1, 3, 4)
 
-# AutoAttack: which attacks in which order, and the steps and queries of its authors' program.
-_AUTOATTACK = {
+# The two strongest minimal-norm attacks in each norm, each by a name of its own.
+_MINIMAL: dict[float, dict[str, tuple[str, dict[str, Any]]]] = {
+    0.0: {"sigma_zero": ("sigma_zero", {}), "fmn-l0": ("fmn", {"norm": 0.0})},
+    1.0: {"alma-l1": ("alma", {"norm": 1.0}), "fmn-l1": ("fmn", {"norm": 1.0})},
+    2.0: {"alma-l2": ("alma", {"norm": 2.0}), "ddn": ("ddn", {})},
+    math.inf: {"fmn-linf": ("fmn", {"norm": math.inf}), "fab-linf": ("fab", {"norm": math.inf})},
+}
+
+# AutoAttack and PMA+: which attacks in which order, and the steps and queries of their authors'
+# programs.
+_CASCADES = {
     "autoattack": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "autoattack-rand": ("apgd-ce", "apgd-dlr"),
+    "pma+": ("pma", "apgd-t"),
+}
+# The same for fewer than four classes, where the targeted DLR loss is not defined.
+_FEW_CLASSES = {
+    "autoattack": ("apgd-ce", "pma", "fab-t", "square"),
+    "autoattack-rand": ("apgd-ce",),
+    "pma+": ("pma", "apgd-ce"),
 }
 _AUTOATTACK_STEPS = 100
 _AUTOATTACK_QUERIES = 5000
@@ -88,6 +104,7 @@ class Preset:
         norm: Norm of that budget.
         cascade: Whether each attack gets only the samples that the ones before it left.
         labels: Names of the rows of the report, where they are not those of the attacks.
+        note: What a reader of the report must know of it.
     """
 
     name: str
@@ -98,11 +115,12 @@ class Preset:
     norm: float | None = None
     cascade: bool = False
     labels: tuple[str, ...] = ()
+    note: str = ""
 
 
 def names() -> list[str]:
     """Names that `get` knows."""
-    return ["areb", *_AUTOATTACK, *_THREATS]
+    return ["areb", "minimal", *_CASCADES, *_THREATS]
 
 
 def get(
@@ -122,27 +140,37 @@ def get(
     APGD on the cross-entropy, APGD on the targeted DLR loss and FAB towards the nine likeliest
     wrong classes, Square with 5,000 queries, each on what the ones before it left;
     `"autoattack-rand"`, for randomised models, APGD on the cross-entropy and on the DLR loss with
-    gradients averaged over 20 draws. Threat presets (`"linf-8/255"`, `"l2-0.5"`,
-    `"mnist-linf-0.3"`) attack by FGSM, PGD and HopSkipJump in their norm and count only what stays
-    inside the budget.
+    gradients averaged over 20 draws. `"pma+"` (Xie et al., 2024, arXiv:2411.15210) is a first look
+    before it: the probability margin attack, then APGD on the targeted DLR loss on what that left.
+    `"minimal"` looks for the nearest adversarial points: in each norm by the two strongest
+    minimal-norm attacks, of which the report takes the shorter one per sample; with `eps`, in its
+    norm only.
+    Threat presets (`"linf-8/255"`, `"l2-0.5"`, `"mnist-linf-0.3"`) attack by FGSM, PGD and
+    HopSkipJump in their norm and count only what stays inside the budget.
 
     Args:
         name: Name of the preset.
         dataset: Name of the data set, `None` for data without a name.
         channels: Number of channels of an image; None where that is not known.
         value_range: Upper minus lower bound of the pixel values.
-        eps: Budget in the unit of the pixels, for AutoAttack.
-        norm: Norm of that budget, inf or 2.
+        eps: Budget in the unit of the pixels, for AutoAttack and PMA+; also for `"minimal"`.
+        norm: Norm of that budget, inf or 2; of `"minimal"` also 1.
         nb_classes: Number of classes, where it is known: AutoAttack aims at all wrong ones if they
-            are fewer than nine.
+            are fewer than nine. With fewer than four, where the DLR losses are not defined, the
+            probability margin attack stands in the place of the targeted APGD, and the note says
+            so.
 
     Raises:
         ValueError: If there is no such preset.
     """
     if name == "areb":
         return _areb(dataset, channels, value_range)
-    if name in _AUTOATTACK:
-        return _autoattack(name, eps, norm, nb_classes)
+    if name == "minimal":
+        pairs = _MINIMAL.values() if eps is None else [_MINIMAL[norm]]
+        chosen = {label: attack for pair in pairs for label, attack in pair.items()}
+        return Preset(name, "", tuple(chosen.values()), {}, labels=tuple(chosen))
+    if name in _CASCADES:
+        return _cascade(name, eps, norm, nb_classes)
     if name in _THREATS:
         eps, norm = _THREATS[name]
         return _threat(name, eps * value_range, norm)
@@ -199,17 +227,13 @@ def _threat(name: str, eps: float, norm: float) -> Preset:
     return Preset(name, "", attacks, {}, eps, norm)
 
 
-def _autoattack(name: str, eps: float | None, norm: float, nb_classes: int | None) -> Preset:
+def _cascade(name: str, eps: float | None, norm: float, nb_classes: int | None) -> Preset:
     if eps is None or norm not in (2.0, math.inf):
         raise ValueError(
             f"The preset {name!r} needs a budget `eps` in the norm 2 or inf. "
             f"Received: eps={eps!r}, norm={norm!r}"
         )
-    if nb_classes is not None and nb_classes < 4:
-        raise ValueError(
-            f"The preset {name!r} needs at least four classes, as the targeted DLR loss does. "
-            f"Received: a model with {nb_classes}"
-        )
+    few = nb_classes is not None and nb_classes < 4
     targets = min(_AUTOATTACK_TARGETS, (nb_classes or math.inf) - 1)
     apgd = {
         "eps": eps,
@@ -237,7 +261,12 @@ def _autoattack(name: str, eps: float | None, norm: float, nb_classes: int | Non
             },
         ),
         "square": ("square", {"eps": eps, "norm": norm, "max_iter": _AUTOATTACK_QUERIES}),
+        "pma": ("pma", {"eps": eps, "norm": norm, "max_iter": _AUTOATTACK_STEPS}),
     }
-    steps = _AUTOATTACK[name]
+    steps = (_FEW_CLASSES if few else _CASCADES)[name]
+    note = (
+        f"{name} is made of what is defined for {nb_classes} classes, {', '.join(steps)}: the "
+        "losses on differences of logits need four. Its figure is not that of its authors' program."
+    )
     attacks = tuple(known[step] for step in steps)
-    return Preset(name, "", attacks, {}, eps, norm, cascade=True, labels=steps)
+    return Preset(name, "", attacks, {}, eps, norm, True, steps, note if few else "")

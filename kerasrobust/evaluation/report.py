@@ -34,6 +34,8 @@ class Samples:
         labels: Labels the model gives the clean samples.
         survived: Booleans, right without attack and under every attack.
         results: Outcome of each attack, by its name in the report.
+        certificate: Of a certified model the classes (`labels`, -1 where it abstains) and L2
+            `radii` that it proves, `(n,)` each.
     """
 
     x: np.ndarray | None
@@ -41,6 +43,7 @@ class Samples:
     labels: np.ndarray
     survived: np.ndarray
     results: dict[str, AttackResult]
+    certificate: dict[str, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Report:
             `false_positive_rate` of a detector (`None` without one).
         robust: Figures of the worst case per sample, a sample counting that is right without attack
             and that *no* attack changed, the cross-check's attacks included: `accuracy` with its
-            interval, `class_accuracy`.
+            interval, `class_accuracy`; of a certified model its `verdict`, certified beside robust
+            accuracy at each L2 radius.
         attacks: The rows of the table, by name, in the order they were run.
         findings: Reasons to distrust the figures.
         settings: What was evaluated how: data set, samples, shape, bounds, seed, preset ...
@@ -143,7 +147,9 @@ class Report:
         return cls.from_dict(data)
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes `report.json`, `report.md` and, of images, `examples.png` and `budget.png`.
+        """Writes `report.json`, `report.md`, and `examples.png`, `budget.png`, `certified.png`.
+
+        The pictures are those of images, of minimal-norm attacks and of a certified model.
 
         Args:
             folder: Created if absent; files of these names in it are replaced.

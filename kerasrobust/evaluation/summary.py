@@ -179,6 +179,7 @@ def summarise(
     knowledge: str = "white",
     checks: str | None = None,
     metrics: Sequence[Metric] | None = None,
+    radii: np.ndarray | None = None,
 ) -> AttackSummary:
     """Computes an attack's row of the report from what it found.
 
@@ -194,11 +195,12 @@ def summarise(
         knowledge: `"white"` or `"black"`.
         checks: Name of the attack this one cross-checks.
         metrics: The metrics of the report, those of every report by default.
+        radii: See `Outcome`.
     """
     metrics = registry.resolve() if metrics is None else metrics
     result = measured(result, value_range, metrics)
     kind, norm = attack.kind, float(attack.norm)
-    outcome = Outcome(result, y, clean_correct, nb_classes, value_range, kind, norm)
+    outcome = Outcome(result, y, clean_correct, nb_classes, value_range, kind, norm, radii=radii)
     row = figures(outcome, metrics)
     taken = sorted(set(row) & set(_IDENTITY))
     if taken:

@@ -33,6 +33,14 @@ class Outcome:
         row: `"attack"`; `"clean"`, where `result` is the clean samples as they are; or `"worst"`,
             where only `survived`, `y` and `nb_classes` have a meaning.
         unbroken: Booleans of shape `(n,)` in place of `survived` in the row `"worst"`.
+        radii: L2 radius within which the true label is certified, shape `(n,)`, -1 where it is not;
+            `None` for a model that certifies nothing.
+        fell: In the row `"worst"` the L2 distance at which the model was first seen to give a wrong
+            label, shape `(n,)`, `inf` where it was not.
+        budgets: In the row `"worst"` the L2 budgets of the attacks.
+        nearest: In the row `"worst"`, by norm, the untargeted minimal-norm attacks of that norm and
+            the shortest distance that one of them found, shape `(n,)`: `inf` where none did, 0 for
+            a sample that is wrong already.
     """
 
     result: AttackResult
@@ -44,6 +52,10 @@ class Outcome:
     norm: float = math.inf
     row: Row = "attack"
     unbroken: np.ndarray | None = None
+    radii: np.ndarray | None = None
+    fell: np.ndarray | None = None
+    budgets: tuple[float, ...] = ()
+    nearest: Mapping[float, tuple[list[str], np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def attacked(self) -> np.ndarray:

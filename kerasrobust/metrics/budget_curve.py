@@ -59,6 +59,37 @@ class BudgetCurve(Metric):
         if outcome.kind != "minimal" or not outcome.found.any():
             return None
         distances = outcome.distances(outcome.result.distance(outcome.norm))
-        budgets = np.linspace(0.0, distances[outcome.found].max(), _POINTS)
-        accuracy = accuracy_against_budget(distances, budgets)
-        return {"norm": outcome.norm, "eps": budgets.tolist(), "accuracy": accuracy.tolist()}
+        return {"norm": outcome.norm, **_curve(distances)}
+
+
+class Nearest(Metric):
+    """The shortest distance per sample over all minimal-norm attacks of a norm, norm by norm.
+
+    A list of `{"norm", "attacks", "median", "mean", "fooled", "eps", "accuracy"}`, the last two the
+    curve of accuracy against budget. The median counts a failure as infinite and a sample that is
+    wrong already as 0; the mean is over the `fooled`, which were right before.
+    """
+
+    key = "nearest"
+    rows = ("worst",)
+
+    def compute(self, outcome: Outcome) -> list[dict[str, Any]] | None:
+        found = []
+        for norm, (attacks, distances) in sorted(outcome.nearest.items()):
+            fooled = np.isfinite(distances) & (distances > 0)
+            if fooled.any():
+                figures = {
+                    "norm": norm,
+                    "attacks": attacks,
+                    "median": float(np.median(distances)),
+                    "mean": float(distances[fooled].mean()),
+                    "fooled": int(fooled.sum()),
+                }
+                found.append({**figures, **_curve(distances)})
+        return found or None
+
+
+def _curve(distances: np.ndarray) -> dict[str, list[float]]:
+    budgets = np.linspace(0.0, distances[np.isfinite(distances)].max(), _POINTS)
+    accuracy = accuracy_against_budget(distances, budgets)
+    return {"eps": budgets.tolist(), "accuracy": accuracy.tolist()}

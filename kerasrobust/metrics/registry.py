@@ -24,6 +24,7 @@ METRICS: Registry[Metric] = Registry(
         "gave_up": _HERE + "counts:GaveUp",
         "rejected": _HERE + "rejection:Rejected",
         "accuracy": _HERE + "accuracy:Accuracy",
+        "certified_accuracy": _HERE + "certified:CertifiedAccuracy",
         "false_positive_rate": _HERE + "rejection:FalsePositiveRate",
         "success_rate": _HERE + "success_rate:SuccessRate",
         "average_confidence": _HERE + "confidence:AverageConfidence",
@@ -39,6 +40,8 @@ METRICS: Registry[Metric] = Registry(
         "seconds": _HERE + "cost:Seconds",
         "class_accuracy": _HERE + "accuracy:ClassAccuracy",
         "budget_curve": _HERE + "budget_curve:BudgetCurve",
+        "nearest": _HERE + "budget_curve:Nearest",
+        "verdict": _HERE + "certified:Verdict",
     },
     naming="key",
 )

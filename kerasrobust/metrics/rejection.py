@@ -1,4 +1,4 @@
-"""What a detector rejects: on clean samples its false positives, under attack what it caught."""
+"""What a model does not answer: of clean samples its false positives, under attack the caught."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from kerasrobust.metrics.proportion import Proportion, proportion
 
 
 class FalsePositiveRate(Share):
-    """Share of the clean samples that the detector rejects; `None` without a detector.
+    """Share of the clean samples that a detector rejects, or the model abstains from.
 
-    A detector that rejects everything is robust and useless: whoever reads an accuracy with
-    rejections in it needs this figure beside it.
+    `None` for a model that answers always. A detector that rejects everything is robust and
+    useless: whoever reads an accuracy with rejections in it needs this figure beside it.
     """
 
     key = "false_positive_rate"
     header = "false pos. %"
     narrow = "f.p.%"
     legend = (
-        "False pos.: share of the clean samples that the detector rejects; they count as wrong. "
-        "Under attack a rejected sample counts as defended."
+        "False pos.: share of the clean samples that the detector rejects, or the model abstains "
+        "from; they count as wrong. Under attack a rejected sample counts as defended."
     )
     rows = ("clean",)
 
@@ -28,7 +28,7 @@ class FalsePositiveRate(Share):
 
 
 class Rejected(Metric):
-    """Attacked samples that the detector rejects in the end; `None` without a detector."""
+    """Attacked samples that are rejected in the end; `None` for a model that answers always."""
 
     key = "rejected"
     header = "rejected"

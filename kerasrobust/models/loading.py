@@ -8,9 +8,16 @@ from pathlib import Path
 
 import keras
 
+ENDINGS = (".keras", ".h5", ".hdf5")
+
+
+def is_file(name: str) -> bool:
+    """Whether this is meant as the path of a saved model, not as the name of a network."""
+    return name.lower().endswith(ENDINGS) or os.sep in name or os.path.isfile(name)
+
 
 def load(path: str | os.PathLike) -> keras.Model:
-    """Read a Keras model saved as `.keras` or `.h5`, for inference.
+    """Read a Keras model saved as `.keras` or `.h5`, to attack or to train it.
 
     Models wrapped by `kerasrobust.wrap` are read as such. The model is not compiled, so that
     losses and optimizers of the program that trained it need not be known here.
@@ -34,7 +41,7 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise FileNotFoundError(
             f"Expected a Keras model file (.keras or .h5). Received: path={os.fspath(path)!r}"
         )
-    if Path(path).suffix.lower() not in (".keras", ".h5", ".hdf5"):
+    if Path(path).suffix.lower() not in ENDINGS:
         raise ValueError(
             "Expected a Keras model file, its name ending in .keras or .h5. "
             f"Received: path={os.fspath(path)!r}"

@@ -49,6 +49,20 @@ def names() -> list[str]:
     return sorted(_BUILDERS)
 
 
+def find(name: str) -> Callable[..., keras.Model]:
+    """The builder of a network.
+
+    Raises:
+        TypeError: If the name is no string.
+        ValueError: If it is unknown.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"Expected the name of a network as a string. Received: name={name!r}")
+    if name not in _BUILDERS:
+        raise ValueError(f"Unknown network. {near_match(name, _BUILDERS)} Received: name={name!r}")
+    return _BUILDERS[name]
+
+
 def get(name: str, input_shape=None, nb_classes: int = 10, **options) -> keras.Model:
     """Build a network by name.
 
@@ -68,11 +82,7 @@ def get(name: str, input_shape=None, nb_classes: int = 10, **options) -> keras.M
     Example:
         >>> model = kerasrobust.models.get("areb_cnn", (28, 28, 1), 10)
     """
-    if not isinstance(name, str):
-        raise TypeError(f"Expected the name of a network as a string. Received: name={name!r}")
-    if name not in _BUILDERS:
-        raise ValueError(f"Unknown network. {near_match(name, _BUILDERS)} Received: name={name!r}")
-    builder = _BUILDERS[name]
+    builder = find(name)
     known = inspect.signature(builder).parameters
     for option in options:
         if option not in known:

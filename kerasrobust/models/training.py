@@ -6,9 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust.checks import check_float, check_int
+from kerasrobust.engine.logits import are_probabilities, as_float32, logits_head
 from kerasrobust.models import registry
 from kerasrobust.models.checkpoint import Checkpoint, describe_data, describe_model
 
@@ -24,7 +26,7 @@ def fit(
     batch_size: int = 64,
     learning_rate: float = 0.001,
     seed: int = 0,
-    from_logits: bool = False,
+    from_logits: bool | None = None,
     validation: Dataset | None = None,
     callbacks=(),
     checkpoint: str | os.PathLike[str] | None = None,
@@ -32,7 +34,8 @@ def fit(
 ) -> keras.callbacks.History:
     """Compile and train a classifier: cross-entropy, Adam, cosine learning-rate decay to zero.
 
-    A model wrapped by `kerasrobust.wrap` trains with its defenses. Batches are drawn in an order
+    A model wrapped by `kerasrobust.wrap` trains with its defenses; a single output unit is trained
+    by the cross-entropy of two classes. Batches are drawn in an order
     fixed by `seed`, without touching the global random state.
 
     With `checkpoint` an interrupted run goes on after the last epoch it had finished, when the same
@@ -47,7 +50,8 @@ def fit(
         batch_size: Samples per step; the last, smaller batch of an epoch is used too. Default 64.
         learning_rate: Adam's step size at the start, above 0. Default 0.001.
         seed: Seed of the order of the samples. Default 0.
-        from_logits: The model's output is logits, not probabilities. Default False.
+        from_logits: Whether the model's output is logits, not probabilities. Default: what its last
+            layer says, else what its outputs for some samples look like.
         validation: Samples to measure after each epoch. Default: none.
         callbacks: Keras callbacks.
         checkpoint: Folder for the state of the run after each epoch. Default: none is kept.
@@ -57,8 +61,8 @@ def fit(
         Keras' `History` of loss and accuracy, of all epochs.
 
     Raises:
-        ValueError: For a number out of range, samples that do not fit the model, or a checkpoint
-            that belongs to a run with other samples or settings.
+        ValueError: For a number out of range, a model without weights to train, samples that do not
+            fit it, or a checkpoint that belongs to a run with other samples or settings.
 
     Example:
         >>> train = kerasrobust.datasets.load("digits", "train")
@@ -73,6 +77,13 @@ def fit(
     for part in (train, validation):
         if part is not None:
             _check_fits(model, part)
+    if not model.trainable_weights:
+        raise ValueError(
+            "Expected a model with weights to train: set `trainable` of its layers. "
+            f"Received: model={model.name!r}, all of it frozen"
+        )
+    if from_logits is None:
+        from_logits = _returns_logits(model, train)
     callbacks = list(callbacks)
     saved = None
     if checkpoint is not None:
@@ -91,13 +102,19 @@ def fit(
         }
         saved = Checkpoint(checkpoint, run, list(callbacks), verbose=bool(verbose))
         callbacks.append(saved)
+    loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    accuracy: keras.metrics.Metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    if _units(model, train) == 1:
+        loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+        threshold = 0.0 if from_logits else 0.5
+        accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=threshold)
     first = 0 if saved is None else epochs if saved.stopped else saved.epoch
     model.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        loss=loss,
+        metrics=[accuracy],
     )
     history = model.fit(
         _batches(train, batch_size, epochs=range(first, epochs), seed=seed),
@@ -132,12 +149,44 @@ def _check_fits(model: keras.Model, data: Dataset) -> None:
             f"The model expects images of shape {expected[1:]}. "
             f"Received: {data.name!r} with images of shape {data.input_shape}"
         )
-    outputs = getattr(model, "output_shape", None)
-    if isinstance(outputs, tuple) and outputs[-1] < data.nb_classes:
+    units = _units(model, data)
+    if max(units, 2) < data.nb_classes:
         raise ValueError(
-            f"The model has {outputs[-1]} outputs. "
-            f"Received: {data.name!r} with {data.nb_classes} classes"
+            f"The model has {units} outputs. Received: {data.name!r} with {data.nb_classes} classes"
         )
+
+
+def _units(model: keras.Model, data: Dataset) -> int:
+    """Number of output units: as the model says, else as it returns for a sample."""
+    shape = getattr(model, "output_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 2 and shape[1] is not None:
+        return int(shape[1])
+    scores = _scores(model, data.x[:1])
+    if scores.ndim != 2:
+        raise ValueError(
+            "fit expects a model that returns one row of scores per sample, [batch, classes]. "
+            f"Received: outputs of shape {scores.shape}"
+        )
+    return int(scores.shape[1])
+
+
+def _returns_logits(model: keras.Model, data: Dataset) -> bool:
+    model = getattr(model, "base", model)  # of a wrapped one
+    head = logits_head(model)
+    if head is not None and head.activation is not None and not head.declared:
+        return head.activation == "linear"
+    return not are_probabilities(_scores(model, data.x[:256]))
+
+
+def _scores(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    try:
+        return as_float32(model)(tf.convert_to_tensor(x)).numpy()
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"The model takes no images of this kind: {reason} "
+            f"Received: images of shape {x.shape[1:]}"
+        ) from error
 
 
 def _batches(

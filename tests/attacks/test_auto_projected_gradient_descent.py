@@ -111,6 +111,7 @@ def test_no_weaker_than_pgd_with_as_many_gradients(norm, classifier, samples):
     assert (ours.l2 >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "difference_logits_ratio"])
 @pytest.mark.parametrize("norm", [2, INF])
 def test_as_strong_as_art(norm, loss, classifier, samples):

@@ -181,6 +181,7 @@ def count(delta):
     return (np.abs(delta) > 1e-6).reshape(len(delta), -1).sum(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rival", "settings", "size"),
     [

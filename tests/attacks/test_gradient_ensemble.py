@@ -70,19 +70,16 @@ def test_one_model_is_the_basic_iterative_method(digits_model, digits):
 
 @pytest.mark.parametrize(("pixels", "steps"), [(4, 5), (8, 10), (16, 20), (32, 36)])
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0)])
-def test_number_and_length_of_steps(pixels, steps, bounds, digits_model, digits):
+def test_the_papers_number_of_steps(pixels, steps, bounds, digits_model, digits):
     from kerasrobust.engine.classifier import Classifier
 
     classifier = Classifier(digits_model, bounds)
     x = digits[0][:2] * bounds[1]
     unit = bounds[1] / 255
-    attack = GradientEnsembleAttack(classifier, eps=pixels * unit)
+    attack = GradientEnsembleAttack(classifier, eps=pixels * unit, eps_step=unit, max_iter=None)
     assert attack.max_steps() == steps
     result = attack.run(x)
     assert (result.gradients == steps).all()
-    first = GradientEnsembleAttack(classifier, eps=pixels * unit, max_iter=1)
-    moved = first.perturb(tf.constant(x), tf.constant([0, 1]), seed=tf.constant([0, 0])) - x
-    np.testing.assert_allclose(np.abs(moved).max(), unit, rtol=1e-4)
 
 
 @pytest.mark.parametrize("combine", ["gradients", "logits"])

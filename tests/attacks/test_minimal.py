@@ -173,6 +173,7 @@ def assert_as_strong(ours, theirs):
     assert ours[1] <= theirs[1] * 1.03
 
 
+@pytest.mark.slow
 def test_deepfool_is_as_strong_as_arts(digits_model, samples):
     x, y = samples
     rival = evasion.DeepFool(art.classifier(digits_model), epsilon=0.02, verbose=False)

@@ -201,7 +201,13 @@ ROWS = {
         lambda: foolbox.attacks.HopSkipJumpAttack(None, 3, 100, 100, constraint="linf"),
     ),
 }
-every_row = pytest.mark.parametrize("row", ROWS)
+every_row = pytest.mark.parametrize(
+    "row",
+    [
+        row if row in ("pgd-inf", "ead") else pytest.param(row, marks=pytest.mark.slow)
+        for row in ROWS
+    ],
+)
 
 
 def seeds_of(row):

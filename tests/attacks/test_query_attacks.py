@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy import fft
 
-from kerasrobust import attacks
+from kerasrobust import attacks, losses
 from kerasrobust.attacks import square, zoo
 from kerasrobust.engine import drivers
 from kerasrobust.engine.classifier import Classifier
@@ -165,8 +165,30 @@ def test_squares_bump_is_two_pyramids_of_opposite_sign(side):
 
 def test_square_l2_spends_the_whole_budget_where_the_box_is_far(digits_model, digits):
     x, y = tf.constant(digits[0][:8] * 0.2 + 0.4), tf.constant(digits[1][:8], tf.int32)
+    moved = []
     for steps in (1, 20):
         attack = attacks.get("square", norm=2, eps=0.3, max_iter=steps).bind(digits_model)
         out = attack.perturb(x, y, seed=tf.constant([0, 0]))
-        length = tf.norm(tf.reshape(out - x, [8, -1]), axis=1)
-        np.testing.assert_allclose(length, 0.3, rtol=1e-4)
+        length = tf.norm(tf.reshape(out - x, [8, -1]), axis=1).numpy()
+        # Nothing that was tried helped the others, which stay where they are.
+        np.testing.assert_allclose(length[length > 0], 0.3, rtol=1e-4)
+        moved.append(int((length > 0).sum()))
+    assert min(moved) > 0
+
+
+def test_square_starts_where_that_helps_and_leaves_the_misclassified_alone(digits_model, digits):
+    x, y = digits[0][:16], (digits[1][:16] + (np.arange(16) < 4)) % 10
+    for norm, eps in ((2, 0.3), (np.inf, 0.05)):
+        attack = attacks.get("square", norm=norm, eps=eps, max_iter=1).bind(digits_model)
+        found = attack.run(x, y)
+        assert found.initially_adversarial[:4].all()
+        np.testing.assert_array_equal(found.x_adv[:4], x[:4])
+        assert (found.queries[:4] == 3).all()  # two that judge and one that sees that it is so
+
+        before, after = (
+            losses.margin(tf.constant(attack.bound.predict(points)), tf.constant(y, tf.int32))
+            for points in (x, found.x_adv)
+        )
+        moved = (found.x_adv != x).any(axis=(1, 2, 3))
+        assert 0 < moved[4:].sum() < 12
+        assert (after.numpy() < before.numpy())[moved].all()

@@ -103,6 +103,7 @@ def test_gamma_is_never_exceeded(outputs, classifier, digits):
         attacks.get("jsma", theta=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theta", [0.1, 1.0])
 def test_as_strong_as_art(theta, classifier, digits):
     x, y = digits[0][:N], digits[1][:N]

@@ -117,14 +117,12 @@ def test_list_attacks():
     rows = [line.split("│")[1:-1] for line in result.stdout.splitlines() if "│" in line]
     cells = [tuple(cell.strip() for cell in row) for row in rows]
     expected = [tuple(vars(entry).values()) for entry in kerasrobust.attacks.taxonomy()]
-    assert cells == expected and len(cells) == 24
+    assert cells == expected and len(cells) == 29
     assert all(name in result.stdout for name in kerasrobust.evaluation.presets.names())
 
 
 def test_scripts_run_before_names_are_looked_up(tmp_path, monkeypatch):
     """In the order given, a module among them, and with what lies beside a script."""
-    for registry in (kerasrobust.attacks.ATTACKS, kerasrobust.defenses.DEFENSES):
-        monkeypatch.setattr(registry, "_registered", {})
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "kr_module.py").write_text(
@@ -206,6 +204,7 @@ def test_the_best_robust_epoch_is_kept(data, tmp_path):
     assert written == pytest.approx([float(value) for value in epochs], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on(data, tmp_path, monkeypatch):
     """Ctrl-C in the second epoch, the same command again: the file of a run in one go."""
     arguments = ("--dataset", data, "--epochs", 3, "--defense", "gda:N=2,sigma=0.2")
@@ -253,6 +252,27 @@ def test_bounds_of_the_data_are_saved_with_a_defended_model(tmp_path):
     result = run(train, *arguments, "--defense", "gda:sigma=5,N=2")
     assert result.exit_code == 0, result.output
     assert tuple(kerasrobust.models.load(path).clip_values) == (0, 255)
+
+
+def test_layers_by_name(data, model, tmp_path):
+    """In front of the model, at its bounds, in the order given, with a way through."""
+    arguments = ("--model", model, "--dataset", data, "--samples", 30, "--attacks", "fgsm:eps=0.3")
+    arguments += ("--quiet", "--defense", "feature_squeezing:bit_depth=1", "--defense", "jpeg")
+    accuracy = {}
+    for gradient in ("exact", "straight_through"):
+        output = tmp_path / gradient
+        result = run(evaluate, *arguments, "--gradient", gradient, "--output", output)
+        assert result.exit_code == 0, result.output
+        report = kerasrobust.evaluation.Report.load(output)
+        accuracy[gradient] = report.robust_accuracy
+    assert accuracy["straight_through"] < accuracy["exact"]
+    for more, message in (
+        (("--defense", "gda"), "--defense gda is no layer"),
+        (("--mean", 0.5), "cannot come after --mean"),
+        (("--defense", "jpeg:quality=101"), "`quality` must be an integer <= 100"),
+    ):
+        result = run(evaluate, *arguments, *more)
+        assert result.exit_code and message in result.output, result.output
 
 
 @keras.saving.register_keras_serializable("test")
@@ -457,3 +477,16 @@ def test_a_model_that_was_cut_short(data, model, tmp_path):
     result = run(evaluate, "--model", path, "--dataset", data)
     assert result.exit_code == 1
     assert "damaged or cut short" in result.stderr and "cut.keras" in result.stderr
+
+
+def test_a_smoothed_model_has_a_verdict_from_both_sides(data, model, tmp_path):
+    smoothed = "randomized_smoothing:sigma=0.1,n=200,votes=10,draws=2"
+    kerasrobust.wrap(kerasrobust.models.load(model), smoothed).save(tmp_path / "smoothed.keras")
+    options = ("--model", tmp_path / "smoothed.keras", "--dataset", data, "--samples", 10)
+    result = run(evaluate, *options, "--attacks", "pgd:norm=2,eps=0.5,max_iter=2")
+    assert result.exit_code == 0, result.output
+    for part in ("cert.%", "Two-sided verdict", "robust % (at most)"):
+        assert part in result.output
+    result = run(train, "--dataset", data, "--defense", smoothed, "--output", tmp_path / "m.keras")
+    assert result.exit_code == 2
+    assert "--defense randomized_smoothing answers in the place of a finished" in result.stderr

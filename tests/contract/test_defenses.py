@@ -162,7 +162,16 @@ def test_config_round_trip(name):
     assert by_name.get_config() == defense.get_config() and by_name.name == name
 
 
-@every_row
+# Two fits of a network with everything: by default a link of each kind.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("distillation", "superimpose", "adversarial_training", "awp")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in ROWS
+    ],
+)
 def test_fit_save_load_and_go_on(name, samples, tmp_path):
     """Two epochs, saved after the first: the loaded model's second epoch is the same one.
 

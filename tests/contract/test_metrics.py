@@ -1,5 +1,6 @@
 """One table of checks over every registered metric, and over one that a plugin brings."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -23,6 +24,9 @@ Y = np.array([0, 0, 1, 1, 2, 2])
 LABELS = np.array([1, 2, 0, 1, 0, 0])
 CLASSES, RANGE = 4, 2.0
 FOUND = SUCCESS & ~WRONG
+# Certified L2 radii of the true labels, and the L2 distances at which they fell.
+RADII = np.array([-1.0, 0.0, 0.3, 0.5, 0.7, -1.0])
+FELL = np.where(SUCCESS, 2 * SHIFTS.astype(float), np.inf)
 
 
 def plugin():
@@ -98,11 +102,14 @@ def outcome(size=6, row="attack", kind="minimal", rows=slice(None)):
     result = AttackResult.concatenate(list(parts(size))).take(np.arange(6)[rows])
     y = Y[rows]
     unbroken = ~SUCCESS[rows] if row == "worst" else None
-    return Outcome(result, y, ~WRONG[rows], CLASSES, RANGE, kind, math.inf, row, unbroken)
+    own = Outcome(result, y, ~WRONG[rows], CLASSES, RANGE, kind, math.inf, row, unbroken)
+    return dataclasses.replace(own, radii=RADII[rows], fell=FELL[rows], budgets=(0.45,))
 
 
 def test_every_metric_has_a_row_here():
-    assert set(EXPECTED) | {"false_positive_rate", "ssim", "budget_curve"} == set(METRICS)
+    others = {"false_positive_rate", "ssim", "budget_curve", "certified_accuracy", "verdict"}
+    others |= {"nearest"}
+    assert set(EXPECTED) | others == set(METRICS)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -127,6 +134,35 @@ def test_the_figures_that_are_more_than_a_number():
     assert METRICS["budget_curve"].figures(outcome(kind="budget"))["budget_curve"] is None
     x = np.concatenate([part.columns["ssim"] for part in parts(2)])
     assert METRICS["ssim"].figures(outcome())["ssim"] == pytest.approx(x[FOUND].mean())
+
+
+def test_the_nearest_of_several_attacks():
+    far = np.array([0.0, 0.1, 0.4, np.inf, 0.2, np.inf])
+    nearest = {2.0: (["a", "b"], far), 1.0: (["c"], np.full(6, np.inf))}
+    worst = dataclasses.replace(outcome(row="worst"), nearest=nearest)
+    (row,) = METRICS["nearest"].figures(worst)["nearest"]  # L1: nothing was found
+    assert (row["norm"], row["attacks"], row["fooled"]) == (2.0, ["a", "b"], 3)
+    assert row["median"] == pytest.approx(0.3) and row["mean"] == pytest.approx(0.7 / 3)
+    for eps, accuracy in zip(row["eps"], row["accuracy"], strict=True):
+        assert accuracy == pytest.approx(np.mean(far > eps))
+    assert METRICS["nearest"].figures(outcome(row="worst"))["nearest"] is None
+
+
+def test_the_figures_of_a_certified_model():
+    metric = METRICS["certified_accuracy"]
+    assert metric.figures(outcome(row="clean"))["certified_accuracy"] == 4 / 6
+    assert metric.figures(outcome())["certified_accuracy"] is None  # a minimal-norm attack
+    budget = dataclasses.replace(outcome(kind="budget"), norm=2.0)
+    for eps, share in ((0.3, 3 / 6), (0.6, 1 / 6), ([0, 0, 0.4, 0.4, 0.4, 0], 3 / 6), (None, None)):
+        result = dataclasses.replace(budget.result, config={"eps": eps})
+        row = metric.figures(dataclasses.replace(budget, result=result))
+        assert row["certified_accuracy"] == share
+    assert metric.compute(dataclasses.replace(outcome(row="clean"), radii=None)) is None
+    verdict = METRICS["verdict"].compute(outcome(row="worst"))
+    assert verdict["norm"] == 2 and 0.45 in verdict["radius"]
+    for radius, lower, upper in zip(*list(verdict.values())[1:], strict=True):
+        assert lower == (RADII >= radius).mean()
+        assert upper == (FELL > radius).mean()
 
 
 def rows_of(metric):

@@ -26,7 +26,11 @@ UNITS = {
     "bytes": ((0.0, 255.0), {"scale": 1 / 255}),
     "signed": ((-1.0, 1.0), {"scale": 0.5, "offset": 0.5}),
 }
-every_unit = pytest.mark.parametrize("unit", UNITS)
+every_unit = pytest.mark.parametrize(
+    "unit", ["bytes", pytest.param("signed", marks=pytest.mark.slow)]
+)
+# Attacks tried by default; the others' two runs take a minute together.
+TRIED = ("fgsm", "pgd", "cwl2", "square", "hsja", "ddn")
 # What makes a default attack quick enough, lengths apart.
 QUICK = {
     "cwl2": {"max_iter": 20, "binary_search_steps": 4},
@@ -38,9 +42,14 @@ QUICK = {
     "boundary": {"max_iter": 5},
     "signopt": {"max_iter": 2, "k": 20, "num_trial": 5},
     "simba": {"max_iter": 50},
-    "zoo": {"max_iter": 10, "nb_parallel": 32, "learning_rate": 0.1},
+    # Longer steps enlarge what rounding does to its differences.
+    "zoo": {"max_iter": 10, "nb_parallel": 32, "learning_rate": 0.01},
     "apgd": {"max_iter": 10, "nb_random_init": 1},
     "fab": {"max_iter": 10},
+    "ddn": {"max_iter": 20},
+    "fmn": {"max_iter": 20},
+    "alma": {"max_iter": 20},
+    "sigma_zero": {"max_iter": 20},
 }
 # Beside their first rows: lengths that only these settings use.
 OTHERS = [
@@ -98,7 +107,7 @@ def check_same(one, other, unit):
         assert not finite.any() or abs(ratio) < 1e-3
 
 
-@pytest.mark.parametrize("row", test_attacks.ROWS, ids=test_attacks.row_id)
+@test_attacks.rows(test_attacks.KINDS)
 def test_attack_with_lengths_given(row, classifiers, samples):
     name, settings = row
     x, y = samples
@@ -114,7 +123,10 @@ def test_attack_with_lengths_given(row, classifiers, samples):
 @every_unit
 @pytest.mark.parametrize(
     "row",
-    [(name, QUICK.get(name, {})) for name, _ in test_attacks.FIRST_ROWS] + OTHERS,
+    [
+        pytest.param((name, settings), marks=[pytest.mark.slow] * (name not in TRIED))
+        for name, settings in [(n, QUICK.get(n, {})) for n, _ in test_attacks.FIRST_ROWS] + OTHERS
+    ],
     ids=lambda row: "-".join([row[0], *row[1]]),
 )
 def test_attack_with_its_defaults(row, unit, classifiers, samples):
@@ -247,18 +259,28 @@ def test_the_attacks_of_the_ensemble_by_default():
 # ---- presets --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", presets.names())
+@pytest.mark.parametrize(
+    "preset",
+    [
+        name if name == "areb" else pytest.param(name, marks=pytest.mark.slow)
+        for name in presets.names()
+    ],
+)
 def test_preset(preset, classifiers, samples):
     x, y = samples
+    # Twenty draws per gradient, where that is what the preset is for.
+    n = 3 if preset in ("autoattack-rand", "minimal") else 8
     budget = {}
-    if preset.startswith("autoattack"):
+    try:
+        presets.get(preset, "mnist")
+    except ValueError:  # it has no budget of its own
         budget = {"eps": 0.15}
     figures = []
-    for unit, images in (("unit", x[:8]), ("bytes", as_unit(x[:8], "bytes"))):
+    for unit, images in (("unit", x[:n]), ("bytes", as_unit(x[:n], "bytes"))):
         width = classifiers[unit].clip_values[1]
         own = {key: value * width for key, value in budget.items()}
         report = kerasrobust.evaluate(
-            classifiers[unit], images, y[:8], attacks=preset, dataset="mnist", **own
+            classifiers[unit], images, y[:n], attacks=preset, dataset="mnist", **own
         )
         rows = {
             name: (row.accuracy, row.success_rate, row.median_l2 / width, row.median_l1 / width)

@@ -76,6 +76,20 @@ class Stale(TrainingDefense):
         return {"delta": self.delta}
 
 
+@pytest.fixture(
+    params=[
+        {"run_eagerly": True},
+        {"jit_compile": False},
+        # Compiling takes seconds.
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=["eager", "graph", "xla"],
+)
+def mode(request):
+    """How a model is compiled: claims about a step hold in each."""
+    return request.param
+
+
 @pytest.fixture
 def shift():
     def make(by: float) -> Shift:

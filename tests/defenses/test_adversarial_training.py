@@ -11,7 +11,6 @@ from kerasrobust.defenses import AdversarialTraining, Batch, Context, RobustMode
 CE = "sparse_categorical_crossentropy"
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_fixed_adversary_equals_numpy(linear, points, softmax_step, shift, alpha, mode, one_hot):
@@ -141,7 +140,6 @@ def test_batch_norm_modes(cnn, images, shift, batch_norm, alpha):
     np.testing.assert_allclose(logged, [wanted], rtol=1e-4)
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 @pytest.mark.parametrize("attack", ["fgsm:eps=0.2", "pgd:eps=0.2,eps_step=0.1,max_iter=2"])
 def test_the_attack_grows_over_the_first_steps(linear, points, weights, attack, mode, tmp_path):
     """The corner of the ball, for a linear model, at quarters of eps; saved between."""

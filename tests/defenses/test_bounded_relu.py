@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust.defenses import BoundedReLU, wrap
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.store import fingerprint
 
 
 def numpy_brelu(x, t):
@@ -175,3 +177,10 @@ def test_refusals(linear):
         BoundedReLU().rebuild(linear())
     with pytest.raises(ValueError, match="found no ReLU to replace"):
         wrap(wrap(sequential(), "brelu"), "brelu")
+
+
+def test_what_results_are_stored_by_is_the_same_again(cnn):
+    """The names of the layers are part of it, and Keras counts on in a process."""
+    base = cnn()
+    one, other = (fingerprint(Classifier(wrap(base, "brelu"))) for _ in range(2))
+    assert one == other

@@ -9,8 +9,6 @@ from kerasrobust.defenses import GaussianDataAugmentation, RobustModel, Training
 
 SGD = keras.optimizers.SGD
 CE = keras.losses.SparseCategoricalCrossentropy
-MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
-MODE_NAMES = ["eager", "graph", "xla"]
 
 
 def one_step(model, x, y, **fit):
@@ -22,7 +20,6 @@ def assert_weights(model, expected, atol=1e-6):
         np.testing.assert_allclose(got, wanted, atol=atol)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 def test_affine_chain_equals_numpy(linear, affine, points, softmax_step, mode):
     x, y = points
     base = linear()
@@ -35,7 +32,6 @@ def test_affine_chain_equals_numpy(linear, affine, points, softmax_step, mode):
     assert_weights(base, expected)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 def test_perturbed_weights_are_restored_before_the_update(
     linear, stale, points, weights, softmax_step, mode
 ):
@@ -95,7 +91,6 @@ def test_prepare_can_differentiate_the_inner_chain(linear, affine, points, softm
     np.testing.assert_allclose(history["loss"], [2 * loss.mean() + gradient], rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 def test_prepare_sees_the_weights_of_the_moment(linear, affine, points, softmax_step, mode):
     """Steps along the weight gradient, as weight perturbation takes them: each sees the last."""
 
@@ -151,7 +146,7 @@ def test_prepare_sees_the_weights_of_the_moment(linear, affine, points, softmax_
         (None, "mse", True),
     ],
 )
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_empty_chain_equals_keras(linear, points, activation, loss, one_hot, weighted):
     x, y = points
     y = keras.utils.to_categorical(y, 3) if one_hot else y
@@ -162,7 +157,11 @@ def test_empty_chain_equals_keras(linear, points, activation, loss, one_hot, wei
     logs = []
     for model in (plain, robust):
         model.compile(
-            SGD(0.1), loss, metrics=["mae"] if one_hot else None, weighted_metrics=["accuracy"]
+            SGD(0.1),
+            loss,
+            metrics=["mae"] if one_hot else None,
+            weighted_metrics=["accuracy"],
+            run_eagerly=loss != "ce",  # one graph of two is enough, each takes a while
         )
         logs.append(
             model.fit(x, y, batch_size=4, shuffle=False, verbose=0, epochs=2, **fit).history
@@ -297,7 +296,6 @@ class Extra(TrainingDefense):
         return {"mode": self.mode}
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("extra", ["training", "inference", "stateless"])
 def test_batch_norm_mode_of_an_extra_pass(cnn, images, extra, mode):
     x, y = images
@@ -514,7 +512,6 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_data_out_of_bounds_are_stopped(linear, points, weights, source, mode):
     """The first batch is not trained on, whatever runs the step."""
@@ -530,14 +527,13 @@ def test_data_out_of_bounds_are_stopped(linear, points, weights, source, mode):
     assert np.isfinite(history["loss"]).all()
 
 
-def test_batches_by_hand_are_checked_too(linear, points):
+def test_batches_by_hand_are_checked_too(linear, points, mode):
     x, y = points
-    for mode in MODES:
-        model = RobustModel(linear(), [])
-        model.compile("sgd", "sparse_categorical_crossentropy", **mode)
-        with pytest.raises(ValueError, match="Inputs must lie within the bounds"):
-            model.train_on_batch(20 * x, y)
-        assert np.isfinite(model.train_on_batch(x, y))
+    model = RobustModel(linear(), [])
+    model.compile("sgd", "sparse_categorical_crossentropy", **mode)
+    with pytest.raises(ValueError, match="Inputs must lie within the bounds"):
+        model.train_on_batch(20 * x, y)
+    assert np.isfinite(model.train_on_batch(x, y))
 
 
 def test_a_data_set_is_drawn_once_and_in_its_order(linear, points):
@@ -572,7 +568,6 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("source", ["arrays", "data set", "sequence", "generator"])
 @pytest.mark.parametrize("rows", SEVERAL)
 def test_labels_of_several_classes_are_refused(linear, points, weights, rows, source, mode):
@@ -587,7 +582,9 @@ def test_labels_of_several_classes_are_refused(linear, points, weights, rows, so
     assert_weights(base, weights, atol=0)
 
 
-@pytest.mark.parametrize("name", CRAFTING)
+@pytest.mark.parametrize(
+    "name", [*CRAFTING[:3], *(pytest.param(name, marks=pytest.mark.slow) for name in CRAFTING[3:])]
+)
 def test_labels_of_one_class_or_soft_ones_are_what_crafting_takes(linear, points, name):
     x, y = points
     config = {"attacks": ["fgsm:eps=0.1"]} if name.startswith("ensemble") else {}

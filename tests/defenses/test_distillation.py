@@ -19,7 +19,6 @@ from kerasrobust.defenses import (
 
 SGD = keras.optimizers.SGD
 CE = "sparse_categorical_crossentropy"
-MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
 OTHER = [
     np.array([[1.0, -2, 0], [0.5, 0.5, -1], [-2, 1, 1], [3, 0, -3]], np.float32),
     np.array([0.2, 0.0, -0.3], np.float32),
@@ -63,7 +62,6 @@ def one_batch(model, x, y, **options):
 # ---- the loss ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("activation", ["softmax", None])
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_with_a_given_teacher_it_equals_the_formula(

@@ -17,7 +17,6 @@ from kerasrobust.defenses.training.e2sad import dissimilarity
 from kerasrobust.engine.classifier import Classifier
 
 CE = "sparse_categorical_crossentropy"
-MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
 A, L, E1, E2 = 0.2, 0.4, 0.3, 0.1
 
 
@@ -48,7 +47,6 @@ def crafted(link, base, x, y, step=0):
     return link.prepare(Batch(x, y, y, model.clip_values), context), context
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("soft", [0.75, 1.0])
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_loss_and_step_equal_the_formula(linear, points, weights, soft, mode, one_hot):

@@ -30,7 +30,6 @@ def rows(x, y, weights):
     return np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(x)), y]
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 @pytest.mark.parametrize("strategy", ["average", "max"])
 def test_fixed_adversaries_equal_numpy(
@@ -136,11 +135,12 @@ def test_the_strongest_is_that_of_the_rest_of_the_chain(linear, points, shift, w
     ("strategy", "jit"),
     [
         ("max", False),
-        pytest.param("average", False, marks=pytest.mark.slow),
-        pytest.param("average", True, marks=pytest.mark.slow),
-        pytest.param("max", True, marks=pytest.mark.slow),
+        ("average", False),
+        ("average", True),
+        ("max", True),
     ],
 )
+@pytest.mark.slow
 def test_the_attacks_of_the_paper_in_one_step(cnn, images, strategy, jit):
     """With a last batch of another size."""
     model = wrap(cnn(), "ensemble_adversarial_training", attacks=SMALL, strategy=strategy)

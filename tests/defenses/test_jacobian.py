@@ -9,8 +9,6 @@ from kerasrobust.defenses import Batch, Context, Jacobian, RobustModel, Training
 
 CE = "sparse_categorical_crossentropy"
 SGD = keras.optimizers.SGD
-MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
-MODE_NAMES = ["eager", "graph", "xla"]
 
 
 def curved(dtype=None, gain=1.0):
@@ -49,7 +47,6 @@ def directions_of(model, x, step=0, jit=False):
     return draw(tf.constant(x), tf.constant(step)).numpy()
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 def test_linear_model_equals_closed_form(linear, points, weights, softmax_step, mode):
     """The Jacobian is the kernel, whatever the sample."""
     x, y = points
@@ -68,7 +65,6 @@ def test_linear_model_equals_closed_form(linear, points, weights, softmax_step, 
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("projections", [None, 1, 4])
 def test_update_is_the_second_order_gradient(points, mode, projections):
     x, y = points

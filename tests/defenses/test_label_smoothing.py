@@ -19,8 +19,7 @@ def smoothed_step(x, targets, share, rate, weights):
     return loss, [kernel - rate * x.T @ residual, bias - rate * residual.sum(axis=0)]
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
-@pytest.mark.parametrize("k", [0.9, 0.5, 1.0])
+@pytest.mark.parametrize("k", [0.9, *(pytest.param(k, marks=pytest.mark.slow) for k in (0.5, 1.0))])
 @pytest.mark.parametrize("form", ["sparse", "column", "one_hot", "soft"])
 def test_equals_numpy(linear, points, weights, k, form, mode):
     x, y = points

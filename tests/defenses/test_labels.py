@@ -48,7 +48,6 @@ def test_forms_of_labels(y, nb_classes, labels, rows):
     np.testing.assert_allclose(got, rows, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 @pytest.mark.parametrize(
     ("activation", "loss", "one_hot"),
     [

@@ -60,7 +60,6 @@ def test_loss_is_exact_where_the_model_is_certain():
     np.testing.assert_allclose(weighted / 1e30, [2 * rare * np.log(np.exp(4) + 2)], rtol=1e-4)
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 def test_a_step_equals_the_formula(linear, points, mode):
     """The gradient of every term: p(x) in the divergence and in its weight, p(x_adv) in both."""
     x, y = points

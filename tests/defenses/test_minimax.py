@@ -30,7 +30,6 @@ def formula(x, y, weight, kernel, bias, eps, alpha, norm, penalty=1.0):
     return float(total), [part.numpy() for part in tape.gradient(total, [kernel, bias])]
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}])
 @pytest.mark.parametrize(("alpha", "norm"), [(0.3, 2), (0.0, 1)])
 def test_loss_and_update_equal_the_formula(linear, points, weights, alpha, norm, mode):
     x, y = points

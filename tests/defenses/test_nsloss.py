@@ -19,8 +19,6 @@ from kerasrobust.defenses import (
 
 CE = "sparse_categorical_crossentropy"
 SGD = keras.optimizers.SGD
-MODES = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
-MODE_NAMES = ["eager", "graph", "xla"]
 
 
 def network(dtype=None, dropout=0.0, **hidden):
@@ -74,7 +72,6 @@ def formula(x, y, noise, weights, weight, eps, jacobian=0.0):
     return loss
 
 
-@pytest.mark.parametrize("mode", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("jacobian", [0.0, 0.3])
 def test_loss_and_update_equal_the_formula(points, mode, jacobian):
     """Alone and beside the Jacobian penalty; the gradient goes through both activations."""

@@ -61,7 +61,7 @@ FAST = {"optimizer": keras.optimizers.Adam(0.1), "batch_size": 20}
 SLOW = {"optimizer": keras.optimizers.SGD(0.005), "batch_size": 20}
 
 
-@pytest.mark.parametrize("trap", ["collapse", "nan"])
+@pytest.mark.parametrize("trap", ["nan", pytest.param("collapse", marks=pytest.mark.slow)])
 def test_bisection_closes_in_on_the_known_limit(problem, trap):
     model, x, y = problem
     found = search_lambda(model, Trap(trap=trap), x, y, **SLOW, trials=7)

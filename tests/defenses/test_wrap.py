@@ -116,7 +116,11 @@ def test_unwrap(cnn, images):
 
 @pytest.mark.parametrize(
     ("case", "policy"),
-    [(CASES[0], "float32"), (CASES[-1], "float32"), (CASES[-1], "mixed_float16")],
+    [
+        (CASES[-1], "float32"),
+        pytest.param(CASES[0], "float32", marks=pytest.mark.slow),
+        pytest.param(CASES[-1], "mixed_float16", marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_the_life_of_a_wrapped_model(cnn, images, case, policy, tmp_path):
@@ -227,6 +231,8 @@ def test_hdf5_is_refused_when_saving(linear, name, tmp_path):
     with pytest.raises(ValueError, match="saved as a `.keras` file.*Received: filepath="):
         model.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="saved as a `.keras` file.*Received: an HDF5 file"):
+        keras.saving.save_model(model, tmp_path / name.lower())
     model.save_weights(tmp_path / "m.weights.h5")
     unwrap(model).save(tmp_path / name.lower().replace("hdf5", "h5"))
 

@@ -76,5 +76,5 @@ def test_data_of_unknown_size_that_do_not_end(digits_model, digits, monkeypatch)
     endless = endless.filter(lambda x, y: True)
     assert endless.cardinality() == tf.data.UNKNOWN_CARDINALITY
     for use in (source.unpack, lambda data: evaluate(digits_model, data, attacks="fgsm")):
-        with pytest.raises(ValueError, match="must end.*Received: one that has given 104 samples"):
+        with pytest.raises(ValueError, match="must end.*unknown size that has given 104 samples"):
             use(endless)

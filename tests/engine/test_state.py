@@ -53,3 +53,21 @@ def test_what_the_drivers_ask_is_what_they_hand_over(digits_model, digits):
     state = machine.initialise(given, attack.params(), tf.constant([0, 0]))
     assert set(given) <= set(state)
     assert not np.any([state[key] for key in ("queries", "gradients", "executed_gradients")])
+
+
+def test_a_hyperparameter_that_is_assigned(digits_model, digits):
+    """Is checked, and no graph of what the attack was before is taken for what it is now."""
+    x, y = digits[0][:24], digits[1][:24]
+    settings = {"eps": 0.3, "eps_step": 0.1, "max_iter": 4}
+    living = attacks.get("pgd", norm=2, **settings).bind(digits_model)
+    weak = living.run(x, y)
+    living.norm = "inf"
+    fresh = attacks.get("pgd", norm=np.inf, **settings).bind(digits_model).run(x, y)
+    np.testing.assert_array_equal(living.run(x, y).x_adv, fresh.x_adv)
+    assert weak.success.mean() < fresh.success.mean()
+    for name, value in {"eps": -0.1, "max_iter": 0, "norm": 3}.items():
+        with pytest.raises(ValueError, match=f"`?{name}`? .*Received: {name}="):
+            setattr(living, name, value)
+    with pytest.raises(ValueError, match="Received: eps=30"):
+        living.eps = 30
+    np.testing.assert_array_equal(living.run(x, y).x_adv, fresh.x_adv)

@@ -44,6 +44,7 @@ def test_no_other_attack_here_breaks_more(report, digits_model, digits):
     assert report.robust_accuracy <= np.mean(~pgd.bind(digits_model).run(x, y).success)
 
 
+@pytest.mark.slow
 def test_against_a_randomised_model(digits_model, digits):
     x, y = digits[0][:20], digits[1][:20]
     noisy = keras.Sequential([keras.Input((8, 8, 1)), AlwaysNoisy(), *digits_model.layers])
@@ -72,8 +73,6 @@ def test_bad_input(digits_model, digits):
         evaluate(digits_model, x, y, attacks="autoattack", eps=1.0, norm=1)
     with pytest.raises(ValueError, match="runs its attacks in a row"):
         evaluate(digits_model, x, y, attacks=["autoattack", "fgsm"], eps=0.1)
-    with pytest.raises(ValueError, match="at least four classes"):
-        presets.get("autoattack", eps=0.1, nb_classes=3)
 
 
 def test_the_parameters_of_the_authors_program():
@@ -83,3 +82,34 @@ def test_the_parameters_of_the_authors_program():
     assert configs["apgd-t"]["nb_target_classes"] == configs["fab-t"]["nb_target_classes"] == 9
     few = presets.get("autoattack", eps=0.1, nb_classes=5)
     assert few.attacks[1][1]["nb_target_classes"] == 4
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_fewer_than_four_classes(outputs):
+    """What is defined there, said in the report, against the exact robust accuracy."""
+    rng = np.random.default_rng(outputs)
+    kernel = rng.normal(size=(6, outputs)).astype(np.float32)
+    layer = keras.layers.Dense(outputs, activation="sigmoid" if outputs == 1 else "softmax")
+    model = keras.Sequential([keras.Input((2, 3, 1)), keras.layers.Flatten(), layer])
+    model.set_weights([kernel, -kernel.sum(axis=0) / 2])
+    x = rng.uniform(0.3, 0.7, (40, 6)).astype(np.float32)
+    scores = (x - 0.5) @ kernel
+    if outputs == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
+        kernel = np.concatenate([np.zeros_like(kernel), kernel], axis=1)
+    y = scores.argmax(axis=1)
+    # No box in the way: the sample falls where its margin is below eps times the L1 norm.
+    reach = 0.03 * np.abs(kernel[:, y].T[:, :, None] - kernel[None]).sum(axis=1)
+    other = np.arange(len(kernel[0])) != y[:, None]
+    margins = scores[np.arange(40), y][:, None] - scores
+    withstands = np.where(other, margins > reach, True).all(axis=1)
+    assert 0.2 < withstands.mean() < 0.9
+    x = x.reshape(40, 2, 3, 1)
+    report = evaluate(model, x, y, attacks="autoattack", eps=0.03)
+    assert list(report.attacks) == ["apgd-ce", "pma", "fab-t", "square"]
+    assert report.robust_accuracy == withstands.mean()
+    (note,) = [f.message for f in report.findings if f.code == "few_classes"]
+    assert f"{max(outputs, 2)} classes" in note
+    first = evaluate(model, x, y, attacks="pma+", eps=0.03)
+    assert list(first.attacks) == ["pma", "apgd-ce"]
+    assert first.robust_accuracy == withstands.mean()

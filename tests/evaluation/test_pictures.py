@@ -110,3 +110,39 @@ def test_adaptive_curves_show_where_the_lines_are(tmp_path):
     expectation["cwl2"]["accuracy"] = [1.0]
     with pytest.raises(ValueError, match="Received: 3 and 1 values for 'cwl2'"):
         pictures.adaptive_curves(tmp_path / "none.png", {}, expectation)
+
+
+def test_certified_curves(tmp_path):
+    lines = {
+        "low": {"radius": [0.0, 1.0], "accuracy": [0.5, 0.0]},
+        "high": {"radius": [0.0, 1.0], "accuracy": [1.0, 0.5]},
+    }
+    pictures.certified_curves(tmp_path / "two.png", lines)
+    pictures.certified_curves(tmp_path / "one.png", {"low": lines["low"]})
+    orange = np.array([0xFF, 0x7F, 0x0E]) / 255  # of a second line
+    assert has_colour(drawn(tmp_path / "two.png"), orange, 0.05)
+    assert not has_colour(drawn(tmp_path / "one.png"), orange, 0.05)
+    with pytest.raises(ValueError, match="at least one curve"):
+        pictures.certified_curves(tmp_path / "none.png", {})
+    lines["low"]["accuracy"] = [0.5]
+    with pytest.raises(ValueError, match="one accuracy for each of 'radius'. Received: 2 and 1"):
+        pictures.certified_curves(tmp_path / "bad.png", lines)
+
+
+def test_tuning_has_a_panel_for_each_defense_and_the_undefended_dashed(tmp_path):
+    blue = np.array([0x1F, 0x77, 0xB4]) / 255
+    numbers = {"clean": {"value": [1, 2], "accuracy": [1, 1]}}
+    words = {"clean": {"value": ["rank", None], "accuracy": [0.5, 0.5]}}
+    pictures.tuning_curves(tmp_path / "one.png", {"a": numbers}, {})
+    pictures.tuning_curves(tmp_path / "two.png", {"a": numbers, "b": words}, {})
+    pictures.tuning_curves(tmp_path / "level.png", {"a": numbers}, {"clean": 0.25, "other": 0.5})
+    one, two, level = (drawn(tmp_path / f"{name}.png") for name in ("one", "two", "level"))
+    assert two.shape[1] == 2 * one.shape[1] and has_colour(one, blue)
+    changed = np.flatnonzero((np.abs(one - level) > 0.02).any(axis=(1, 2)))
+    # The level alone, at a quarter of the height.
+    assert 0 < len(changed) < 6 and changed.min() > 0.6 * len(one)
+    with pytest.raises(ValueError, match="at least one panel"):
+        pictures.tuning_curves(tmp_path / "none.png", {}, {})
+    with pytest.raises(ValueError, match="one accuracy for each"):
+        curves = {"a": {"clean": {"value": [1], "accuracy": []}}}
+        pictures.tuning_curves(tmp_path / "none.png", curves, {})

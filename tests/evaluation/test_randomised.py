@@ -107,6 +107,7 @@ def test_the_finding_says_what_holds_and_what_to_do(data):
     np.testing.assert_array_equal(again.result("pgd").columns["holds"], result.columns["holds"])
 
 
+@pytest.mark.slow
 def test_no_finding_where_draws_are_averaged_and_labels_voted(data):
     averaged = Classifier(build(Noise(0.3)), draws=4, votes=3)
     report = evaluate(averaged, *data, attacks=PGD)

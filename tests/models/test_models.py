@@ -143,6 +143,7 @@ def test_fit_data_that_do_not_fit_the_model():
         models.fit(models.digits_cnn((4, 4, 1), 2), three)
 
 
+@pytest.mark.slow
 def test_train_default_reaches_97_percent_on_digits():
     from kerasrobust import datasets
 

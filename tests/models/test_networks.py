@@ -32,7 +32,8 @@ NETWORKS = {
     "vgg13": ((32, 32, 3), 10),
     "vgg19": ((32, 32, 3), 18),
 }
-DEEP = ("areb_resnet", "resnet32", "resnet50", "vgg13", "vgg19")
+DEEP = ("areb_resnet", "brelu_gda_resnet", "resnet32", "resnet50", "vgg13", "vgg19")
+DEEP += ("areb_cnn_cifar10", "areb_cnn_robust", "e2sad_cnn_svhn")
 each = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in NETWORKS]
 )

@@ -19,7 +19,9 @@ class LayerDefense(abc.ABC):
 
     @abc.abstractmethod
     def rebuild(self, model: keras.Model) -> keras.Model:
-        """A new model with the defense in it and copied weights; `model` stays as it was.
+        """A new model with the defense in it; `model` stays as it was.
+
+        Its weights are copies, unless the defense stands in front of all of it.
 
         Raises:
             ValueError: If the defense finds no place in the model.

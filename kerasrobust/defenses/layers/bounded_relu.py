@@ -115,7 +115,7 @@ class _Exchange:
             return type(operation).from_config(self._rewrite(config, config.get("dtype")))
         if type(operation).__name__ in ("Relu", "ReLU") and is_plain(vars(operation)):
             self.replaced += 1
-            return BoundedReLU(self.t)
+            return BoundedReLU(self.t, name=self._name())
         # An operation of `keras.ops` has no state but its place in the graph.
         twin = copy.copy(operation)
         _keras.out_of_graphs(twin)
@@ -141,7 +141,12 @@ class _Exchange:
         # In the precision of the layer it serves, whatever the global policy is now.
         self.replaced += 1
         kept = {key: config[key] for key in ("name", "dtype") if config.get(key) is not None}
-        return keras.saving.serialize_keras_object(BoundedReLU(self.t, **kept))
+        made = BoundedReLU(self.t, **{"name": self._name(), **kept})
+        return keras.saving.serialize_keras_object(made)
+
+    def _name(self) -> str:
+        # Keras's own would count on in a process, and it is part of what results are found by.
+        return f"brelu_{self.replaced}"
 
 
 def is_relu_name(value: Any) -> bool:

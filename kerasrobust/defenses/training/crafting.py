@@ -15,6 +15,11 @@ from kerasrobust.defenses.training.labels import integer_labels
 
 def check_recipe(name: str, value: Any) -> Attack:
     """The attack given as argument `name`, if a training step can craft with it."""
+    if isinstance(value, (list, tuple)):
+        raise TypeError(
+            f"`{name}` must be one attack: the defense 'ensemble_adversarial_training' takes "
+            f"several, `attacks=[...]`. Received: {name}={value!r}"
+        )
     attack = attacks.get(value)
     if not attack.in_graph:
         raise ValueError(

@@ -37,6 +37,8 @@ class GaussianDataAugmentation(TrainingDefense):
         keep_original: Whether the unchanged sample is trained on as well. Default False.
         batch_norm: Mode of the noisy pass: ``"training"`` (updates batch-norm statistics, the
             default), ``"inference"`` or ``"stateless"``.
+        clip: Whether the copies are clipped to the bounds. Default True; a model that is to be
+            smoothed (`RandomizedSmoothing`) is shown noise that is not.
 
     Raises:
         ValueError: If an argument is out of range; in training, if `sigma` does not fit the bounds.
@@ -56,11 +58,13 @@ class GaussianDataAugmentation(TrainingDefense):
         N: int = 10,
         keep_original: bool = False,
         batch_norm: str = "training",
+        clip: bool = True,
     ):
         self.sigma = None if sigma is None else check_float("sigma", sigma, above=True)
         self.N = check_int("N", N, 1)
         self.keep_original = check_bool("keep_original", keep_original)
         self.batch_norm = check_mode("batch_norm", batch_norm)
+        self.clip = check_bool("clip", clip)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         sigma = self.length("sigma", context.clip_values)
@@ -74,7 +78,7 @@ class GaussianDataAugmentation(TrainingDefense):
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         noise, batch = batch.pop_extra(self.name)
         noisy = tf.reshape(batch.x[:, None] + noise, [-1, *batch.x.shape[1:]])
-        copies = batch.repeat(self.N).derive(noisy, "noisy", self.batch_norm)
+        copies = batch.repeat(self.N).derive(noisy, "noisy", self.batch_norm, clip=self.clip)
         original = inner(batch) if self.keep_original else None
         losses = tf.reshape(inner(copies), [-1, self.N])
         if original is None:
@@ -87,4 +91,5 @@ class GaussianDataAugmentation(TrainingDefense):
             "N": self.N,
             "keep_original": self.keep_original,
             "batch_norm": self.batch_norm,
+            "clip": self.clip,
         }

@@ -7,12 +7,15 @@ import os
 import pathlib
 
 from kerasrobust.evaluation import pictures
-from kerasrobust.evaluation.renderers import markdown
+from kerasrobust.evaluation.renderers import markdown, table
 from kerasrobust.evaluation.renderers.table import ReportData
 
 
 def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes `report.json`, `report.md` and, of images, `examples.png` and `budget.png`.
+    """Writes `report.json`, `report.md` and what pictures there are.
+
+    These are `examples.png` of images, `budget.png` of minimal-norm attacks, and `certified.png` of
+    a certified model.
 
     Args:
         report: The report.
@@ -33,9 +36,21 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
         for name, row in report.attacks.items()
         if row.figures.get("budget_curve")
     }
+    for row in report.robust.get("nearest") or []:
+        if len(row["attacks"]) > 1:
+            curves[f"nearest, {table.norm_name(float(row['norm']))}"] = row
     if curves:
         pictures.budget_curves(folder / "budget.png", curves)
         drawn.append("budget.png")
+    verdict = report.robust.get("verdict")
+    if verdict:
+        sides = {"robust (at most)": "robust", "certified (at least)": "certified"}
+        lines = {
+            name: {"radius": verdict["radius"], "accuracy": verdict[key]}
+            for name, key in sides.items()
+        }
+        pictures.certified_curves(folder / "certified.png", lines)
+        drawn.append("certified.png")
     text = json.dumps(report.to_dict(), indent=2, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(report, drawn), encoding="utf-8")

@@ -91,6 +91,49 @@ def class_tables(report: ReportData) -> dict[str, Table]:
     return tables
 
 
+def verdict_table(report: ReportData) -> Table | None:
+    """Certified beside robust accuracy, radius by radius; None for a model without certificate."""
+    verdict = report.robust.get("verdict")
+    if not verdict:
+        return None
+    rows = [
+        [f"{radius:.4g}", f"{100 * certified:.1f}", f"{100 * robust:.1f}"]
+        for radius, certified, robust in zip(
+            verdict["radius"], verdict["certified"], verdict["robust"], strict=True
+        )
+    ]
+    legend = (
+        "Against any attack within the radius the accuracy lies between the two, but for the few "
+        "certificates that may fail and the chance in the choice of samples: the one is proven, "
+        "the other is what no attack of this report has refuted, which an answer that is withheld "
+        "does not."
+    )
+    norm = norm_name(float(verdict["norm"]))
+    return Table([f"{norm} radius", "certified % (at least)", "robust % (at most)"], rows, [legend])
+
+
+def nearest_table(report: ReportData) -> Table | None:
+    """The shortest distances over the attacks of a norm; None where no norm has two."""
+    found = report.robust.get("nearest") or []
+    if all(len(row["attacks"]) < 2 for row in found):
+        return None
+    rows = [
+        [
+            norm_name(float(row["norm"])),
+            ", ".join(row["attacks"]),
+            f"{row['median']:.4g}",
+            f"{row['mean']:.4g}",
+            str(row["fooled"]),
+        ]
+        for row in found
+    ]
+    legend = (
+        "Per sample the shortest of the attacks in a norm. Median over all samples, a failure as "
+        "infinite, one that was wrong already as 0; mean over the fooled ones."
+    )
+    return Table(["norm", "attacks", "median", "mean", "fooled"], rows, [legend])
+
+
 def norm_name(norm: float) -> str:
     """`"Linf"`, `"L2"` and so on."""
     return "Linf" if norm == math.inf else f"L{norm:g}"

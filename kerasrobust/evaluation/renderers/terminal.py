@@ -9,11 +9,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kerasrobust.evaluation.renderers.table import ReportData, main_table, title
+from kerasrobust.evaluation.renderers.table import (
+    ReportData,
+    main_table,
+    nearest_table,
+    title,
+    verdict_table,
+)
 
 
 def render(report: ReportData, console: Console | None = None) -> None:
-    """Prints the table and the findings.
+    """Prints the table, the nearest points, the verdict of a certified model, and the findings.
 
     Args:
         report: The report.
@@ -27,6 +33,19 @@ def render(report: ReportData, console: Console | None = None) -> None:
         table = _table(report, narrow=True)
     console.print(table)
     console.print(" ".join(main_table(report).legends), style="dim", highlight=False)
+    further = {
+        "Nearest adversaries": nearest_table(report),
+        "Two-sided verdict": verdict_table(report),
+    }
+    for heading, content in further.items():
+        if content is not None:
+            small = Table(title=heading, title_justify="left", box=box.SIMPLE)
+            for column in content.header:
+                small.add_column(column, justify="right")
+            for row in content.rows:
+                small.add_row(*row)
+            console.print(small)
+            console.print(" ".join(content.legends), style="dim", highlight=False)
     for finding in report.findings:
         console.print(Text.assemble((finding.code, "bold"), ": ", finding.message))
 

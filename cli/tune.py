@@ -1,0 +1,238 @@
+"""`kr-tune`: which defense, at which value of its parameter, and which ones together?"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kerasrobust_cli.common import (
+    Norm,
+    Number,
+    import_option,
+    library,
+    output_folder,
+    pixel_bounds,
+)
+
+
+@click.command(name="kr-tune", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--model",
+    metavar="PATH",
+    help="Saved Keras model (.keras, .h5). Default: a small network is trained on the training "
+    "split of the data set.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME|PATH",
+    default="digits",
+    show_default=True,
+    help="digits, the name of a TFDS data set, or a .npz file; its test split is attacked.",
+)
+@click.option(
+    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
+)
+@click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
+@click.option(
+    "--attacks",
+    metavar="SPEC",
+    multiple=True,
+    help="A benchmark or an attack with its parameters, as in pgd:eps=0.1,max_iter=20. Repeatable. "
+    "Default: PGD and HopSkipJump, within 0.3 or, on colour images, 8/255 of the range of pixels.",
+)
+@click.option(
+    "--sweep",
+    metavar="NAME[:k=v,v,...]",
+    multiple=True,
+    help="A defense with values of one parameter, mildest first, as in jpeg:quality=85,50,25 or "
+    "feature_squeezing:bit_depth=7..1; a single value is not tuned but combined; a name alone "
+    "stands for values of its own. Repeatable. Default: all layers that suit the data.",
+)
+@click.option(
+    "--combinations",
+    is_flag=True,
+    help="Measure all pairs, triples and so on of them too, each at the value that was best.",
+)
+@click.option(
+    "--max-loss",
+    type=Number(),
+    default=0.02,
+    show_default=True,
+    help="Share of the clean accuracy that the choice may cost.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Samples drawn from the test split.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
+)
+@click.option(
+    "--eps",
+    type=Number(positive=True),
+    help="Budget; larger changes do not count. Attacks that look for the nearest adversarial point "
+    "need one here. 8/255 works.",
+)
+@click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+@click.option(
+    "--gradient",
+    type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
+    default="straight_through",
+    show_default=True,
+    help="What stands for layers without a gradient of use; ignore: attack without them, as AREB.",
+)
+@click.option(
+    "--eot",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Draws of a randomised model that a gradient is the mean of. Default: the "
+    "model's own number, or 1.",
+)
+@click.option(
+    "--votes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Draws of a randomised model that a label is voted by. Default: the "
+    "model's own number, or 1.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Train on the training split so long, from the model's weights, for each defense that "
+    "has to be trained, label_smoothing say.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
+@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    callback=output_folder,
+    help="Folder for the tables (JSON, Markdown), the picture, and a report for each setting. The "
+    "same command on the same folder goes on where it was interrupted.",
+)
+@import_option
+@click.option("--quiet", is_flag=True, help="Print the tables and nothing else.")
+@click.version_option(package_name="kerasrobust")
+def main(
+    model,
+    dataset,
+    data_dir,
+    download,
+    attacks,
+    sweep,
+    combinations,
+    max_loss,
+    samples,
+    batch_size,
+    eps,
+    norm,
+    gradient,
+    eot,
+    votes,
+    epochs,
+    seed,
+    clip_min,
+    clip_max,
+    output,
+    imports,
+    quiet,
+) -> None:
+    """Measure defenses at several values of their parameter, and name the ones to use."""
+    if norm is not None and eps is None:
+        raise click.UsageError("--norm needs --eps")
+    if not 0 <= max_loss <= 1:
+        raise click.UsageError(f"--max-loss is a share from 0 to 1, not {max_loss:g}")
+    with library(imports):
+        import kerasrobust
+        from kerasrobust.specs import expand_spec
+
+        # `tune` checks everything before it attacks, but a model may be trained before that.
+        if attacks:
+            kerasrobust.evaluation.resolve(list(attacks), eps=eps, norm=norm)
+        for item in sweep:
+            for spec in expand_spec(item)[2]:
+                defense = kerasrobust.defenses.get(spec)
+                if epochs is None and isinstance(defense, kerasrobust.defenses.TrainingDefense):
+                    raise click.UsageError(f"--sweep {item} has to be trained: it needs --epochs")
+        network = None if model is None else kerasrobust.models.load(model)
+        bounds, note = pixel_bounds(network, clip_min, clip_max)
+        if note:
+            click.echo(note, err=True)
+        source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
+        data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
+        train = None
+        if network is None or epochs is not None:
+            train = kerasrobust.datasets.load(dataset, "train", **source)
+        if network is None:
+            network = _default(train, seed, output, quiet)
+        try:
+            tuning = kerasrobust.tune(
+                network,
+                data.x,
+                data.y,
+                attacks=list(attacks) or None,
+                sweep=list(sweep) or None,
+                combinations=combinations,
+                max_loss=max_loss,
+                gradient=gradient,
+                draws=eot,
+                votes=votes,
+                train=train,
+                epochs=epochs,
+                dataset=data.name,
+                eps=eps,
+                norm=norm,
+                clip_values=bounds,
+                batch_size=batch_size,
+                seed=seed,
+                output=output,
+                verbose=not quiet and sys.stderr.isatty(),
+            )
+        except kerasrobust.evaluation.TuningInterrupted as stop:
+            _print(stop.tuning)
+            how = "The same command goes on from here." if output else "With --output it goes on."
+            click.echo(how, err=True)
+            raise click.Abort from stop
+    _print(tuning)
+    if output is not None and not quiet:
+        click.echo(f"Tables written to {output}", err=True)
+
+
+def _print(tuning) -> None:
+    if sys.stdout.isatty():
+        tuning.render()
+    else:
+        click.echo(str(tuning))
+
+
+def _default(train, seed: int, output, quiet: bool):
+    """The network of one who gives none; in `output` it is kept for a run that goes on."""
+    import os
+
+    import kerasrobust
+    from kerasrobust.engine.store import digest
+
+    path = None
+    if output is not None:
+        key = digest([digest({"x": train.x, "y": train.y}), seed])[:16]
+        path = output / "models" / f"undefended-{key}.keras"
+        if path.exists():
+            return kerasrobust.models.load(path)
+    if not quiet:
+        click.echo(
+            f"No --model given: training a small network on the training split of "
+            f"{train.name} (seed {seed}).",
+            err=True,
+        )
+    network = kerasrobust.models.train_default(train, seed=seed)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.keras")
+        network.save(part)
+        os.replace(part, path)
+    return network

@@ -1,0 +1,74 @@
+"""The nearest adversarial point so far, in one run of `max_iter` steps from the sample.
+
+What attacks share that judge every iterate by the pass that they differentiate, and so need no
+pass beside it.
+
+Leaves of the state: `iterate`, `steps` taken, `best` with its `best_distance`, and `found`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from kerasrobust import norms
+from kerasrobust.attacks import base
+
+LEAVES = ("iterate", "steps", "best_distance")
+
+
+def init(state: base.State) -> base.State:
+    """The leaves at the start."""
+    rows = tf.shape(state["x"])[0]
+    return {
+        **state,
+        "iterate": state["x"],
+        "steps": tf.zeros([rows], tf.int32),
+        "best": state["x"],
+        "best_distance": tf.fill([rows], math.inf),
+        "found": state["done"],
+    }
+
+
+def keep(state: base.State, fooled: tf.Tensor, distance: tf.Tensor) -> base.State:
+    """The state after the iterate was judged: it is the best where it counts and is nearer."""
+    closer = fooled & (distance < state["best_distance"])
+    best = tf.where(norms.expand(closer, state["x"]), state["iterate"], state["best"])
+    return {
+        **state,
+        "best": best,
+        "best_distance": tf.where(closer, distance, state["best_distance"]),
+        "found": state["found"] | fooled,
+    }
+
+
+def farthest(model: Any, state: base.State, order: float) -> tf.Tensor:
+    """`[batch]`: the distance of the corner of the box that is farthest from the sample."""
+    x, (low, high) = state["x"], model.clip_values
+    room = tf.maximum(x - low, high - x)
+    return norms.norm(room * state["mask"] if "mask" in state else room, order)
+
+
+def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The gradient at unit L2 length; where it is zero a random direction, one for the batch."""
+    lost = tf.equal(norms.norm(gradient, 0), 0)
+
+    def replaced() -> tf.Tensor:
+        noise = tf.random.stateless_normal(tf.shape(gradient[:1]), seed)
+        noise = noise * state["mask"] if "mask" in state else noise
+        return norms.normalize(tf.where(norms.expand(lost, gradient), noise, gradient), 2)
+
+    return tf.cond(tf.reduce_any(lost), replaced, lambda: norms.normalize(gradient, 2))
+
+
+def fall(state: base.State, params: base.Params, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """`[batch]`: what falls from `first` to `last` over the steps, as a cosine does."""
+    share = tf.cast(state["steps"] / params["max_iter"], tf.float32)
+    return last + (first - last) * (1 + tf.cos(math.pi * share)) / 2
+
+
+def done(state: base.State, params: base.Params) -> tf.Tensor:
+    """bool: all steps taken, or adversarial where it began."""
+    return (state["steps"] >= params["max_iter"]) | tf.equal(state["best_distance"], 0)
