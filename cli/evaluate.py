@@ -103,7 +103,7 @@ from kerasrobust_cli.common import (
     "--output",
     metavar="DIR",
     callback=output_place,
-    help="Folder for the report: JSON, Markdown, a picture.",
+    help="Folder for the report: HTML, Markdown, JSON, pictures.",
 )
 @click.option(
     "--workers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 
 from kerasrobust.engine.result import AttackResult
 
+# A path, or an open file.
+File = str | os.PathLike[str] | IO[bytes]
 _RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#777777"
 _COLUMNS = 10
 
@@ -65,7 +68,7 @@ def are_images(x: np.ndarray) -> bool:
 
 
 def adversarial_grid(
-    path: str | os.PathLike[str],
+    path: File,
     examples: Examples,
     clip_values: tuple[float, float] = (0.0, 1.0),
     class_names: Sequence[str] | None = None,
@@ -77,7 +80,7 @@ def adversarial_grid(
     where the attack failed, "wrong already", with the clean image, where there was nothing to do.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write, a path or an open file.
         examples: The samples.
         clip_values: Pixel values of black and white.
         class_names: Names to show in place of the labels' numbers.
@@ -123,11 +126,11 @@ def adversarial_grid(
     figure.savefig(path, dpi=120, format="png")
 
 
-def budget_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -> None:
+def budget_curves(path: File, curves: Mapping[str, Mapping]) -> None:
     """Draws accuracy against budget, one panel per norm.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write, a path or an open file.
         curves: By attack, `{"norm", "eps", "accuracy"}` as in `AttackSummary.budget_curve`.
 
     Raises:
@@ -144,11 +147,11 @@ def budget_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -
     figure.savefig(path, dpi=120, format="png")
 
 
-def certified_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]) -> None:
+def certified_curves(path: File, curves: Mapping[str, Mapping]) -> None:
     """Draws accuracy against L2 radius: what is certified of models, or what bounds one from above.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write, a path or an open file.
         curves: By name, `{"radius": radii, "accuracy": shares}`; for `Certificate.accuracy`, say.
 
     Raises:
@@ -163,7 +166,7 @@ def certified_curves(path: str | os.PathLike[str], curves: Mapping[str, Mapping]
 
 
 def tuning_curves(
-    path: str | os.PathLike[str],
+    path: File,
     panels: Mapping[str, Mapping[str, Mapping]],
     levels: Mapping[str, float],
 ) -> None:
@@ -172,7 +175,7 @@ def tuning_curves(
     It is Figure 5 of AREB, with a line for each attack.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write, a path or an open file.
         panels: By defense and parameter, the curves by name: `{"value": values, "accuracy":
             shares}`. Values that are no numbers stand side by side.
         levels: Accuracies without the defense, by the name of the curve, drawn dashed.
@@ -209,7 +212,7 @@ def _drawable(curves: Mapping[str, Mapping]) -> dict[str, dict]:
 
 
 def adaptive_curves(
-    path: str | os.PathLike[str],
+    path: File,
     restarts: Mapping[str, Mapping],
     expectation: Mapping[str, Mapping],
 ) -> None:
@@ -222,7 +225,7 @@ def adaptive_curves(
     `CarliniL2Method` with `restarts` and with `gradient_samples`.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write, a path or an open file.
         restarts: By name of the curve, `{"restarts": counts, "accuracy": shares}`.
         expectation: By name of the curve, `{"eps": budgets, "accuracy": shares}`; a
             `budget_curve` of an `AttackSummary` is one.

@@ -15,7 +15,7 @@ from rich.console import Console
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pictures import Examples
-from kerasrobust.evaluation.renderers import files, markdown, terminal
+from kerasrobust.evaluation.renderers import files, html, markdown, terminal
 from kerasrobust.evaluation.summary import AttackSummary, read_figures
 from kerasrobust.metrics import registry
 from kerasrobust.metrics.base import Metric
@@ -147,9 +147,10 @@ class Report:
         return cls.from_dict(data)
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes `report.json`, `report.md`, and `examples.png`, `budget.png`, `certified.png`.
+        """Writes `report.json`, `report.md`, `report.html`, and the pictures.
 
-        The pictures are those of images, of minimal-norm attacks and of a certified model.
+        These are `examples.png`, `budget.png` and `certified.png`: of images, of minimal-norm
+        attacks and of a certified model. The page holds them and needs no other file.
 
         Args:
             folder: Created if absent; files of these names in it are replaced.
@@ -166,6 +167,14 @@ class Report:
             images: File names of pictures to show at its end.
         """
         return markdown.render(self, images)
+
+    def to_html(self) -> str:
+        """The report as one page of HTML that needs no other file."""
+        return html.page(self, files.draw(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html.fragment(self)
 
     def render(self, console: Console | None = None) -> None:
         """Prints the table and the findings to a terminal.

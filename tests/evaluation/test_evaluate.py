@@ -160,7 +160,12 @@ def test_report_survives_json(model, data, tmp_path):
     report = evaluate(model, x, y, attacks=["fgsm:eps=0.001", "pgd:eps=0.02"], dataset="toy")
     assert report.attacks["fgsm"].median_l2 == math.inf
     folder = report.save(tmp_path / "a" / "report")
-    assert {f.name for f in folder.iterdir()} == {"report.json", "report.md", "examples.png"}
+    assert {f.name for f in folder.iterdir()} == {
+        "report.json",
+        "report.md",
+        "report.html",
+        "examples.png",
+    }
     text = (folder / "report.json").read_text()
 
     def refuse(constant):

@@ -1,21 +1,22 @@
-"""A report as a folder: JSON, Markdown, pictures."""
+"""A report as a folder: JSON, Markdown, HTML, pictures."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
 
 from kerasrobust.evaluation import pictures
-from kerasrobust.evaluation.renderers import markdown, table
+from kerasrobust.evaluation.renderers import html, markdown, table
 from kerasrobust.evaluation.renderers.table import ReportData
 
 
 def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes `report.json`, `report.md` and what pictures there are.
+    """Writes `report.json`, `report.md`, `report.html` and what pictures there are.
 
     These are `examples.png` of images, `budget.png` of minimal-norm attacks, and `certified.png` of
-    a certified model.
+    a certified model; the page holds them as well.
 
     Args:
         report: The report.
@@ -26,11 +27,24 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn = draw(report)
+    for name, png in drawn.items():
+        (folder / name).write_bytes(png)
+    text = json.dumps(report.to_dict(), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown.render(report, list(drawn)), encoding="utf-8")
+    (folder / "report.html").write_text(html.page(report, drawn), encoding="utf-8")
+    return folder
+
+
+def draw(report: ReportData) -> dict[str, bytes]:
+    """The pictures that a report has, as PNG files by name."""
+    drawn = {}
     if report.examples is not None and pictures.are_images(report.examples.x):
         bounds = tuple(report.settings["clip_values"])
-        pictures.adversarial_grid(folder / "examples.png", report.examples, bounds)
-        drawn.append("examples.png")
+        grid = io.BytesIO()
+        pictures.adversarial_grid(grid, report.examples, bounds)
+        drawn["examples.png"] = grid.getvalue()
     curves = {
         name: row.figures["budget_curve"]
         for name, row in report.attacks.items()
@@ -40,8 +54,9 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
         if len(row["attacks"]) > 1:
             curves[f"nearest, {table.norm_name(float(row['norm']))}"] = row
     if curves:
-        pictures.budget_curves(folder / "budget.png", curves)
-        drawn.append("budget.png")
+        budget = io.BytesIO()
+        pictures.budget_curves(budget, curves)
+        drawn["budget.png"] = budget.getvalue()
     verdict = report.robust.get("verdict")
     if verdict:
         sides = {"robust (at most)": "robust", "certified (at least)": "certified"}
@@ -49,9 +64,7 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
             name: {"radius": verdict["radius"], "accuracy": verdict[key]}
             for name, key in sides.items()
         }
-        pictures.certified_curves(folder / "certified.png", lines)
-        drawn.append("certified.png")
-    text = json.dumps(report.to_dict(), indent=2, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(markdown.render(report, drawn), encoding="utf-8")
-    return folder
+        certified = io.BytesIO()
+        pictures.certified_curves(certified, lines)
+        drawn["certified.png"] = certified.getvalue()
+    return drawn

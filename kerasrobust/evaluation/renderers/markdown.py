@@ -33,6 +33,8 @@ def render(report: table.ReportData, images: Sequence[str] = ()) -> str:
     return environment.get_template(_TEMPLATE).render(
         report=report,
         title=table.title(report),
+        found=table.verdict(report),
+        threat=table.threat_model(report),
         main=table.main_table(report),
         nearest=table.nearest_table(report),
         verdict=table.verdict_table(report),

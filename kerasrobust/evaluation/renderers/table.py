@@ -54,6 +54,46 @@ def title(report: ReportData) -> str:
     return f"{name}, {report.settings['samples']:,} samples{budget}"
 
 
+def verdict(report: ReportData) -> str:
+    """What was found, in one sentence."""
+    clean, robust = (100 * figures["accuracy"] for figures in (report.clean, report.robust))
+    low, high = (100 * end for end in report.robust["accuracy_interval"])
+    return (
+        f"{robust:.1f} % of {report.settings['samples']:,} samples withstand every attack (95 % "
+        f"interval {low:.1f} to {high:.1f} %); {clean:.1f} % are right without one."
+    )
+
+
+def threat_model(report: ReportData) -> str:
+    """What the attacker of this report knows, wants and may do, in one sentence."""
+    rows = report.attacks.values()
+    knows = sorted({row.knowledge for row in rows}, reverse=True)
+    sees = " and ".join(
+        {"white": "sees the model and its gradients", "black": "sees what the model answers"}[one]
+        for one in knows
+    )
+    aims = sorted({row.targeted for row in rows})
+    wants = " or ".join("a class of its choice" if aim else "any wrong class" for aim in aims)
+    low, high = report.settings["clip_values"]
+    if report.settings.get("eps") is not None:
+        norm = norm_name(float(report.settings["norm"]))
+        may = [f"by at most {report.settings['eps']:.4g} in {norm}"]
+    else:
+        may = sorted(
+            {
+                f"by at most {row.config['eps']:.4g} in {norm_name(row.norm)}"
+                for row in rows
+                if row.kind == "budget" and isinstance(row.config.get("eps"), (int, float))
+            }
+        )
+        if any(row.kind == "minimal" for row in rows):
+            may.append("as far as it takes")
+    return (
+        f"The attacker {sees}, wants {wants}, and may change an image "
+        f"{' or '.join(may) or 'as its attack does'}; pixels are {low:g} to {high:g}."
+    )
+
+
 def main_table(report: ReportData, narrow: bool = False) -> Table:
     """The clean samples, every attack, the worst case."""
     rows: list[tuple[list[str], Mapping[str, Any]]] = [(["clean", ""], report.clean)]

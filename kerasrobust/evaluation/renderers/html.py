@@ -1,0 +1,79 @@
+"""A report as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+
+import jinja2
+
+from kerasrobust.evaluation.renderers import table
+from kerasrobust.specs import jsonable
+
+# What a screen reader says in place of a picture, and what stands below it.
+_CAPTIONS = {
+    "examples.png": "Clean samples, and what each attack made of them.",
+    "budget.png": "Accuracy against budget.",
+    "certified.png": "Accuracy against L2 radius: certified, and left by the attacks.",
+}
+
+
+def page(report: table.ReportData, pictures: Mapping[str, bytes] = {}) -> str:
+    """The report as a page of its own.
+
+    It asks the network for nothing and follows the reader's choice of light or dark. What comes
+    from outside, names of data sets, attacks and classes, is shown as text.
+
+    Args:
+        report: The report.
+        pictures: PNG files by their names, which become part of the page.
+    """
+    return _render("page.html.jinja", report, pictures)
+
+
+def fragment(report: table.ReportData) -> str:
+    """The same without pictures and without the frame of a page, for a notebook."""
+    return _render("report.html.jinja", report, {})
+
+
+def _render(template: str, report: table.ReportData, pictures: Mapping[str, bytes]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(
+        report=report,
+        title=table.title(report),
+        verdict=table.verdict(report),
+        threat=table.threat_model(report),
+        main=table.main_table(report),
+        further={
+            "Nearest adversaries": table.nearest_table(report),
+            "Two-sided verdict": table.verdict_table(report),
+        },
+        counts={"Counts": table.counts_table(report), **table.class_tables(report)},
+        pictures={
+            name: {
+                "data": base64.b64encode(png).decode(),
+                "caption": _CAPTIONS.get(name, name),
+            }
+            for name, png in pictures.items()
+        },
+        parameters={name: _pretty(row.config) for name, row in report.attacks.items()},
+        settings={key: _plain(value) for key, value in report.settings.items()},
+        worst=table.WORST,
+    )
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(jsonable(value), indent=2, sort_keys=True)
+
+
+def _plain(value: object) -> str:
+    value = jsonable(value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
