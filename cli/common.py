@@ -18,6 +18,12 @@ from pathlib import Path
 import click
 
 
+class Refused(click.ClickException):
+    """Bad input: one line on the error stream, exit status 2 as for a bad option."""
+
+    exit_code = 2
+
+
 class Number(click.ParamType):
     """A finite number, also as a fraction such as 8/255; above zero if asked."""
 
@@ -195,9 +201,7 @@ def _run(value: str) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(Path(value).resolve())]
         where = f", line {lines[-1]}" if lines else ""
-        raise click.ClickException(
-            f"--import {value}{where}: {type(error).__name__}: {error}"
-        ) from error
+        raise Refused(f"--import {value}{where}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -236,4 +240,4 @@ def library(imports: Iterable[str] = ()) -> Iterator[None]:
                 _run(value)
             yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
+        raise Refused(str(error)) from error

@@ -119,6 +119,19 @@ from kerasrobust_cli.common import (
     help="A running Ray cluster, auto say; its hosts must reach --output, a URL maybe. Default: "
     "this machine.",
 )
+@click.option(
+    "--fail-under",
+    metavar="SHARE",
+    type=Number(),
+    help="Exit with status 1 if the robust accuracy is below this share, 0.4 say; errors have 2.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["figure", "interval"]),
+    default="figure",
+    show_default=True,
+    help="What --fail-under looks at: the accuracy, or the lower end of its interval.",
+)
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
 @import_option
 @click.option("--list-attacks", is_flag=True, help="Print what --attacks knows and exit.")
@@ -147,6 +160,8 @@ def main(
     output,
     workers,
     ray_address,
+    fail_under,
+    fail_on,
     cross_check,
     imports,
     list_attacks,
@@ -161,6 +176,8 @@ def main(
         raise click.UsageError("--gradient needs --model or --defense, a layer that offers it")
     if defense and (mean is not None or std is not None):
         raise click.UsageError("--defense works on pixels: it cannot come after --mean and --std")
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        raise click.UsageError(f"--fail-under is a share from 0 to 1, not {fail_under:g}")
     with library(imports):
         import kerasrobust
 
@@ -224,6 +241,16 @@ def main(
         click.echo(str(report))
     if output is not None and not quiet:
         click.echo(f"Report written to {output}", err=True)
+    if fail_under is not None:
+        low, _ = report.robust["accuracy_interval"]
+        reached = report.robust_accuracy if fail_on == "figure" else low
+        if reached < fail_under:
+            click.echo(
+                f"Robust accuracy{' (lower end)' if fail_on == 'interval' else ''} is "
+                f"{100 * reached:.1f} %, below {100 * fail_under:g} %.",
+                err=True,
+            )
+            sys.exit(1)
 
 
 def _print_attacks(presets, attacks) -> None:

@@ -63,7 +63,7 @@ def test_commands_answer_at_once():
     )
     assert run_python(code).stdout.strip() == "[]"
     folder = Path(sys.executable).parent
-    for command in ("kr-eval", "kr-train", "kr-tune"):
+    for command in ("kr-compare", "kr-eval", "kr-train", "kr-tune"):
         start = time.perf_counter()
         result = subprocess.run([folder / command, "--help"], capture_output=True, text=True)
         assert time.perf_counter() - start < 1

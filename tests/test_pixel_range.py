@@ -153,7 +153,7 @@ def test_command_takes_the_range_and_says_so(bright, stored, tmp_path):
     command += [60, "--attacks", "fgsm", "--eps", 13, "--output", tmp_path / "report"]
     result = CliRunner().invoke(evaluate.main, [str(argument) for argument in command])
     if stored == "unit":
-        assert result.exit_code == 1 and "--clip-min, --clip-max" in result.stderr
+        assert result.exit_code == 2 and "--clip-min, --clip-max" in result.stderr
         return
     assert result.exit_code == 0, result.output
     assert "Pixels in 0..255, read from the model's first layers: Rescaling" in result.stderr

@@ -123,7 +123,7 @@ def test_by_name_in_both_commands(installed, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "plugin-attack" in result.stdout and "plugin:twice" in result.stdout
     result = run(installed, *evaluate, "--attacks", "broken")
-    assert result.returncode == 1
+    assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: Entry point 'broken'") and last.endswith("for this attack")
 

@@ -10,9 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
-from kerasrobust_cli import evaluate, train, tune
+from kerasrobust_cli import compare, evaluate, train, tune
 
-COMMANDS = {"kr-eval": evaluate.main, "kr-train": train.main, "kr-tune": tune.main}
+COMMANDS = {
+    "kr-compare": compare.main,
+    "kr-eval": evaluate.main,
+    "kr-train": train.main,
+    "kr-tune": tune.main,
+}
 README = Path(__file__).parent.parent / "README.md"
 
 

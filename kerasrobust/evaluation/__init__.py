@@ -1,6 +1,7 @@
 """Evaluation: run attacks, judge them, report."""
 
 from kerasrobust.evaluation import presets
+from kerasrobust.evaluation.compare import Comparison, compare
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.report import Report
@@ -10,10 +11,12 @@ from kerasrobust.evaluation.tuning import Tuning, TuningInterrupted, tune
 
 __all__ = [
     "AttackSummary",
+    "Comparison",
     "Finding",
     "Report",
     "Tuning",
     "TuningInterrupted",
+    "compare",
     "evaluate",
     "presets",
     "resolve",

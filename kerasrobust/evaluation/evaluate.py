@@ -661,6 +661,7 @@ class Evaluation:
                 "dataset": self.settings["dataset"],
                 "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
                 "samples": len(y),
+                "data": self.source.fingerprint,
                 "shape": list(self.source.sample_shape),
                 "classes": self.nb_classes,
                 "labels": "given" if self.given else "predicted",

@@ -21,7 +21,7 @@ from kerasrobust.metrics import registry
 from kerasrobust.metrics.base import Metric
 from kerasrobust.specs import jsonable
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclasses.dataclass(frozen=True)

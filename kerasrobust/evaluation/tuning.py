@@ -38,7 +38,7 @@ from kerasrobust.engine.criterion import survived
 from kerasrobust.engine.pixel_range import default_bounds
 from kerasrobust.evaluation import pictures, presets
 from kerasrobust.evaluation.evaluate import Evaluation
-from kerasrobust.evaluation.renderers import tuning as renderers
+from kerasrobust.evaluation.renderers import tables as renderers
 from kerasrobust.evaluation.renderers.table import WORST, Table
 from kerasrobust.metrics.proportion import proportion
 from kerasrobust.specs import expand_spec, jsonable, parse_spec

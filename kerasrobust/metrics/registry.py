@@ -39,6 +39,7 @@ METRICS: Registry[Metric] = Registry(
         "executed_gradients": _HERE + "cost:ExecutedGradients",
         "seconds": _HERE + "cost:Seconds",
         "class_accuracy": _HERE + "accuracy:ClassAccuracy",
+        "outcomes": _HERE + "outcomes:Outcomes",
         "budget_curve": _HERE + "budget_curve:BudgetCurve",
         "nearest": _HERE + "budget_curve:Nearest",
         "verdict": _HERE + "certified:Verdict",

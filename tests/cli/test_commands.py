@@ -46,6 +46,23 @@ def model(data, tmp_path_factory):
     return path
 
 
+def test_a_robustness_that_is_too_low_fails_the_command(data, model):
+    arguments = ("--model", model, "--dataset", data, "--samples", 40, "--attacks", "fgsm:eps=0.1")
+    # All 40 samples withstand; the lower end of Wilson's interval is 40 / (40 + 1.96^2) = 0.912.
+    for share, looked_at, code in (
+        (1.0, "figure", 0),
+        (1.0, "interval", 1),
+        (0.913, "interval", 1),
+        (0.912, "interval", 0),
+        (40, "figure", 2),
+    ):
+        options = ("--fail-under", share, "--fail-on", looked_at)
+        result = run(evaluate, *arguments, *options)
+        assert result.exit_code == code, result.output
+        assert ("is a share from 0 to 1" in result.stderr) == (code == 2)
+        assert ("Robust accuracy" in result.stderr) == (code == 1)
+
+
 def test_report_agrees_with_the_saved_model(data, model, tmp_path):
     result = run(
         evaluate,
@@ -228,7 +245,7 @@ def test_interrupted_training_goes_on(data, tmp_path, monkeypatch):
     assert not (tmp_path / "parts.keras").exists()
     for changed in (("--seed", 1), ("--defense", "brelu"), ("--robust-attack", "pgd:eps=0.1")):
         result = run(train, *arguments, *changed, "--output", tmp_path / "parts.keras")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "run with other settings" in result.stderr.strip().splitlines()[-1]
     result = run(train, *arguments, "--output", tmp_path / "parts.keras")
     assert result.exit_code == 0, result.output
@@ -391,13 +408,13 @@ ERRORS = [
 ]
 
 
-def check_failure(command, arguments, message, tmp_path, code):
+def check_failure(command, arguments, message, tmp_path):
     (tmp_path / "file.txt").write_text("text")
     (tmp_path / "script.py").write_text("import math\n\nmath.pi / 0\n")
     files = {"file": tmp_path / "file.txt", "script": tmp_path / "script.py"}
     arguments = [a.format(**files, folder=tmp_path) for a in arguments]
     result = run(command, *arguments)
-    assert result.exit_code == code, result.output
+    assert result.exit_code == 2, result.output
     # The error alone is the last line; a traceback would have come as an exception.
     assert isinstance(result.exception, SystemExit)
     last = result.stderr.strip().splitlines()[-1]
@@ -415,7 +432,7 @@ def test_typing_errors_come_before_large_data(monkeypatch, tmp_path):
         (["--defense", "trades", "--defense", "mart"], "cannot be combined"),
     ):
         arguments = ["--output", "{folder}/m.keras", *arguments]
-        check_failure(train, arguments, message, tmp_path, 1)
+        check_failure(train, arguments, message, tmp_path)
 
 
 @pytest.fixture
@@ -430,12 +447,12 @@ def no_training(monkeypatch):
 @pytest.mark.parametrize(("command", "arguments", "message"), USAGE)
 def test_usage_errors_come_before_the_library(command, arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr(kerasrobust.datasets, "load", None)
-    check_failure(command, arguments, message, tmp_path, 2)
+    check_failure(command, arguments, message, tmp_path)
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), ERRORS)
 def test_library_errors_are_one_line(command, arguments, message, tmp_path, no_training):
-    check_failure(command, arguments, message, tmp_path, 1)
+    check_failure(command, arguments, message, tmp_path)
 
 
 def test_only_the_result_is_printed(data, model):
@@ -459,7 +476,7 @@ def test_weights_that_are_not_finite_are_not_saved(data, tmp_path):
     path = tmp_path / "diverged.keras"
     arguments = ("--dataset", data, "--output", path, "--epochs", 1, "--quiet")
     result = run(train, *arguments, "--learning-rate", "3e38")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Training has diverged" in result.stderr and "--learning-rate" in result.stderr
     assert not path.exists()
 
@@ -475,7 +492,7 @@ def test_a_model_that_was_cut_short(data, model, tmp_path):
     path = tmp_path / "cut.keras"
     path.write_bytes(model.read_bytes()[:900])
     result = run(evaluate, "--model", path, "--dataset", data)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "damaged or cut short" in result.stderr and "cut.keras" in result.stderr
 
 

@@ -178,7 +178,7 @@ def test_a_layer_defense_stays_and_is_named(folder, tmp_path):
 def test_data_in_another_unit(folder, tmp_path):
     """0..1 for a model of 0..255: an error that names the flags, and with the flags a warning."""
     result = harden(folder, tmp_path / "out.keras", data="units.npz")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--clip-min, --clip-max" in result.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "out.keras").exists()
     right = kerasrobust.models.load(folder / "own.keras")
@@ -204,7 +204,7 @@ def nothing_read(monkeypatch):
 
 
 def last(result):
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("Error: ")

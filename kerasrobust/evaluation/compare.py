@@ -1,0 +1,217 @@
+"""Reports side by side, and whether what sets them apart is more than chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from scipy.stats import binomtest, fisher_exact
+
+from kerasrobust.evaluation.renderers import table, tables
+from kerasrobust.evaluation.report import Report
+from kerasrobust.metrics.outcomes import flags
+from kerasrobust.metrics.proportion import proportion
+from kerasrobust.specs import jsonable
+
+# Settings without which two accuracies are not accuracies of the same thing.
+_THREAT = ("dataset", "shape", "classes", "clip_values", "eps", "norm", "preset")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much a report's accuracy lies above the first one's.
+
+    Attributes:
+        row: `"clean"`, the name of an attack, or `"worst case"`.
+        report: Name of the report.
+        value: Difference of the accuracies, in -1..1.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+        p_value: Probability of a difference as large where there is none, two-sided; not adjusted
+            for the number of comparisons.
+        paired: Whether both judged the same samples.
+    """
+
+    row: str
+    report: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    paired: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        accuracies: By row (`"clean"`, attacks, `"worst case"`), by report, the accuracy;
+            `None` where the report has no such row.
+        differences: Of every report from the first one, row by row.
+        notes: What keeps the reports from being compared like with like.
+    """
+
+    accuracies: dict[str, dict[str, float | None]]
+    differences: list[Difference]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison in strict JSON types."""
+        return jsonable(dataclasses.asdict(self))
+
+    def tables(self) -> dict[str, table.Table]:
+        """By heading, the accuracies and their differences as text."""
+        names = list(next(iter(self.accuracies.values())))
+        body = [
+            [row, *("" if values[name] is None else f"{100 * values[name]:.1f}" for name in names)]
+            for row, values in self.accuracies.items()
+        ]
+        differences = [
+            [
+                d.row,
+                d.report,
+                f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
+                "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}",
+                "the same" if d.paired else "others",
+            ]
+            for d in self.differences
+        ]
+        legend = (
+            "Points above the first report with a 95 % interval. On the same samples McNemar's "
+            "exact test, on others Fisher's; p is not adjusted for the number of rows."
+        )
+        header = ["accuracy", "report", "difference", "p", "samples"]
+        return {
+            "Accuracy %": table.Table(["attack", *names], body, []),
+            f"Beside {names[0]}": table.Table(header, differences, [legend]),
+        }
+
+    def render(self, console: Console | None = None) -> None:
+        """Prints the tables and notes.
+
+        Args:
+            console: A `rich` console; standard output by default.
+        """
+        tables.render(self.tables(), self.notes, console)
+
+    def __str__(self) -> str:
+        return tables.text(self.tables(), self.notes)
+
+
+def compare(reports: Mapping[str, Report]) -> Comparison:
+    """Lays reports side by side and tests what sets them apart from the first.
+
+    Where two reports judged the same samples in the same order, which a hash of the data says, the
+    pairs count: McNemar's exact test on the samples that only one of them got right, and for the
+    interval of the difference its Wald form with half a pair added to each of the four kinds, so
+    that it keeps a width where nothing differs. Other samples: Fisher's exact test, and
+    the interval that Newcombe makes of the two Wilson intervals.
+
+    References: McNemar, Psychometrika 12 (1947); Agresti and Min, Statistics in Medicine 24
+    (2005), section 3; Newcombe, Statistics in Medicine 17 (1998), method 10.
+
+    Args:
+        reports: At least two reports, by name.
+
+    Raises:
+        ValueError: If there are fewer than two.
+        TypeError: If one is no report.
+
+    Example:
+        >>> compare({"before": Report.load("a"), "after": Report.load("b")}).render()
+    """
+    if len(reports) < 2:
+        raise ValueError(f"Expected at least two reports. Received: reports={list(reports)!r}")
+    for name, report in reports.items():
+        if not isinstance(report, Report):
+            raise TypeError(f"Expected reports by name. Received: reports[{name!r}]={report!r}")
+    figures = {name: _rows(report) for name, report in reports.items()}
+    rows = list(dict.fromkeys(row for found in figures.values() for row in found))
+    rows = [row for row in rows if row != table.WORST] + [table.WORST]
+    accuracies = {
+        row: {
+            name: found[row]["accuracy"] if row in found else None
+            for name, found in figures.items()
+        }
+        for row in rows
+    }
+    (first, before), *others = reports.items()
+    differences = []
+    for row in rows:
+        for name, report in others:
+            if row not in figures[first] or row not in figures[name]:
+                continue
+            paired = before.settings["data"] == report.settings["data"]
+            pair = (flags(figures[one][row]["outcomes"]) for one in (first, name))
+            differences.append(Difference(row, name, *difference(*pair, paired=paired), paired))
+    return Comparison(accuracies, differences, _notes(reports))
+
+
+def difference(
+    before: np.ndarray, after: np.ndarray, paired: bool
+) -> tuple[float, float, float, float]:
+    """The share of true entries in `after` less that in `before`.
+
+    Args:
+        before: Booleans, shape `(n,)`.
+        after: Booleans, shape `(m,)`; `m` is `n` where they are paired.
+        paired: Whether both are of the same samples, in order.
+
+    Returns:
+        The difference, the ends of its 95 % interval, and the p value; see `compare`.
+    """
+    value = float(after.mean() - before.mean())
+    if paired:
+        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        discordant = gained + lost
+        p_value = float(binomtest(gained, discordant).pvalue) if discordant else 1.0
+        n = len(before) + 2
+        middle = (gained - lost) / n
+        spread = 1.959964 * math.sqrt((discordant + 1) / n - middle**2) / math.sqrt(n)
+        return value, max(middle - spread, -1.0), min(middle + spread, 1.0), p_value
+    one, other = proportion(before), proportion(after)
+    assert one is not None and other is not None  # a report has samples
+    down = math.hypot(other.value - other.low, one.high - one.value)
+    up = math.hypot(other.high - other.value, one.value - one.low)
+    counts = [[p.hits, p.total - p.hits] for p in (one, other)]
+    return value, value - down, value + up, float(fisher_exact(counts).pvalue)
+
+
+def _rows(report: Report) -> dict[str, dict[str, Any]]:
+    attacks = {name: row.figures for name, row in report.attacks.items()}
+    return {"clean": report.clean, **attacks, table.WORST: report.robust}
+
+
+def _notes(reports: Mapping[str, Report]) -> list[str]:
+    """What was not asked of all of them alike."""
+    notes = []
+    for key in _THREAT:
+        values = {name: report.settings.get(key) for name, report in reports.items()}
+        if len({str(jsonable(value)) for value in values.values()}) > 1:
+            told = ", ".join(f"{name} {value}" for name, value in values.items())
+            notes.append(f"They differ in {key}: {told}.")
+    attacks = {name: set(report.attacks) for name, report in reports.items()}
+    shared = set.intersection(*attacks.values())
+    if any(found != shared for found in attacks.values()):
+        told = "; ".join(
+            f"{name} alone has {', '.join(sorted(found - shared))}"
+            for name, found in attacks.items()
+            if found - shared
+        )
+        notes.append(f"Their worst cases are over other attacks: {told}.")
+    for attack in sorted(shared):
+        configs = {str(jsonable(report.attacks[attack].config)) for report in reports.values()}
+        if len(configs) > 1:
+            notes.append(f"They differ in the parameters of {attack}.")
+    notes += [
+        f"{name} comes with {len(report.findings)} findings, {report.findings[0].code} first: read "
+        "them there."
+        for name, report in reports.items()
+        if report.findings
+    ]
+    return notes
