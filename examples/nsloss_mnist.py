@@ -94,7 +94,7 @@ and medians of C&W and HopSkipJump in L2 on 30 samples:
 | both | 97.2 | 1.51 | 3.07 |
 
 NsLoss alone has 98.0, 1.66 and 2.96, the Jacobian penalty alone 97.1, 1.46 and 2.77. The nearest
-adversarial sample is about half as far again, for both attacks: no sign of a gradient that misleads.
-In Linf 0.3 PGD still breaks every sample. The paper's order of the rows does not appear in so short
-a run.
+adversarial sample is about half as far again, for both attacks: no sign of a gradient that
+misleads. In Linf 0.3 PGD still breaks every sample. The paper's order of the rows does not appear
+in so short a run.
 """
