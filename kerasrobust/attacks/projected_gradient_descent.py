@@ -75,7 +75,7 @@ class ProjectedGradientDescent(base.Attack):
             probability `k`, all others with equal shares of the rest, as a model may have been
             trained: to reproduce figures that were found so, and nothing else. Its gradient is
             `f(x) - q`: where the model is surer of the class than `k` the attack makes it surer
-            still, so that it is weaker than the hard one, and evaluations say so.
+            still. As a rule that is weaker than the hard one, and evaluations say so.
         k: Probability of the class in smoothed labels, above `1 / classes` and at most 1 (the same
             points as hard labels); None (default) for 0.75, that of the e2SAD thesis, whose rows
             "S" were probably attacked so.

@@ -371,7 +371,7 @@ class RobustModel(_keras.NamedLogs):
             with keras.StatelessScope():
                 return self.forward(x, "training", seen, seeds)
         if seeds:
-            for state, value in zip(self._seed_states(), seeds, strict=True):
+            for state, value in zip(_keras.own_seed_states(self.base), seeds, strict=True):
                 state.assign(value)
         training = mode == "training"
         if seen is not None:
@@ -387,11 +387,7 @@ class RobustModel(_keras.NamedLogs):
 
     def seeds(self) -> list[tf.Tensor]:
         """What the layers of the base would draw next depends on; empty if they draw nothing."""
-        return [tf.identity(state.value) for state in self._seed_states()]
-
-    def _seed_states(self) -> list[keras.Variable]:
-        # The last one is Keras's own, for what has no generator: it is no part of the model.
-        return _keras.seed_states(self.base)[:-1]
+        return [tf.identity(state.value) for state in _keras.own_seed_states(self.base)]
 
     def _checked(self, x: Any, y: Any) -> Any:
         """The data of a training run, which are checked before or while they are drawn.

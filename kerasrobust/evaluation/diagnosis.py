@@ -371,7 +371,7 @@ def check_attack_labels(
     """Attacks on the loss of smoothed labels, which are for reproductions.
 
     Such a loss falls where the model is surer of the class than the labels: the attack stops there,
-    or turns back. How much it misses is told by the same attack with hard labels on some of the
+    or turns back. How much it misses, where it does, is told by the same attack with hard labels on some of the
     samples that it was given something to do on.
 
     Args:
@@ -401,7 +401,7 @@ def check_attack_labels(
                 "smoothed_labels",
                 f"{summary.name} climbed the loss of labels that give the class only "
                 f"{summary.config['k']:g}: where the model is surer than that it makes it surer "
-                f"still, so that it is weaker than with hard labels.{told} Its figures reproduce "
+                f"still, as a rule weaker than with hard labels.{told} Its figures reproduce "
                 "others that were found so, and are not robustness: repeat it with "
                 "attack_labels=hard.",
             )
