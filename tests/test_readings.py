@@ -132,6 +132,11 @@ def test_shares_that_do_not_fit(settings, message):
         attacks.get("pgd", **settings).bind(Classifier(regression()))
 
 
+def test_the_reference_has_hard_labels_only():
+    with pytest.raises(ValueError, match="is run with hard labels. Received: attack_labels='smo"):
+        attacks.get("art:bim", attack_labels="smoothed").bind(Classifier(regression()))
+
+
 # ---- defenses -------------------------------------------------------------------------------
 
 

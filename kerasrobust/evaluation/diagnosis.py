@@ -371,8 +371,8 @@ def check_attack_labels(
     """Attacks on the loss of smoothed labels, which are for reproductions.
 
     Such a loss falls where the model is surer of the class than the labels: the attack stops there,
-    or turns back. What it misses is told by the same attack with hard labels, on some of the samples
-    that were not adversarial from the start.
+    or turns back. What it misses is told by the same attack with hard labels, on some of the
+    samples that were not adversarial from the start.
 
     Args:
         summaries: The rows of the report, by name.
