@@ -22,7 +22,7 @@ folder that holds it prepared, nothing is downloaded.
 import kerasrobust
 
 TRAINED, ATTACKED, EPOCHS = 6000, 500, 4
-BUDGETS = (0.05, 0.1, 0.2, 0.3)
+BUDGETS = (0.1, 0.2, 0.3)
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -50,27 +50,38 @@ for name, defense in defenses.items():
 """
 ## Evaluate
 
-FGSM with growing budgets, as in the paper, PGD and an attack that sees no gradient.
+FGSM with growing budgets, as in the paper, PGD and an attack that sees no gradient: what is left in
+percent, and the median distance of HopSkipJump. Findings that a report has are printed above the
+table.
 """
 
 attacks = [f"fgsm:eps={eps}" for eps in BUDGETS]
-attacks += ["pgd:eps=0.2,eps_step=0.02,max_iter=20", "square:eps=0.2,max_iter=300"]
+attacks += ["pgd:eps=0.3,eps_step=0.01,max_iter=40", "hsja:norm=2,max_iter=10,max_eval=100"]
+table = [
+    "| training | clean | 0.1 | 0.2 | 0.3 | PGD | HopSkipJump |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+]
 for name, model in models.items():
-    print(name)
-    print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
+    report = kerasrobust.evaluate(model, test.x, test.y, attacks=attacks)
+    for finding in report.findings:
+        print(f"{name}: {finding.message}")
+    left = [f"{100 * value.accuracy:.1f}" for value in report.attacks.values()]
+    left[-1] += f" ({report.attacks['hsja'].median_l2:.2f})"
+    table.append(f"| {name} | {100 * report.clean_accuracy:.1f} | {' | '.join(left)} |")
+print(*table, sep="\n")
 
 """
 ## What was measured
 
-Three epochs on all of MNIST, with the network, sigma and copies of this script. Accuracy in percent
-of 1,000 test samples under FGSM with eps 0.1, 0.2 and 0.3, and of 100 under PGD with eps 0.3 and
-under HopSkipJump, with its median distance:
+Three epochs on all of MNIST, with the network, sigma and copies of this script, but not with the
+bounded ReLU alone. Accuracy in percent of 1,000 test samples under FGSM with eps 0.1, 0.2 and 0.3,
+and of 100 under PGD with eps 0.3 and under HopSkipJump, with its median distance:
 
 | training | clean | 0.1 | 0.2 | 0.3 | PGD | HopSkipJump |
 | --- | --- | --- | --- | --- | --- | --- |
-| plain | 99.3 | 79.2 | 36.7 | 24.2 | 0 | 0 (1.90) |
-| augmentation | 99.2 | 92.8 | 72.9 | 54.1 | 0 | 0 (3.48) |
-| both | 98.8 | 96.2 | 91.4 | 86.5 | 64 | 0 (3.55) |
+| plain | 99.3 | 79.1 | 32.2 | 11.1 | 0 | 0 (1.90) |
+| augmentation | 99.2 | 92.4 | 69.9 | 39.9 | 0 | 0 (3.35) |
+| both | 98.8 | 96.0 | 91.3 | 85.5 | 66 | 0 (3.52) |
 
 Under FGSM the order is the paper's. But HopSkipJump, which sees no gradient, reaches both from
 equally near: what the bounded ReLU adds is for the most part a gradient that misleads. In shorter

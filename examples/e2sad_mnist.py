@@ -52,17 +52,26 @@ for name, defense in defenses.items():
 
 FGSM and IFGSM follow the gradient. The square attack does not: it tries squares of changed pixels
 and keeps what lowers the margin. Where it finds what IFGSM missed, the gradient was misleading, and
-the report says so.
+the report says so: its findings are printed above the table, accuracies in percent.
 """
 
 attacks = [
     f"fgsm:eps={EPS}",
     f"bim:eps={EPS},eps_step={EPS / 10},max_iter=10",
+    f"bim:eps={EPS},eps_step={EPS / 30},max_iter=30",
     f"square:eps={EPS},max_iter=300",
 ]
+table = [
+    "| training | clean | FGSM | IFGSM, 10 steps | 30 steps | Square |",
+    "| --- | --- | --- | --- | --- | --- |",
+]
 for name, model in models.items():
-    print(name)
-    print(kerasrobust.evaluate(model, test.x, test.y, attacks=attacks))
+    report = kerasrobust.evaluate(model, test.x, test.y, attacks=attacks)
+    for finding in report.findings:
+        print(f"{name}: {finding.message}")
+    left = [report.clean_accuracy, *(row.accuracy for row in report.attacks.values())]
+    table.append(f"| {name} | {' | '.join(f'{100 * value:.1f}' for value in left)} |")
+print(*table, sep="\n")
 
 """
 ## What was measured
@@ -75,8 +84,8 @@ percent, the attacked ones of 200 samples:
 | natural | 97.5 | 13.5 | 0 | 0 | 3 |
 | FGSM training | 96.7 | 71.5 | 3.5 | 2.5 | 16 |
 | e2SAD | 94.8 | 64.0 | 9.0 | 6.0 | 19 |
-| IFGSM training | 96.0 | 63.0 | 45.0 | 44.0 | 62.5 |
 
-The order under FGSM and IFGSM is that of the document. The 87 % that e2SAD keeps there under IFGSM,
+IFGSM training, which this script leaves out for its cost, has 96.0, 63.0, 45.0, 44.0 and 62.5. The
+order under FGSM and IFGSM is that of the document. The 87 % that e2SAD keeps there under IFGSM,
 after 128 epochs on all samples, are out of reach of so short a run.
 """

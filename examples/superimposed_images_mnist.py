@@ -62,17 +62,22 @@ As in the paper the samples are crafted on one and on three of the attacker's ne
 where they fool all of these: the attacker sends nothing that he sees fail.
 """
 
+table = [
+    "| crafting models | samples sent | plain: clean, attacked | superimposed: clean, attacked |",
+    "| --- | --- | --- | --- |",
+]
 for count in (1, 3):
     attack = kerasrobust.attacks.GradientEnsembleAttack(
         crafting[:count], eps=EPS, eps_step=EPS / 16, max_iter=20
     )
     x_adv = attack.generate(test.x, test.y)
     sent = attack.fools_all(x_adv, test.y)
-    for name, model in victims.items():
-        print(
-            f"{count} crafting, {name}: {100 * accuracy(model, test.x[sent], test.y[sent]):.1f} % "
-            f"clean, {100 * accuracy(model, x_adv[sent], test.y[sent]):.1f} % on {sent.sum()} sent"
-        )
+    left = []
+    for model in victims.values():
+        values = (accuracy(model, x[sent], test.y[sent]) for x in (test.x, x_adv))
+        left.append(", ".join(f"{100 * value:.1f}" for value in values))
+    table.append(f"| {count} | {sent.sum()} | {left[0]} | {left[1]} |")
+print(*table, sep="\n")
 
 """
 ## Attack what can be seen

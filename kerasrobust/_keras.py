@@ -162,17 +162,21 @@ def global_seed_state() -> keras.Variable:
         random.setstate(before)
 
 
-def seed_states(model: keras.layers.Layer) -> list[keras.Variable]:
-    """The states of all that a model draws from by Keras, each once.
+def own_seed_states(model: keras.layers.Layer) -> list[keras.Variable]:
+    """The states of the seed generators that a model's layers hold, each once.
 
-    They are those of the seed generators that its layers hold, in nested models and preprocessing
-    layers too, and last the global one. Mapped in a `keras.StatelessScope`, they settle what the
-    model draws.
+    Those of nested models and of preprocessing layers are among them.
     """
     states = [
         generator.state for layer in flat_layers(model) for generator in layer._seed_generators
     ]
-    unique: dict[int, keras.Variable] = {id(state): state for state in states}
+    return list({id(state): state for state in states}.values())
+
+
+def seed_states(model: keras.layers.Layer) -> list[keras.Variable]:
+    """The states of all that a model draws from by Keras, each once: its own, last the global one.
+
+    Mapped in a `keras.StatelessScope`, they settle what the model draws.
+    """
     last = global_seed_state()
-    unique.pop(id(last), None)
-    return [*unique.values(), last]
+    return [*(state for state in own_seed_states(model) if state is not last), last]

@@ -34,6 +34,21 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.nn.softplus(log_odds(logits, labels))
 
 
+def smooth(labels: tf.Tensor, k: float) -> tf.Tensor:
+    """`k * p + (1 - k) / (C - 1) * (1 - p)` of distributions `p`, `[batch, C]`."""
+    return k * labels + (1.0 - k) / (labels.shape[-1] - 1) * (1.0 - labels)
+
+
+def log_smoothed(logits: tf.Tensor, labels: tf.Tensor, k: float) -> tf.Tensor:
+    """`log KL(q || softmax(z))`, `[batch]`, with `q_y = k` and equal shares for the other classes.
+
+    It rises with the cross-entropy of the smoothed labels `q`, whose gradient is `softmax(z) - q`:
+    where the model gives the class `y` more than `k`, that raises `p_y`.
+    """
+    classes = logits.shape[-1]
+    return log_kl_divergence(tf.math.log(smooth(tf.one_hot(labels, classes), k)), logits)
+
+
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """`z_y - max_{j != y} z_j`, `[batch]`: positive where the model predicts `y`.
 

@@ -58,6 +58,15 @@ def norm(x: tf.Tensor, order: float) -> tf.Tensor:
     return tf.reduce_max(tf.abs(flat), axis=1)
 
 
+def root(squares: tf.Tensor) -> tf.Tensor:
+    """The square root, whose derivative at zero is taken for zero and not for infinite.
+
+    A norm in a loss is the root of a sum of squares: its chain rule has `inf * 0` there.
+    """
+    positive = squares > 0
+    return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1.0)), 0.0)
+
+
 def normalize(x: tf.Tensor, order: float) -> tf.Tensor:
     """Each sample divided by its Lp norm; a zero sample stays zero.
 

@@ -78,6 +78,12 @@ class ArtAttack(base.Attack):
     probabilities: ClassVar[bool] = False
     in_graph = False
 
+    def check(self) -> None:
+        super().check()
+        labels = getattr(self, "attack_labels", "hard")
+        if labels != "hard":
+            self._refuse("is run with hard labels", f"attack_labels={labels!r}")
+
     def run(
         self,
         x: Any,

@@ -321,7 +321,7 @@ class Attack(metaclass=_Sealing):
     def _arguments(cls) -> list[str]:
         own = inspect.signature(cls.__init__).parameters
         names = [name for name in own if name not in ("self", "model", "common")]
-        return [*names, *cls.common.__annotations__]
+        return list(dict.fromkeys([*names, *cls.common.__annotations__]))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Attack:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Unpack
 
-from kerasrobust.attacks import base
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import LabelCommon, ProjectedGradientDescent
 
 
 class BasicIterativeMethod(ProjectedGradientDescent):
@@ -27,7 +26,8 @@ class BasicIterativeMethod(ProjectedGradientDescent):
             ball, are much weaker where there are many (MNIST, 100 steps: 32 % against 20 %).
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = BasicIterativeMethod(model, eps=0.3, max_iter=10).generate(x, y)
@@ -45,7 +45,7 @@ class BasicIterativeMethod(ProjectedGradientDescent):
         eps_step: Any = None,
         max_iter: int = 100,
         early_stop: bool = False,
-        **common: Unpack[base.Common],
+        **common: Unpack[LabelCommon],
     ):
         super().__init__(
             model,

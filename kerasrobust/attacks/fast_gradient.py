@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import LabelCommon, ProjectedGradientDescent
 
 # Distance between the lengths tried, as a share of the budget.
 LENGTH = 0.1
@@ -41,7 +41,8 @@ class FastGradientMethod(ProjectedGradientDescent):
         num_random_init: Number of starts drawn uniformly from the ball; 0 starts at the sample.
         minimal: Search for the smallest length.
         binary_search_steps: Halvings of the last interval where `minimal`; 0 is ART's result.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = FastGradientMethod(model, eps=0.1).generate(x, y)
@@ -62,7 +63,7 @@ class FastGradientMethod(ProjectedGradientDescent):
         num_random_init: int = 0,
         minimal: bool = False,
         binary_search_steps: int = 10,
-        **common: Unpack[base.Common],
+        **common: Unpack[LabelCommon],
     ):
         self.minimal = checks.check_bool("minimal", minimal)
         self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 0)

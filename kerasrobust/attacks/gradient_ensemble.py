@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import LabelCommon, ProjectedGradientDescent
 from kerasrobust.engine.classifier import Classifier
 
 COMBINATIONS = ("gradients", "logits")
@@ -47,7 +47,8 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
             three CNNs for MNIST and CIFAR-10 than the defaults.
         combine: ``"gradients"`` or ``"logits"``.
         early_stop: End a sample at its first adversarial iterate.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> attack = GradientEnsembleAttack([first, second, third], eps=16 / 255)
@@ -68,7 +69,7 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
         max_iter: int | None = 100,
         combine: str = "gradients",
         early_stop: bool = False,
-        **common: Unpack[base.Common],
+        **common: Unpack[LabelCommon],
     ):
         if combine not in COMBINATIONS:
             raise ValueError(

@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import losses
 from kerasrobust.attacks import base
 from kerasrobust.attacks.basic_iterative import BasicIterativeMethod
 
@@ -30,7 +29,8 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
         eps_step: Step length, likewise; None (default) for that of `ProjectedGradientDescent`.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = IterativeLeastLikelyClass(model, eps=0.3, max_iter=20).generate(x, y)
@@ -49,4 +49,4 @@ class IterativeLeastLikelyClass(BasicIterativeMethod):
         return {**state, "goal": tf.argmin(logits, axis=-1, output_type=tf.int32)}
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
-        return -losses.log_odds(logits, state["goal"])
+        return -self._loss(logits, state["goal"])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import LabelCommon, ProjectedGradientDescent
 
 
 class MomentumIterativeMethod(ProjectedGradientDescent):
@@ -38,7 +38,8 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
             CNNs, natural and PGD-trained.
         max_iter: Gradient steps.
         early_stop: End a sample at its first adversarial iterate.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> attack = MomentumIterativeMethod(model, eps=0.1, max_iter=10)
@@ -61,7 +62,7 @@ class MomentumIterativeMethod(ProjectedGradientDescent):
         decay: float = 0.5,
         max_iter: int = 100,
         early_stop: bool = False,
-        **common: Unpack[base.Common],
+        **common: Unpack[LabelCommon],
     ):
         self.decay = checks.check_float("decay", decay)
         super().__init__(

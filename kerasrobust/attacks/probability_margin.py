@@ -51,6 +51,7 @@ class ProbabilityMarginAttack(ProjectedGradientDescent):
     name = "pma"
     source = "beyond the documents"
     lengths = {"eps": 0.3}
+    common = base.Common
     state_leaves = ("part",)
 
     def __init__(

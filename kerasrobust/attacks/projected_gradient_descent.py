@@ -10,6 +10,9 @@ import tensorflow as tf
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base
 
+LABELS = ("hard", "smoothed")
+# What the smoothed labels of the e2SAD thesis give the true class.
+SMOOTHED = 0.75
 # Length of the last step as a share of the budget, where steps fall.
 SHORTEST = 0.01
 
@@ -27,6 +30,13 @@ def step_share(steps: Any, max_iter: Any, norm: float) -> tf.Tensor:
     longest = 2.0 if norm == 1 else 1.0
     done = tf.cast(steps, tf.float32) / tf.cast(max_iter, tf.float32)
     return SHORTEST + (longest - SHORTEST) * (1 + tf.cos(math.pi * done)) / 2
+
+
+class LabelCommon(base.Common, total=False):
+    """The arguments that every attack takes that is made of this one."""
+
+    attack_labels: str
+    k: float | None
 
 
 class ProjectedGradientDescent(base.Attack):
@@ -60,6 +70,15 @@ class ProjectedGradientDescent(base.Attack):
             sample. A sample that is adversarial at the end of a start takes no further start.
         early_stop: End a sample at its first adversarial iterate. The result is as successful
             and less confident.
+        attack_labels: Labels of the cross-entropy that is climbed. ``"hard"`` (default): the class,
+            which is what an attacker wants to be left. ``"smoothed"``: the class with the
+            probability `k`, all others with equal shares of the rest, as a model may have been
+            trained: to reproduce figures that were found so, and nothing else. Its gradient is
+            `f(x) - q`: where the model is surer of the class than `k` the attack makes it surer
+            still. As a rule that is weaker than the hard one, and evaluations say so.
+        k: Probability of the class in smoothed labels, above `1 / classes` and at most 1 (the same
+            points as hard labels); None (default) for 0.75, that of the e2SAD thesis, whose rows
+            "S" were probably attacked so.
         **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
@@ -75,6 +94,7 @@ class ProjectedGradientDescent(base.Attack):
     traced: ClassVar[tuple[str, ...]] = ("max_iter",)
     state_leaves: ClassVar[tuple[str, ...]] = ("iterate", "steps", "best_loss")
     takes_start = True
+    common: ClassVar[Any] = LabelCommon
     art_defaults: ClassVar[dict[str, Any]] = {"eps_step": 0.1}
 
     def __init__(
@@ -87,6 +107,8 @@ class ProjectedGradientDescent(base.Attack):
         max_iter: int = 100,
         num_random_init: int = 0,
         early_stop: bool = False,
+        attack_labels: str = "hard",
+        k: float | None = None,
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm)
@@ -95,7 +117,32 @@ class ProjectedGradientDescent(base.Attack):
         self.max_iter = checks.check_int("max_iter", max_iter, 1)
         self.num_random_init = checks.check_int("num_random_init", num_random_init, 0)
         self.early_stop = checks.check_bool("early_stop", early_stop)
+        if attack_labels not in LABELS:
+            raise ValueError(
+                f"`attack_labels` must be one of {', '.join(LABELS)}. "
+                f"Received: attack_labels={attack_labels!r}"
+            )
+        self.attack_labels = attack_labels
+        if attack_labels == "hard" and k is not None:
+            raise ValueError(
+                "`k` is the share of the class in smoothed labels: give attack_labels='smoothed' "
+                f"with it. Received: k={k!r}, attack_labels={attack_labels!r}"
+            )
+        if attack_labels == "smoothed":
+            k = checks.check_float("k", SMOOTHED if k is None else k, above=True)
+            if k > 1:
+                raise ValueError(f"`k` must be at most 1. Received: k={k!r}")
+        self.k = k
         super().__init__(model, **common)
+
+    def check(self) -> None:
+        super().check()
+        classes = self.bound.known_classes
+        if self.k is not None and classes is not None and self.k * classes <= 1:
+            raise ValueError(
+                f"`k` must be above 1 / {classes}, or the class is not the likeliest one. "
+                f"Received: k={self.k!r}"
+            )
 
     def max_steps(self) -> int:
         return self.max_iter * max(self.num_random_init, 1)
@@ -168,8 +215,14 @@ class ProjectedGradientDescent(base.Attack):
 
     def _objective(self, logits: tf.Tensor, state: base.State) -> tf.Tensor:
         """The loss to climb, `[batch]`: for a subclass with a loss of its own to replace."""
-        loss = losses.log_odds(logits, state["y"])
+        loss = self._loss(logits, state["y"])
         return -loss if self.targeted else loss
+
+    def _loss(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Rises with the cross-entropy of the labels that were asked for, `[batch]`."""
+        if self.k is None:
+            return losses.log_odds(logits, labels)
+        return losses.log_smoothed(logits, labels, self.k)
 
     def _random_start(self, model: Any, state: base.State, seed: Any) -> tf.Tensor:
         delta = norms.random_in_ball(tf.shape(state["x"]), state["eps"], self.norm, seed)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasrobust import checks, norms
 from kerasrobust.attacks import base
-from kerasrobust.attacks.projected_gradient_descent import ProjectedGradientDescent
+from kerasrobust.attacks.projected_gradient_descent import LabelCommon, ProjectedGradientDescent
 
 # Of the budget that the random step takes.
 SHARE = 0.1
@@ -39,7 +39,8 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
         noise: ``"sign"`` or ``"gaussian"``.
         num_random_init: Number of random steps tried, each followed by the second step, until the
             sample is fooled.
-        **common: `targeted`, `batch_size`, `seed`, `verbose`, `jit_compile`: see `Attack`.
+        **common: `attack_labels`, `k`: see `ProjectedGradientDescent`; `targeted`, `batch_size`,
+            `seed`, `verbose`, `jit_compile`: see `Attack`.
 
     Example:
         >>> x_adv = RandomFastGradientMethod(model, eps=0.3, alpha=0.05).generate(x, y)
@@ -59,7 +60,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
         alpha: float | None = None,
         noise: str = "sign",
         num_random_init: int = 1,
-        **common: Unpack[base.Common],
+        **common: Unpack[LabelCommon],
     ):
         self.alpha = None if alpha is None else checks.check_float("alpha", alpha)
         if noise not in ("sign", "gaussian"):

@@ -28,7 +28,8 @@ class VirtualAdversarialMethod(base.Attack):
     Args:
         model: See `Attack`.
         eps: Budget, an L2 length in the unit of the inputs: a number, or one per sample `[n]`.
-            Default: 0.1 of the width of the box.
+            Default: 2.1 times the width of the box, BRELU-GDA's number for images in 0..1 (for
+            training; it gives none for the attack). ART's default is 0.1.
         finite_diff: L2 length of the step at which the divergence is differentiated (the paper's
             xi). Default: 0.1 of that width. At ART's 1e-6 single precision leaves nothing of the
             divergence but rounding.
@@ -47,10 +48,10 @@ class VirtualAdversarialMethod(base.Attack):
     random = True
     norm = 2.0
     norms = (2.0,)
-    lengths = {"eps": 0.1, "finite_diff": 0.1}
+    lengths = {"eps": 2.1, "finite_diff": 0.1}
     traced = ("finite_diff", "max_iter")
     state_leaves = ("direction", "clean", "steps")
-    art_defaults = {"finite_diff": 1e-6}
+    art_defaults = {"eps": 0.1, "finite_diff": 1e-6}
 
     def __init__(
         self,

@@ -177,6 +177,11 @@ class RobustModel(_keras.NamedLogs):
         return any(defense.sees_activations for defense in self.defenses)
 
     @property
+    def repeats_draws(self) -> bool:
+        """Whether a defense of the chain makes passes that draw what earlier ones drew."""
+        return any(defense.repeats_draws for defense in self.defenses)
+
+    @property
     def logits_model(self) -> Callable[..., tf.Tensor] | None:
         """`call(x, training=False)` giving float32 logits, or None if the base hides them."""
         head = self._views.head
@@ -348,7 +353,11 @@ class RobustModel(_keras.NamedLogs):
         return _ChainEnd(self)
 
     def forward(
-        self, x: tf.Tensor, mode: str, seen: list[tf.Tensor] | None = None
+        self,
+        x: tf.Tensor,
+        mode: str,
+        seen: list[tf.Tensor] | None = None,
+        seeds: Sequence[tf.Tensor] = (),
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """One pass of the base: what it returns, and its float32 logits where they can be had.
 
@@ -356,10 +365,14 @@ class RobustModel(_keras.NamedLogs):
             x: Inputs `[batch, ...]`.
             mode: As `Batch.mode`.
             seen: A list that receives the ReLU outputs of the pass.
+            seeds: What `seeds` gave before an earlier pass, whose draws this one repeats.
         """
         if mode == "stateless":
             with keras.StatelessScope():
-                return self.forward(x, "training", seen)
+                return self.forward(x, "training", seen, seeds)
+        if seeds:
+            for state, value in zip(_keras.own_seed_states(self.base), seeds, strict=True):
+                state.assign(value)
         training = mode == "training"
         if seen is not None:
             logits, activations = self._views.tap(x, training)
@@ -371,6 +384,10 @@ class RobustModel(_keras.NamedLogs):
             return tf.nn.softmax(logits), logits
         outputs = unpack_output(self.base(x, training=training))
         return outputs, tf.cast(outputs, tf.float32) if ending == "linear" else None
+
+    def seeds(self) -> list[tf.Tensor]:
+        """What the layers of the base would draw next depends on; empty if they draw nothing."""
+        return [tf.identity(state.value) for state in _keras.own_seed_states(self.base)]
 
     def _checked(self, x: Any, y: Any) -> Any:
         """The data of a training run, which are checked before or while they are drawn.
@@ -493,6 +510,7 @@ class _Pass:
     outputs: tf.Tensor
     logits: tf.Tensor | None
     activations: list[tf.Tensor] | None
+    seeds: Sequence[tf.Tensor] = ()
 
 
 class _Views:
@@ -581,6 +599,10 @@ class _TrainingView(Classifier):
             return super().logits(x, training=True)
 
 
+# Outputs of a pass, its logits and its activations.
+_Answers = tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor] | None]
+
+
 class _ChainEnd:
     """The end of the chain: the compiled loss per sample. Remembers the passes that were made.
 
@@ -619,12 +641,27 @@ class _ChainEnd:
         # The inputs are kept with the pass, so that their id stays theirs.
         key = (id(batch.x), batch.mode)
         if key not in self._passes:
-            seen: list[tf.Tensor] | None = [] if self._model.sees_activations else None
-            outputs, logits = self._model.forward(batch.x, batch.mode, seen)
-            self._passes[key] = _Pass(batch, outputs, logits, seen)
-            if self._collects and batch.mode == "training":
-                self._activity.append(_total(_activity_losses(self._model.base)))
+            seeds = self._model.seeds() if self._model.repeats_draws else ()
+            self._passes[key] = _Pass(batch, *self._repeated(batch), seeds)
         return self._passes[key]
+
+    def _repeated(self, batch: Batch) -> _Answers:
+        """A pass with draws of its own, or those of an earlier one: pass by pass, copy by copy."""
+        if batch.draws_as is None or batch.mode == "inference":
+            return self._forward(batch.x, batch.mode)
+        (x, copies), passes = batch.draws_as, self._passes.items()
+        seeds = next(p.seeds for (one, how), p in passes if one == id(x) and how != "inference")
+        if not seeds:
+            return self._forward(batch.x, batch.mode)
+        parts = [self._forward(batch.x[i::copies], batch.mode, seeds) for i in range(copies)]
+        return keras.tree.map_structure(lambda *values: _woven(values), *parts)
+
+    def _forward(self, x: tf.Tensor, mode: str, seeds: Sequence[tf.Tensor] = ()) -> _Answers:
+        seen: list[tf.Tensor] | None = [] if self._model.sees_activations else None
+        outputs, logits = self._model.forward(x, mode, seen, seeds)
+        if self._collects and mode == "training":
+            self._activity.append(_total(_activity_losses(self._model.base)))
+        return outputs, logits, seen
 
     @property
     def activity(self) -> tf.Tensor:
@@ -678,6 +715,15 @@ class _Preparing:
 
     def activations(self, batch: Batch) -> list[tf.Tensor]:
         return self._end().activations(batch)
+
+
+def _woven(parts: Sequence[Any]) -> Any:
+    """Rows of several tensors in turn, `[batch * parts, ...]`; None of Nones."""
+    if parts[0] is None:
+        return None
+    shape = tf.concat([[-1], tf.shape(parts[0])[1:]], axis=0)
+    rows = tf.reshape(tf.stack(parts, axis=1), shape)
+    return tf.ensure_shape(rows, [None, *parts[0].shape[1:]])
 
 
 def _no_logits(model: RobustModel) -> ValueError:

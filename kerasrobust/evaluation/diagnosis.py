@@ -33,6 +33,7 @@ _ORDER = (
     "pixel_range",
     "small_budget",
     "short_steps",
+    "smoothed_labels",
     "adversarial_from_the_start",
     "gradient_masking",
     "zero_gradients",
@@ -82,7 +83,7 @@ class Finding:
     Attributes:
         code: `"constant_predictions"`, `"chance_level"`, `"mixes_samples"`,
             `"certificate_violated"`, `"randomised"`, `"pixel_range"`, `"small_budget"`,
-            `"short_steps"`, `"adversarial_from_the_start"`,
+            `"short_steps"`, `"smoothed_labels"`, `"adversarial_from_the_start"`,
             `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
             `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"`,
             `"few_classes"` or `"no_counterpart"`.
@@ -357,6 +358,52 @@ def check_lengths(
                 f"The steps of {_listed(short)} together do not reach the edge of the budget: "
                 "leave eps_step out, or make it longer. The accuracy is that under a smaller "
                 "budget.",
+            )
+        )
+    return findings
+
+
+def check_attack_labels(
+    summaries: Mapping[str, AttackSummary],
+    results: Mapping[str, AttackResult],
+    repeat: Repeat | None = None,
+) -> list[Finding]:
+    """Attacks on the loss of smoothed labels, which are for reproductions.
+
+    Such a loss falls where the model is surer of the class than the labels: the attack stops there,
+    or turns back. What it misses is told by the same attack with hard labels, on some of the
+    samples that were not adversarial from the start.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes, by the same names.
+        repeat: As of `diagnose`.
+
+    Returns:
+        A finding for each such attack.
+    """
+    findings, again = [], _once(repeat)
+    for summary in summaries.values():
+        if summary.config.get("attack_labels") != "smoothed":
+            continue
+        result = results[summary.name]
+        config = {**summary.config, "attack_labels": "hard", "k": None}
+        rows = _some(~result.initially_adversarial)
+        hard = again({"name": summary.attack, "config": config}, rows) if len(rows) else None
+        told = ""
+        if hard is not None:
+            told = (
+                f" Of {_samples(len(rows))} it left {int((~result.success[rows]).sum())}, and the "
+                f"same attack with hard labels {int((~hard.success).sum())}."
+            )
+        findings.append(
+            Finding(
+                "smoothed_labels",
+                f"{summary.name} climbed the loss of labels that give the class only "
+                f"{summary.config['k']:g}: where the model is surer than that it makes it surer "
+                f"still, as a rule weaker than with hard labels.{told} Its figures reproduce "
+                "others that were found so, and are not robustness: repeat it with "
+                "attack_labels=hard.",
             )
         )
     return findings

@@ -29,6 +29,7 @@ from kerasrobust.evaluation import pictures, presets, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     by_weight,
+    check_attack_labels,
     check_batches,
     check_certificate,
     check_draws,
@@ -623,6 +624,7 @@ class Evaluation:
         expected = pixel_range(classifier.model)
         findings += check_pixels(expected, classifier.clip_values)
         findings += check_lengths(rows, classifier.clip_values)
+        findings += check_attack_labels(rows, results, self._repeat)
         if not plan.cascade:
             findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)

@@ -41,7 +41,13 @@ _PLAIN_CWL2 = {
 # black and white of MNIST, where the median L2 falls to 1.1 with these. EAD: L1 is its own norm.
 _AREB_UNPUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {
-        "pgd": {"norm": math.inf, "num_random_init": 0, "early_stop": False},
+        "pgd": {
+            "norm": math.inf,
+            "num_random_init": 0,
+            "early_stop": False,
+            "attack_labels": "hard",
+            "k": None,
+        },
         "cwl2": {"max_iter": 50, "learning_rate": 0.2, "abort_early": True, **_PLAIN_CWL2},
         "ead": {"learning_rate": 0.01, "beta": 0.01, "initial_const": 0.001, "decision_rule": "L1"},
         "hsja": {"norm": 2, "init_eval": 100, "init_size": 100},

@@ -182,13 +182,13 @@ def test_batch_norm_of_the_noisy_pass(cnn, images, mode):
     np.testing.assert_allclose(norm.moving_mean.numpy(), expected, atol=1e-5)
 
 
-def test_dropout_does_not_count_in_inference_mode(points):
+def test_other_dropout_counts_in_training_mode_alone(points):
     """With d next to nothing all that is left of the term is the dropout."""
     x, y = points
     values = {}
     for mode in ("training", "inference"):
         base = network(dropout=0.5)
-        link = NsLoss(weight=1.0, eps=1e-3, N=1, batch_norm=mode)
+        link = NsLoss(weight=1.0, eps=1e-3, N=1, dropout="other", batch_norm=mode)
         losses = []
         for links in ([], [link]):
             model = RobustModel(base, links)

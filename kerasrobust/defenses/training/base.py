@@ -37,6 +37,9 @@ class Batch:
         mode: How the model runs on it. ``"training"`` updates batch-norm statistics and draws
             dropout; ``"inference"`` does neither; ``"stateless"`` computes as in training, but
             statistics and dropout seeds stay where they are.
+        draws_as: Inputs `[n, ...]` of an earlier pass, and how many copies of each of its samples
+            `x` holds in a row: layers draw for each copy what they drew for the sample there,
+            dropout masks say. Only in a chain in which a defense declares `repeats_draws`.
         extras: What `prepare` crafted, by name.
     """
 
@@ -47,6 +50,7 @@ class Batch:
     sample_weight: tf.Tensor | None = None
     origin: str = "clean"
     mode: str = "training"
+    draws_as: tuple[tf.Tensor, int] | None = None
     extras: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
     def replace(self, **changes: Any) -> Batch:
@@ -229,6 +233,7 @@ class TrainingDefense(abc.ABC):
         norm: Norm of these lengths.
         sees_activations: Whether it calls `inner.activations`: only then passes are built with the
             ReLU outputs, and a model whose graph cannot be read is refused.
+        repeats_draws: Whether it makes batches with `draws_as`.
     """
 
     name: str = ""
@@ -239,6 +244,7 @@ class TrainingDefense(abc.ABC):
     lengths: ClassVar[Mapping[str, float | None]] = {}
     norm: float = math.inf
     sees_activations: bool = False
+    repeats_draws: bool = False
 
     def length(self, name: str, clip_values: tuple[float, float]) -> Any:
         """One of the `lengths` in the unit of the inputs: as it was given, or its default."""

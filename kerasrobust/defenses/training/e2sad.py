@@ -18,8 +18,7 @@ from kerasrobust.defenses.training.base import (
     TrainingDefense,
     check_mode,
 )
-from kerasrobust.defenses.training.label_smoothing import smooth
-from kerasrobust.defenses.training.labels import class_distribution
+from kerasrobust.defenses.training.labels import class_distribution, integer_labels
 from kerasrobust.engine.classifier import Classifier
 
 SECOND_STEPS = ("entropy", "random_start", "literal")
@@ -54,6 +53,9 @@ class E2sad(TrainingDefense):
     within the error of the 200 samples attacked none is nearer to it than the others under attack,
     and ``"entropy"``, the best on clean samples and the same on every machine, is the default.
 
+    Both steps can be crafted with hard labels instead (`crafting_labels`). Algorithm 1 has one
+    `y`, in crafting and in the losses, and its section 3.2.4 makes that soft: so does the default.
+
     The thesis that defines e2SAD, the efficient two-step adversarial defense, Algorithm 1 and
     eq. 3.1 to 3.3; Chang, He and Li, 2018, arXiv:1810.03739.
 
@@ -73,6 +75,11 @@ class E2sad(TrainingDefense):
             program that uses one tensor for both computes, the gradient of the entropy of
             `f(x1)`; ``"random_start"``: the first argument is constant and the gradient taken at
             a random point near `x1`, as VAT does; ``"literal"``: as written.
+        crafting_labels: ``"soft"`` (default): the first step climbs the loss of the labels that
+            are trained on, the second one is away from `f(x1)`; ``"hard"``: the first climbs that
+            of the class, and the second is away from the class that `f(x1)` finds likeliest, in
+            place of `f(x1)`. That is a constant whose gradient does not vanish, so that
+            ``"entropy"`` and ``"literal"`` are the same then.
         xi: How near: that point is drawn from a cube around `x1` that reaches `xi * eps2` to
             each side; above 0, at most 1. Default 0.1.
         crafting: ``"inference"`` (default): the steps see the model as it will serve;
@@ -101,6 +108,7 @@ class E2sad(TrainingDefense):
         eps2: float | None = None,
         soft: float = 0.75,
         second_step: str = "entropy",
+        crafting_labels: str = "soft",
         xi: float = 0.1,
         crafting: str = "inference",
         batch_norm: str = "training",
@@ -117,6 +125,7 @@ class E2sad(TrainingDefense):
             if value > 1:
                 raise ValueError(f"`{argument}` must be at most 1. Received: {argument}={value!r}")
         self.second_step = check_mode("second_step", second_step, SECOND_STEPS)
+        self.crafting_labels = check_mode("crafting_labels", crafting_labels, ("soft", "hard"))
         self.crafting = check_mode("crafting", crafting, ("inference", "training"))
         self.batch_norm = check_mode("batch_norm", batch_norm)
         self.views = (crafting,)
@@ -131,10 +140,13 @@ class E2sad(TrainingDefense):
                     f"`soft` must be above 1 / {classifier.nb_classes}, or the true class is not "
                     f"the likeliest one. Received: soft={self.soft!r}"
                 )
-            labels = smooth(labels, self.soft)
+            labels = losses.smooth(labels, self.soft)
             batch = batch.replace(y=labels)
 
         def loss(logits: tf.Tensor) -> tf.Tensor:
+            if self.crafting_labels == "hard":
+                hard = integer_labels(batch.labels, classifier.nb_classes)
+                return losses.log_odds(logits, hard)
             return losses.log_kl_divergence(tf.math.log(labels), logits)
 
         first = _ascend(classifier, batch.x, batch.x, loss, self.length("eps1", batch.clip_values))
@@ -145,6 +157,12 @@ class E2sad(TrainingDefense):
 
     def _second(self, classifier: Classifier, first: tf.Tensor, context: Context) -> tf.Tensor:
         eps = self.length("eps2", context.clip_values)
+        if self.crafting_labels == "hard" and self.second_step != "random_start":
+
+            def away(logits: tf.Tensor) -> tf.Tensor:
+                return losses.log_odds(logits, _likeliest(logits))
+
+            return _ascend(classifier, first, first, away, eps)
         if self.second_step == "entropy":
             return _ascend(classifier, first, first, losses.log_entropy, eps)
         if self.second_step == "literal":
@@ -160,7 +178,11 @@ class E2sad(TrainingDefense):
             return tf.random.stateless_uniform([n, *shape], seed, -reach, reach)
 
         near = tf.clip_by_value(first + context.draw(sample), *context.clip_values)
-        target = losses.log_softmax(classifier.logits(first))
+        there = classifier.logits(first)
+        if self.crafting_labels == "hard":
+            likeliest = _likeliest(there)
+            return _ascend(classifier, first, near, lambda z: losses.log_odds(z, likeliest), eps)
+        target = losses.log_softmax(there)
         return _ascend(classifier, first, near, lambda z: losses.log_kl_divergence(target, z), eps)
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
@@ -189,10 +211,16 @@ class E2sad(TrainingDefense):
             "eps2": self.eps2,
             "soft": self.soft,
             "second_step": self.second_step,
+            "crafting_labels": self.crafting_labels,
             "xi": self.xi,
             "crafting": self.crafting,
             "batch_norm": self.batch_norm,
         }
+
+
+def _likeliest(logits: tf.Tensor) -> tf.Tensor:
+    """The class `[batch]` of the largest logit."""
+    return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
 
 def _ascend(

@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from kerasrobust import norms
 from kerasrobust.checks import check_float, check_int
-from kerasrobust.defenses.training.base import Batch, Context, Inner
+from kerasrobust.defenses.training.base import Batch, Context, Inner, check_mode
 from kerasrobust.defenses.training.penalty import Penalty
 from kerasrobust.engine.classifier import UPSTREAM_SCALE
+
+POWERS = ("square", "half_square", "norm")
 
 
 def projected_jacobian(
@@ -43,14 +45,14 @@ def projected_jacobian(
 
 @keras.saving.register_keras_serializable("kerasrobust")
 class Jacobian(Penalty):
-    """Penalises the squared Frobenius norm of the Jacobian of the logits.
+    """Penalises the Frobenius norm of the Jacobian of the logits, squared.
 
     The loss of a sample is
 
         J(x, y) + weight * ||d z(x) / d x||_F^2
 
-    for the logits `z` and inputs scaled to 0..1, exactly, or, without bias, by `projections` random
-    unit vectors `v`:
+    (or another `power` of the norm) for the logits `z` and inputs scaled to 0..1, exactly, or,
+    without bias, by `projections` random unit vectors `v`:
 
         classes / projections * sum_i ||d (v_i . z(x)) / d x||_2^2.
 
@@ -59,8 +61,12 @@ class Jacobian(Penalty):
     Jakubovitz and Giryes, "Improving DNN Robustness to Adversarial Attacks using Jacobian
     Regularization", 2018, arXiv:1803.08680; the projections are those of Hoffman, Roberts and
     Yaida, "Robust Learning with Jacobian Regularization", 2019, arXiv:1908.02729, section 2.3.
-    As one half of the NsLoss defense it has no formula in that paper; the square, per sample, is
-    Hoffman's form, whose factor 1/2 is left to the weight.
+    As one half of the NsLoss defense it has no formula in that paper, which says "as implemented in
+    [14]", very probably Jakubovitz and Giryes, who penalise the norm itself (``power="norm"``);
+    Hoffman et al. have half its square (``"half_square"``). The default is the square, which random
+    projections estimate without bias, and whose gradient fades with the Jacobian, where that of the
+    norm does not. The paper's weights belong to the form that it used, which is not known: for any
+    form `kerasrobust.defenses.search_lambda` finds one.
 
     Limits: a small Jacobian says something of small perturbations only. With batch norm in training
     mode a sample's input also moves the others' logits; what is penalised is the gradient of the
@@ -75,6 +81,9 @@ class Jacobian(Penalty):
     Args:
         weight: Factor of the penalty (lambda_2), at least 0. Default 0.01, the value of the NsLoss
             paper for MNIST (0.1 for CIFAR-10, 0.01 beside NsLoss).
+        power: What of the norm is penalised: ``"square"`` (default), ``"half_square"`` or
+            ``"norm"``, whose gradient is taken for zero where the Jacobian is. The norm that
+            projections estimate is too small in the mean.
         projections: Random directions per sample, at least 1; None (default) for the exact norm.
 
     Raises:
@@ -88,8 +97,9 @@ class Jacobian(Penalty):
     source = "NSLOSS"
     rank = 14
 
-    def __init__(self, weight: float = 0.01, projections: int | None = None):
+    def __init__(self, weight: float = 0.01, projections: int | None = None, power: str = "square"):
         self.weight = check_float("weight", weight)
+        self.power = check_mode("power", power, POWERS)
         self.projections = None if projections is None else check_int("projections", projections, 1)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
@@ -125,11 +135,17 @@ class Jacobian(Penalty):
             if term is not None:
                 low, high = batch.clip_values
                 # With respect to inputs scaled to 0..1: a weight means the same in any unit.
-                return (high - low) ** 2 * factor * term, batch
+                return self._raised((high - low) ** 2 * factor * term), batch
         raise ValueError(
             "The Jacobian penalty needs a gradient path from the model's outputs to its inputs. "
             "Received: a model without one"
         )
 
+    def _raised(self, square: tf.Tensor) -> tf.Tensor:
+        """The penalty of squared norms `[batch]`."""
+        if self.power == "norm":
+            return norms.root(square)
+        return square / 2 if self.power == "half_square" else square
+
     def get_config(self) -> dict[str, Any]:
-        return {"weight": self.weight, "projections": self.projections}
+        return {"weight": self.weight, "projections": self.projections, "power": self.power}

@@ -7,14 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrobust import losses
 from kerasrobust.checks import check_float
 from kerasrobust.defenses.training.base import Batch, Context, Inner, TrainingDefense
 from kerasrobust.defenses.training.labels import class_distribution
-
-
-def smooth(labels: tf.Tensor, k: float) -> tf.Tensor:
-    """`k * p + (1 - k) / (C - 1) * (1 - p)` of distributions `p`, `[batch, C]`."""
-    return k * labels + (1.0 - k) / (labels.shape[-1] - 1) * (1.0 - labels)
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -68,7 +64,7 @@ class LabelSmoothing(TrainingDefense):
                 f"`k` must be above 1 / {classes}, the share of each class of this model, or the "
                 f"true class would not be the likeliest one. Received: k={self.k!r}"
             )
-        return batch.replace(y=smooth(class_distribution(batch.y, classes), self.k))
+        return batch.replace(y=losses.smooth(class_distribution(batch.y, classes), self.k))
 
     def objective(self, batch: Batch, inner: Inner) -> tf.Tensor:
         return inner(batch)

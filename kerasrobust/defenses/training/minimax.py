@@ -21,17 +21,17 @@ from kerasrobust.defenses.training.crafting import craft
 from kerasrobust.engine.classifier import UPSTREAM_SCALE
 
 
-def gradient_length(gradient: tf.Tensor, norm: float) -> tf.Tensor:
-    """L1 or L2 norm of each sample's gradient, `[batch]`, itself with a derivative at zero: zero.
+def gradient_length(gradient: tf.Tensor, norm: float, over: str = "sample") -> tf.Tensor:
+    """L1 or L2 norm of each sample's gradient, `[batch]`; over the ``"batch"`` of all, `[1]`.
 
-    `norms.norm` has none there for L2, which is NaN in a chain rule.
+    It has a derivative at zero, zero, where `norms.norm` has none for L2.
     """
     flat = norms.flatten(gradient)
+    if over == "batch":
+        flat = tf.reshape(flat, [1, -1])
     if norm == 1:
         return tf.reduce_sum(tf.abs(flat), axis=1)
-    squares = tf.reduce_sum(tf.square(flat), axis=1)
-    positive = squares > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1.0)), 0.0)
+    return norms.root(tf.reduce_sum(tf.square(flat), axis=1))
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -44,6 +44,12 @@ class Minimax(TrainingDefense):
 
     with `J` the rest of the chain and `x_adv = clip(x + eps * sign(dJ/dx))` of FGSM, held constant.
     The penalty is differentiated with respect to the weights, a true second-order term.
+
+    The equation has the norm over the minibatch, `eps N / 2 * ||dJ / dx_adv||` with `J` the mean of
+    the `N` losses; its factor `N` undoes that mean. With ``norm_over="batch"`` it is taken to the
+    letter: to every sample `eps / 2 * (sum_i ||dJ_i / dx_i||^2)^(1/2)` is added, for L2 about
+    `sqrt(N)` times the norm of one sample. The default takes it sample by sample: it does not grow
+    with the batch, is the equation for one sample, and for L1 that to the letter over `N`.
 
     E2SAD, eq. 2.8, after Hamm, "Machine vs Machine: Minimax-Optimal Defense Against Adversarial
     Examples", 2017, arXiv:1711.04368. The mixture with clean samples is E2SAD's (section 3.3.1);
@@ -61,6 +67,8 @@ class Minimax(TrainingDefense):
             FGSM training on MNIST, as it gives none for this.
         norm: Norm of the gradient, 2 (default) or 1; the equation leaves it open. To first order
             the L1 norm times the budget is what an Linf step adds to the loss.
+        norm_over: ``"sample"`` (default) or ``"batch"``, that of each device where there are
+            several: what the norm is taken over.
         crafting: ``"inference"`` (default): FGSM sees the model as it will serve;
             ``"training"``: it sees batch statistics and dropout. Neither moves any statistic.
         batch_norm: Mode of the adversarial pass: ``"training"`` (updates batch-norm statistics,
@@ -84,6 +92,7 @@ class Minimax(TrainingDefense):
         eps: float | None = None,
         alpha: float = 0.5,
         norm: Any = 2,
+        norm_over: str = "sample",
         crafting: str = "inference",
         batch_norm: str = "training",
     ):
@@ -92,6 +101,7 @@ class Minimax(TrainingDefense):
         if self.alpha >= 1:
             raise ValueError(f"`alpha` must be below 1. Received: alpha={alpha!r}")
         self.norm = norms.check_norm(norm, (1.0, 2.0))
+        self.norm_over = check_mode("norm_over", norm_over, ("sample", "batch"))
         self.crafting = check_mode("crafting", crafting, ("inference", "training"))
         self.batch_norm = check_mode("batch_norm", batch_norm)
         self.views = (crafting,)
@@ -117,10 +127,7 @@ class Minimax(TrainingDefense):
                 "'minimax' needs the gradient of the loss with respect to the inputs, and none "
                 "leads there. Received: a model without one"
             )
-        # The equation's factor N undoes the mean over the minibatch that its J is: what is left is
-        # the gradient of the sample's own loss. Its norm over the whole minibatch is taken here
-        # sample by sample, which is the same for one sample and adds up over devices.
-        length = gradient_length(gradient / UPSTREAM_SCALE, self.norm)
+        length = gradient_length(gradient / UPSTREAM_SCALE, self.norm, self.norm_over)
         penalized = values + self.length("eps", batch.clip_values) / 2 * length
         if clean is None:
             return penalized
@@ -131,6 +138,7 @@ class Minimax(TrainingDefense):
             "eps": self.eps,
             "alpha": self.alpha,
             "norm": self.norm,
+            "norm_over": self.norm_over,
             "crafting": self.crafting,
             "batch_norm": self.batch_norm,
         }

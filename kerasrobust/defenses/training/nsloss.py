@@ -15,15 +15,22 @@ from kerasrobust.defenses.training.penalty import Penalty
 
 
 def neuron_sensitivity(
-    clean: Sequence[tf.Tensor], noisy: Sequence[tf.Tensor], N: int, eps: float
+    clean: Sequence[tf.Tensor],
+    noisy: Sequence[tf.Tensor],
+    N: int,
+    eps: float,
+    weights: str = "neuron",
 ) -> tf.Tensor:
-    """`sum_L mean_i,n |a_L,n(x + d_i) - a_L,n(x)| / eps`, layers `L`, copies `i`, neurons `n`.
+    """`sum_L mean_i,n w_L,n |a_L,n(x + d_i) - a_L,n(x)| / eps`.
+
+    `L` are layers, `i` copies, `n` neurons.
 
     Args:
         clean: Activations of each layer, `[batch, ...]`.
         noisy: The same for `N` copies of each sample in a row, `[batch * N, ...]`.
         N: Copies per sample.
         eps: Distance of the copies.
+        weights: Of the neurons, as of `NsLoss`: ``"neuron"`` for 1.
 
     Returns:
         float32 `[batch]`.
@@ -32,7 +39,11 @@ def neuron_sensitivity(
     for before, after in zip(clean, noisy, strict=True):
         before = norms.flatten(before)
         after = tf.reshape(norms.flatten(after), [tf.shape(before)[0], N, tf.shape(before)[1]])
-        layers.append(tf.reduce_mean(tf.abs(after - before[:, None]), axis=[1, 2]))
+        change = tf.abs(after - before[:, None])
+        if weights == "layer":
+            active = tf.reduce_mean(tf.abs(before), axis=0)
+            change *= tf.math.divide_no_nan(active, tf.reduce_mean(active))
+        layers.append(tf.reduce_mean(change, axis=[1, 2]))
     return tf.add_n(layers) / eps
 
 
@@ -51,19 +62,30 @@ class NsLoss(Penalty):
 
     The paper divides the sensitivity of a neuron by its mean activation and multiplies by it again
     in the sum: the two cancel, and taken literally give 0/0 for a neuron that is never active, so
-    both are left out here. It writes a difference without saying how it is made positive; here it
-    is the absolute value.
+    both are left out by default: it is what the formulas say. The prose wants "to assign a larger
+    weight to neurons with higher activation values". ``weights="layer"`` does, by reading the mean
+    that is divided by as that of the layer: each neuron's change is multiplied by
+
+        w_L,n = m_L,n / mean_n m_L,n,    m_L,n = mean |a_L,n| over the batch,
+
+    and nothing cancels. A layer that is never active counts nothing. The paper writes a difference
+    without saying how it is made positive; here it is the absolute value.
+
+    Of dropout it says nothing. By default the noisy pass drops the units that the clean one has
+    dropped: the penalty is there for what the perturbation changes. With ``dropout="other"`` each
+    copy has another mask, which is what two plain passes give, and what the masks change is
+    penalised as well: on the MNIST network of the paper it is most of the term.
 
     "NsLoss", 2021, Algorithm 1 and section III-B; beside it the paper uses the ``"jacobian"``
     penalty, and `kerasrobust.defenses.search_lambda` finds the weight as its section III-C.
 
     Limits: flattening the loss near the data is also what gradient masking looks like. In the
     paper's own tables for CIFAR-10 white-box PGD leaves 83 % accuracy, but PGD transferred from
-    another model 32 % and HopSkipJump 43 %: judge it by these. Dropout draws other units for the
-    noisy pass than for the clean one, and in training mode that difference is penalised as well: on
-    the MNIST network of the paper it is most of the term. With ``batch_norm="inference"`` it is
-    none of it, and the weight has to be searched anew. A ReLU that a custom layer calls by itself
-    is not seen. A step costs `N` times that of plain training more.
+    another model 32 % and HopSkipJump 43 %: judge it by these. With another reading of `dropout`,
+    or ``batch_norm="inference"``, where there is none, the weight has to be searched anew. A ReLU
+    that a custom layer calls by itself is not seen. With ``weights="layer"`` on several devices
+    each takes the mean activations of its own samples. A step costs `N` times that of plain
+    training more.
 
     Args:
         weight: Factor of the penalty (lambda_1), at least 0. Default 2.0, the paper's value for
@@ -72,6 +94,11 @@ class NsLoss(Penalty):
             the paper's value for MNIST in 0..1 (3.0 for CIFAR-10).
         N: Points per sample, at least 1. Default 5, the paper's value for MNIST (its table has 10
             for CIFAR-10).
+        weights: ``"neuron"`` (default) or ``"layer"``: the mean activation that the sensitivity of
+            a neuron is divided by.
+        dropout: Masks of the noisy pass, in training mode: the ``"same"`` (default) as of the clean
+            one, or ``"other"`` ones. For the same, a model that draws makes `N` passes of the
+            batch's size instead of one, with all draws repeated; batch norm sees each by itself.
         batch_norm: Mode of the noisy pass: ``"training"`` (updates batch-norm statistics, the
             default), ``"stateless"``, or ``"inference"``, which compares it with a clean pass in
             inference mode, one pass more.
@@ -96,11 +123,16 @@ class NsLoss(Penalty):
         weight: float = 2.0,
         eps: float | None = None,
         N: int = 5,
+        weights: str = "neuron",
+        dropout: str = "same",
         batch_norm: str = "training",
     ):
         self.weight = check_float("weight", weight)
         self.eps = None if eps is None else check_float("eps", eps, above=True)
         self.N = check_int("N", N, 1)
+        self.weights = check_mode("weights", weights, ("neuron", "layer"))
+        self.dropout = check_mode("dropout", dropout, ("same", "other"))
+        self.repeats_draws = self.dropout == "same"
         self.batch_norm = check_mode("batch_norm", batch_norm)
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
@@ -117,18 +149,22 @@ class NsLoss(Penalty):
         noise, batch = batch.pop_extra(self.name)
         points = tf.reshape(batch.x[:, None] + noise, [-1, *batch.x.shape[1:]])
         copies = batch.repeat(self.N).derive(points, "noisy", self.batch_norm, clip=False)
+        if self.repeats_draws:
+            copies = copies.replace(draws_as=(batch.x, self.N))
         # Batch statistics and moving ones give other activations at the same point.
         reference = batch.replace(mode="inference") if copies.mode == "inference" else batch
         clean, noisy = inner.activations(reference), inner.activations(copies)
         low, high = batch.clip_values
         # Per length in 0..1, so that a weight means the same in any unit.
         eps = self.length("eps", batch.clip_values) / (high - low)
-        return neuron_sensitivity(clean, noisy, self.N, eps), batch
+        return neuron_sensitivity(clean, noisy, self.N, eps, self.weights), batch
 
     def get_config(self) -> dict[str, Any]:
         return {
             "weight": self.weight,
             "eps": self.eps,
             "N": self.N,
+            "weights": self.weights,
+            "dropout": self.dropout,
             "batch_norm": self.batch_norm,
         }
