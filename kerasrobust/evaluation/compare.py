@@ -208,10 +208,8 @@ def _notes(reports: Mapping[str, Report]) -> list[str]:
         configs = {str(jsonable(report.attacks[attack].config)) for report in reports.values()}
         if len(configs) > 1:
             notes.append(f"They differ in the parameters of {attack}.")
-    notes += [
-        f"{name} comes with {len(report.findings)} findings, {report.findings[0].code} first: read "
-        "them there."
-        for name, report in reports.items()
-        if report.findings
-    ]
+    for name, report in reports.items():
+        grave = [finding.code for finding in report.findings if finding.severity != "note"]
+        if grave:
+            notes.append(f"The figures of {name} are in doubt: {', '.join(dict.fromkeys(grave))}.")
     return notes

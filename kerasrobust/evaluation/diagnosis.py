@@ -24,26 +24,31 @@ _LUCK = 0.01
 # A median this many times another one's is far behind it.
 _FAR_BEHIND = 2.0
 _SIGNIFICANCE = 0.05
-_ORDER = (
-    "constant_predictions",
-    "chance_level",
-    "mixes_samples",
-    "certificate_violated",
-    "randomised",
-    "pixel_range",
-    "small_budget",
-    "short_steps",
-    "smoothed_labels",
-    "adversarial_from_the_start",
-    "gradient_masking",
-    "zero_gradients",
-    "black_box_stronger",
-    "step_too_long",
-    "not_converged",
-    "cross_check",
-    "few_samples",
-    "gave_up",
-)
+# How grave each finding is, the gravest first. "invalid": the figures say nothing about robustness;
+# "doubtful": it is probably overestimated; "note": what a reader should know.
+SEVERITY = {
+    "constant_predictions": "invalid",
+    "chance_level": "invalid",
+    "mixes_samples": "invalid",
+    "certificate_violated": "invalid",
+    "randomised": "doubtful",
+    "pixel_range": "doubtful",
+    "small_budget": "doubtful",
+    "short_steps": "doubtful",
+    "smoothed_labels": "doubtful",
+    "adversarial_from_the_start": "doubtful",
+    "gradient_masking": "doubtful",
+    "zero_gradients": "doubtful",
+    "black_box_stronger": "doubtful",
+    "step_too_long": "doubtful",
+    "not_converged": "doubtful",
+    "cross_check": "doubtful",
+    "few_samples": "note",
+    "gave_up": "note",
+    "no_counterpart": "note",
+    "few_classes": "note",
+    "no_labels": "note",
+}
 # Budgets below these shares of the width of the box are not usual in their norms (MNIST: 1.5 in L2,
 # CIFAR-10: 0.25 and more): beside grey levels they were probably meant for 0..1.
 _USUAL_BUDGET = {1.0: 0.5, 2.0: 0.05, math.inf: 0.9 / 255}
@@ -81,17 +86,21 @@ class Finding:
     """Something a reader of the report should know.
 
     Attributes:
-        code: `"constant_predictions"`, `"chance_level"`, `"mixes_samples"`,
-            `"certificate_violated"`, `"randomised"`, `"pixel_range"`, `"small_budget"`,
-            `"short_steps"`, `"smoothed_labels"`, `"adversarial_from_the_start"`,
-            `"gradient_masking"`, `"zero_gradients"`, `"black_box_stronger"`, `"step_too_long"`,
-            `"not_converged"`, `"cross_check"`, `"few_samples"`, `"gave_up"`, `"no_labels"`,
-            `"few_classes"` or `"no_counterpart"`.
+        code: One of the keys of `SEVERITY`.
         message: One or two sentences with the figures.
     """
 
     code: str
     message: str
+
+    @property
+    def severity(self) -> str:
+        """`"invalid"`, `"doubtful"` or `"note"`: see `SEVERITY`."""
+        return SEVERITY[self.code]
+
+    def to_dict(self) -> dict[str, str]:
+        """The finding in JSON types."""
+        return {"code": self.code, "severity": self.severity, "message": self.message}
 
 
 def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int) -> list[Finding]:
@@ -189,7 +198,8 @@ def check_gradients(
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     """Findings of one evaluation, the most serious first."""
-    return sorted(findings, key=lambda finding: _ORDER.index(finding.code))
+    order = list(SEVERITY)
+    return sorted(findings, key=lambda finding: order.index(finding.code))
 
 
 def check_draws(

@@ -628,7 +628,7 @@ class Evaluation:
         if not plan.cascade:
             findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
-        findings = by_weight(findings) + self.missing
+        findings += self.missing
         if plan.preset is not None and plan.preset.note:
             findings.append(Finding("few_classes", plan.preset.note))
         if not self.given:
@@ -658,7 +658,7 @@ class Evaluation:
             clean=summary.figures(clean, self.metrics),
             robust=summary.figures(worst, self.metrics),
             attacks=rows,
-            findings=findings,
+            findings=by_weight(findings),
             settings={
                 "dataset": self.settings["dataset"],
                 "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),

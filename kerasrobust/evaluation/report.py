@@ -105,7 +105,7 @@ class Report:
             "clean": jsonable(self.clean),
             "robust": jsonable(self.robust),
             "attacks": {name: row.to_dict() for name, row in self.attacks.items()},
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
     @classmethod
@@ -124,7 +124,7 @@ class Report:
             clean=read_figures(data["clean"]),
             robust=read_figures(data["robust"]),
             attacks={name: AttackSummary.from_dict(row) for name, row in data["attacks"].items()},
-            findings=[Finding(**finding) for finding in data["findings"]],
+            findings=[Finding(one["code"], one["message"]) for one in data["findings"]],
             settings=data["settings"],
             versions=data["versions"],
             metrics=registry.known(data["metrics"]),

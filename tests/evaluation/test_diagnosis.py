@@ -1,13 +1,23 @@
 """Warnings appear when there is a reason, and only then."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kerasrobust
 from kerasrobust import attacks
 from kerasrobust.evaluation import summary
-from kerasrobust.evaluation.diagnosis import check_gradients, check_predictions, diagnose
+from kerasrobust.evaluation.diagnosis import (
+    SEVERITY,
+    Finding,
+    by_weight,
+    check_gradients,
+    check_predictions,
+    diagnose,
+)
 
 NAN = math.nan
 
@@ -342,3 +352,19 @@ def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack)
     assert not find([10] * 20 + [0] * 20, shifts=[0.2] * 19 + [None] + [NAN] * 20)
     (message,) = find([10] * 22 + [0] * 18, shifts=[0.2] * 19 + [None] + [NAN] * 20)
     assert "2 samples blindly (10 %" in message
+
+
+def test_every_finding_has_its_severity():
+    package = Path(kerasrobust.__file__).parent
+    text = "".join(path.read_text(encoding="utf-8") for path in package.glob("evaluation/*.py"))
+    codes = re.findall(r'Finding\(\s*"(\w+)"', text)
+    assert set(codes) == set(SEVERITY)
+    ranks = ["invalid", "doubtful", "note"]
+    assert sorted(SEVERITY.values(), key=ranks.index) == list(SEVERITY.values())
+    findings = by_weight(Finding(code, "") for code in reversed(SEVERITY))
+    assert [finding.code for finding in findings] == list(SEVERITY)
+    assert findings[0].to_dict() == {
+        "code": "constant_predictions",
+        "severity": "invalid",
+        "message": "",
+    }

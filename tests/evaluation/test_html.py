@@ -1,11 +1,14 @@
 """The page of a report stands alone, and what comes from outside is text in it."""
 
 import base64
+import dataclasses
 from html.parser import HTMLParser
 
 import pytest
 
 import kerasrobust
+from kerasrobust.evaluation import Finding
+from kerasrobust.evaluation.renderers import table
 
 HOSTILE = '<script>alert("x")</script>&amp;'
 
@@ -79,3 +82,20 @@ def test_a_black_box_attacker_with_a_budget(digits_model, digits):
     page = kerasrobust.evaluate(digits_model, x, y, **options).to_html()
     assert "The attacker sees what the model answers, wants" in page
     assert "by at most 0.2 in L2; pixels are 0 to 1." in page
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        (["few_samples"], ""),
+        (["gradient_masking", "few_samples"], " Robustness may well be less: gradient_masking."),
+        (
+            ["chance_level", "zero_gradients", "few_samples"],
+            " These figures say nothing about robustness: chance_level.",
+        ),
+    ],
+)
+def test_the_verdict_says_whether_it_can_be_trusted(report, codes, told):
+    findings = [Finding(code, "why") for code in codes]
+    text = table.verdict(dataclasses.replace(report, findings=findings))
+    assert text.endswith("are right without one." + told)

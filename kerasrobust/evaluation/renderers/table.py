@@ -12,6 +12,11 @@ from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.metrics.base import Metric
 
 WORST = "worst case"
+# What a verdict says of findings, the gravest alone.
+_DOUBT = {
+    "invalid": "These figures say nothing about robustness",
+    "doubtful": "Robustness may well be less",
+}
 
 
 class ReportData(Protocol):
@@ -55,12 +60,17 @@ def title(report: ReportData) -> str:
 
 
 def verdict(report: ReportData) -> str:
-    """What was found, in one sentence."""
+    """What was found, and whether it can be trusted."""
     clean, robust = (100 * figures["accuracy"] for figures in (report.clean, report.robust))
     low, high = (100 * end for end in report.robust["accuracy_interval"])
+    doubt = ""
+    for severity, told in _DOUBT.items():
+        codes = [finding.code for finding in report.findings if finding.severity == severity]
+        if codes and not doubt:
+            doubt = f" {told}: {', '.join(dict.fromkeys(codes))}."
     return (
         f"{robust:.1f} % of {report.settings['samples']:,} samples withstand every attack (95 % "
-        f"interval {low:.1f} to {high:.1f} %); {clean:.1f} % are right without one."
+        f"interval {low:.1f} to {high:.1f} %); {clean:.1f} % are right without one.{doubt}"
     )
 
 

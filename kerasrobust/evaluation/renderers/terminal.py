@@ -47,7 +47,9 @@ def render(report: ReportData, console: Console | None = None) -> None:
             console.print(small)
             console.print(" ".join(content.legends), style="dim", highlight=False)
     for finding in report.findings:
-        console.print(Text.assemble((finding.code, "bold"), ": ", finding.message))
+        console.print(
+            Text.assemble((finding.code, "bold"), f" ({finding.severity}): ", finding.message)
+        )
 
 
 def text(report: ReportData) -> str:
