@@ -168,8 +168,8 @@ import_option = click.option(
 balanced_option = click.option(
     "--balanced",
     is_flag=True,
-    help="Draw equally many samples of each class; together --samples, or where there is no such "
-    "number as many as the smallest class has.",
+    help="Draw equally many samples of each class: --samples together, where that is not given as "
+    "many as the smallest class has.",
 )
 
 

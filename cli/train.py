@@ -267,8 +267,13 @@ def main(
         validation = test
         if (robust_attack or chosen.needs_validation) and validation_samples is None:
             validation_samples = max(1, min(1000, len(train) // 10))
+            if balanced:
+                each = max(1, validation_samples // train.nb_classes)
+                validation_samples = each * train.nb_classes
         if validation_samples is not None:
-            train, validation = kerasrobust.datasets.hold_out(train, validation_samples, seed)
+            train, validation = kerasrobust.datasets.hold_out(
+                train, validation_samples, seed, balanced=balanced
+            )
         if network is None:
             network = kerasrobust.models.get(
                 model or kerasrobust.models.default_name(train.input_shape),

@@ -131,19 +131,23 @@ def load(
     return _load_tfds(text, split, data_dir, draw, bounds, download)
 
 
-def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+def hold_out(
+    data: Dataset, samples: int, seed: int = 0, *, balanced: bool = False
+) -> tuple[Dataset, Dataset]:
     """Split samples off at random, to choose by what is neither trained on nor tested on.
 
     Args:
         data: Samples, a training split say.
         samples: How many to split off, at least 1 and fewer than all. Both parts keep the order.
         seed: Seed of the draw, 0 or more. Default 0.
+        balanced: Split off equally many of each class. Default False.
 
     Returns:
         What is left of `data`, and the part that was split off, its `split` being `"validation"`.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or balanced and none that the classes share equally
+            and have.
 
     Example:
         >>> train, validation = hold_out(load("digits", "train"), 200)
@@ -155,7 +159,8 @@ def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Datas
             f"Received: samples={samples}"
         )
     held = np.zeros(len(data), bool)
-    held[_Draw(samples, seed).rows(data.y, data.name, data.class_names)] = True
+    draw = _Draw(samples, seed, check_bool("balanced", balanced))
+    held[draw.rows(data.y, data.name, data.class_names)] = True
     rest = dataclasses.replace(data, x=data.x[~held], y=data.y[~held])
     part = dataclasses.replace(data, x=data.x[held], y=data.y[held], split="validation")
     return rest, part
