@@ -118,16 +118,15 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(self._arrays[key])
         for index, defense in enumerate(self._defenses()):
             defense.load(self.model, self._part(f"defense_{index}_"))
-        for index, callback in enumerate(self.others):
-            _set_state(callback, self._part(f"callback_{index}_"))
+        for head, callback in self._callbacks():
+            _set_state(callback, self._part(head))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
             self.history.setdefault(key, []).append(float(value))
         arrays = {key: _array(variable) for key, variable in self._variables().items()}
         parts = {f"defense_{i}_": d.saved(self.model) for i, d in enumerate(self._defenses())}
-        for index, callback in enumerate(self.others):
-            parts[f"callback_{index}_"] = _state(callback)
+        parts |= {head: _state(callback) for head, callback in self._callbacks()}
         for head, values in parts.items():
             arrays |= {f"{head}{key}": value for key, value in values.items()}
         state = {
@@ -148,6 +147,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _defenses(self) -> tuple[Any, ...]:
         return tuple(getattr(self.model, "defenses", ()))
+
+    def _callbacks(self) -> list[tuple[str, keras.callbacks.Callback]]:
+        """The other callbacks, each under a name that one more of another kind does not change."""
+        kinds = [type(callback).__name__ for callback in self.others]
+        return [
+            (f"callback_{kind}_{kinds[:position].count(kind)}_", callback)
+            for position, (kind, callback) in enumerate(zip(kinds, self.others, strict=True))
+        ]
 
     def _part(self, head: str) -> dict[str, np.ndarray]:
         """The arrays whose names begin with `head`, without it."""

@@ -403,11 +403,6 @@ USAGE = [
     (train, ["--output", "{folder}/nowhere/model.keras"], "the folder of"),
     (train, ["--output", "{folder}/m.keras", "--learning-rate", "0"], "not above zero"),
     (train, ["--output", "{folder}/m.keras", "--keep-best"], "--keep-best needs --robust-attack"),
-    (
-        train,
-        ["--output", "{folder}/m.keras", "--recipe", "monitor=val_robust_accuracy"],
-        "needs --robust-attack",
-    ),
     (train, ["--output", "{folder}/m.keras", "--checkpoint", "{file}"], "is a file, not a folder"),
     (train, ["--output", "{folder}/m.keras", "--log-dir", "{file}/logs"], "cannot be written"),
 ]
@@ -488,6 +483,11 @@ def no_training(monkeypatch):
 def test_usage_errors_come_before_the_library(command, arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr(kerasrobust.datasets, "load", None)
     check_failure(command, arguments, message, tmp_path, 2)
+
+
+def test_a_recipe_that_looks_at_an_attack_needs_one(tmp_path):
+    arguments = ["--output", "{folder}/m.keras", "--recipe", "monitor=val_robust_accuracy"]
+    check_failure(train, arguments, "needs --robust-attack", tmp_path, 2)
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), ERRORS)
