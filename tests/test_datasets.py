@@ -305,6 +305,9 @@ def test_mnist(real_data):
     index = [rows[image.tobytes()] for image in some.x]
     assert index == sorted(set(index))
     np.testing.assert_array_equal(some.y, data.y[index])
+    even = datasets.load("mnist", data_dir=folder, samples=30, seed=1, balanced=True)
+    assert np.bincount(even.y).tolist() == [3] * 10
+    assert [data.y[rows[image.tobytes()]] for image in even.x] == even.y.tolist()
     with pytest.raises(ValueError, match=r"\['test', 'train'\].*split='val'"):
         datasets.load("mnist", "val", data_dir=folder)
     with pytest.raises(ValueError, match="10000 samples"):

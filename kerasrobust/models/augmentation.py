@@ -79,7 +79,7 @@ def apply(
 def check(
     made: Sequence[keras.layers.Layer], images: tf.Tensor, clip_values: tuple[float, float]
 ) -> None:
-    """Refuses layers that do not take the images or change their shape."""
+    """Refuses layers that do not take the images, change their shape or have weights."""
     if not made:
         return
     try:
@@ -90,6 +90,11 @@ def check(
             f"The augmentation takes no images of this kind: {reason} "
             f"Received: images of shape {tuple(images.shape[1:])}"
         ) from error
+    trained = [type(layer).__name__ for layer in made if layer.weights]
+    if trained:
+        raise ValueError(
+            f"Layers of augmentation must have no weights. Received: {', '.join(trained)}"
+        )
     if shape != tuple(images.shape):
         raise ValueError(
             "Augmentation must leave the shape of images as it is. "

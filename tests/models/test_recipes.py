@@ -393,6 +393,7 @@ def test_bad_recipes(recipe, error, message):
             r"leave its value_range out. Received: value_range=\(0, 255\)",
         ),
         ({"augment": ["RandomHue:factor=0.1"]}, "takes no images of this kind"),
+        ({"augment": ["BatchNormalization"]}, "no weights. Received: BatchNormalization"),
     ],
 )
 def test_recipes_that_do_not_fit(recipe, message):
