@@ -171,6 +171,14 @@ import_option = click.option(
 )
 
 
+balanced_option = click.option(
+    "--balanced",
+    is_flag=True,
+    help="Draw equally many samples of each class: --samples together, where that is not given as "
+    "many as the smallest class has.",
+)
+
+
 def _is_path(value: str) -> bool:
     return value.endswith(".py") or os.sep in value
 

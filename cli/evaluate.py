@@ -10,6 +10,7 @@ from kerasrobust_cli.common import (
     Norm,
     Number,
     Numbers,
+    balanced_option,
     import_option,
     library,
     output_place,
@@ -30,7 +31,8 @@ from kerasrobust_cli.common import (
     metavar="NAME|PATH",
     default="digits",
     show_default=True,
-    help="digits, the name of a TFDS data set, or a .npz file; its test split is attacked.",
+    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
+    "per class; its test split is attacked.",
 )
 @click.option(
     "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
@@ -51,6 +53,7 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="Samples drawn from the test split.",
 )
+@balanced_option
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
 )
@@ -144,6 +147,7 @@ def main(
     download,
     attacks,
     samples,
+    balanced,
     batch_size,
     eps,
     norm,
@@ -204,7 +208,9 @@ def main(
         if network is not None and layers:
             network = kerasrobust.wrap(network, layers, clip_values=bounds)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
-        data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
+        data = kerasrobust.datasets.load(
+            dataset, samples=samples, seed=seed, balanced=balanced, **source
+        )
         if network is None:
             if not quiet:
                 click.echo(

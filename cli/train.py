@@ -8,6 +8,7 @@ import click
 
 from kerasrobust_cli.common import (
     Number,
+    balanced_option,
     import_option,
     library,
     output_folder,
@@ -56,13 +57,34 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
+def _list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    with library():
+        from kerasrobust.models import recipes
+
+        rows = []
+        for name, fields in recipes.PRESETS.items():
+            told = {key: field for key, field in fields.items() if key != "augment"}
+            layers = [str(layer).partition(":")[0] for layer in fields.get("augment", ())]
+            settings = [f"{key}={field}" for key, field in told.items()]
+            rows.append((name, ", ".join(settings + layers) or "as plain"))
+    notes = (
+        "plain: Adam at 0.001, cosine decay to zero, batches of 64, 600 steps or 3 epochs.",
+        "areb, e2sad, nsloss: the first of the two for grey images, the other for those in colour.",
+    )
+    print_table(("name", "settings"), rows, "\n".join(notes))
+    ctx.exit()
+
+
 @click.command(name="kr-train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--dataset",
     metavar="NAME|PATH",
     default="digits",
     show_default=True,
-    help="digits, the name of a TFDS data set, or a .npz file with a training and a test split.",
+    help="digits, the name of a TFDS data set, a .npz file with a training and a test split, or a "
+    "folder of images: train/ and test/, a folder per class in each.",
 )
 @click.option(
     "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
@@ -81,26 +103,37 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     help="A defense with its parameters, as in gda:sigma=0.3. Repeatable; defenses compose.",
 )
 @click.option(
+    "--recipe",
+    metavar="NAME[:k=v,...]",
+    default="plain",
+    show_default=True,
+    help="How it is trained: a document's way, as in areb or areb:epochs=3, or settings alone, as "
+    "in schedule=step,weight_decay=0.01. The options below count instead of it. plain: Adam, the "
+    "rate decaying to zero as a cosine.",
+)
+@click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Default: 3, or on few samples as many as 600 steps take.",
+    help="Default: the recipe's, else 3, or on few samples as many as 600 steps take.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Default: the recipe's, of plain 64."
+)
 @click.option(
     "--learning-rate",
     type=Number(positive=True),
-    default=0.001,
-    show_default=True,
-    help="Adam's, at the start; it decays to zero as a cosine.",
+    help="The optimizer's, at the start. Default: the recipe's, of plain 0.001.",
 )
 @click.option(
     "--samples", type=click.IntRange(min=1), help="Samples drawn to train on. Default: all."
 )
+@balanced_option
 @click.option(
     "--validation-samples",
     type=click.IntRange(min=1),
     help="So many of them are not trained on but measured after each epoch. Default: none, and the "
-    "test split is measured; with --robust-attack a tenth, 1000 at most.",
+    "test split is measured; with --robust-attack, and for recipes that decay or stop by what they "
+    "measure, a tenth, 1000 at most.",
 )
 @click.option(
     "--robust-attack",
@@ -150,6 +183,13 @@ def _list_defenses(ctx: click.Context, param: click.Parameter, value: bool) -> N
     callback=_list_defenses,
     help="Print what --defense knows and exit.",
 )
+@click.option(
+    "--list-recipes",
+    is_flag=True,
+    expose_value=False,
+    callback=_list_recipes,
+    help="Print what --recipe knows and exit.",
+)
 @click.option("--quiet", is_flag=True, help="Print the test accuracy and nothing else.")
 @click.version_option(package_name="kerasrobust")
 def main(
@@ -158,10 +198,12 @@ def main(
     download,
     model,
     defense,
+    recipe,
     epochs,
     batch_size,
     learning_rate,
     samples,
+    balanced,
     validation_samples,
     robust_attack,
     keep_best,
@@ -188,6 +230,8 @@ def main(
         import kerasrobust
 
         # Large data take a while to read; a typing error is told before.
+        changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        chosen = kerasrobust.models.recipes.get(recipe, **changes)
         defenses = kerasrobust.defenses.resolve(defense) if defense else []
         for one in defenses:
             if isinstance(one, kerasrobust.defenses.DecisionDefense):
@@ -203,17 +247,33 @@ def main(
         elif model is not None:
             kerasrobust.models.registry.find(model)
         bounds, note = pixel_bounds(own, clip_min, clip_max)
-        network = None if own is None else _defended(own, defenses, bounds, seed)
+        network = None
+        if own is not None:
+            # Which one of a document's recipes it is may depend on the images.
+            shape = getattr(own, "input_shape", None) or (28, 28, 1)
+            chosen = kerasrobust.models.recipes.get(recipe, shape, **changes)
+            network = kerasrobust.models.standardize(own) if chosen.standardize else own
+            network = _defended(network, defenses, bounds, seed)
         if note:
             click.echo(note, err=True)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
-        train = kerasrobust.datasets.load(dataset, "train", samples=samples, seed=seed, **source)
+        train = kerasrobust.datasets.load(
+            dataset, "train", samples=samples, seed=seed, balanced=balanced, **source
+        )
         test = kerasrobust.datasets.load(dataset, "test", **source)
+        chosen = kerasrobust.models.recipes.get(recipe, train.input_shape, **changes)
+        if chosen.monitor == kerasrobust.callbacks.MONITOR and not robust_attack:
+            raise click.UsageError(f"--recipe with monitor={chosen.monitor} needs --robust-attack")
         validation = test
-        if robust_attack and validation_samples is None:
+        if (robust_attack or chosen.needs_validation) and validation_samples is None:
             validation_samples = max(1, min(1000, len(train) // 10))
+            if balanced:
+                each = max(1, validation_samples // train.nb_classes)
+                validation_samples = each * train.nb_classes
         if validation_samples is not None:
-            train, validation = kerasrobust.datasets.hold_out(train, validation_samples, seed)
+            train, validation = kerasrobust.datasets.hold_out(
+                train, validation_samples, seed, balanced=balanced
+            )
         if network is None:
             network = kerasrobust.models.get(
                 model or kerasrobust.models.default_name(train.input_shape),
@@ -221,6 +281,8 @@ def main(
                 train.nb_classes,
                 seed=seed,
             )
+            if chosen.standardize:
+                network = kerasrobust.models.standardize(network)
             if defenses:
                 network = kerasrobust.wrap(network, defenses, clip_values=bounds, seed=seed)
         else:
@@ -237,9 +299,7 @@ def main(
         history = kerasrobust.models.fit(
             network,
             train,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
+            recipe=chosen,
             seed=seed,
             validation=validation,
             callbacks=callbacks,
@@ -249,7 +309,7 @@ def main(
         if not all(np.isfinite(weight).all() for weight in network.get_weights()):
             raise ValueError(
                 "Training has diverged, weights are NaN or infinite: nothing was saved. Use a "
-                f"smaller --learning-rate. Received: --learning-rate {learning_rate:g}"
+                f"smaller --learning-rate. Received: --learning-rate {chosen.learning_rate:g}"
             )
         saved: keras.Model = network
         robust = kerasrobust.defenses.RobustModel

@@ -9,6 +9,7 @@ import click
 from kerasrobust_cli.common import (
     Norm,
     Number,
+    balanced_option,
     import_option,
     library,
     output_folder,
@@ -28,7 +29,8 @@ from kerasrobust_cli.common import (
     metavar="NAME|PATH",
     default="digits",
     show_default=True,
-    help="digits, the name of a TFDS data set, or a .npz file; its test split is attacked.",
+    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
+    "per class; its test split is attacked.",
 )
 @click.option(
     "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
@@ -68,6 +70,7 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="Samples drawn from the test split.",
 )
+@balanced_option
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
 )
@@ -128,6 +131,7 @@ def main(
     combinations,
     max_loss,
     samples,
+    balanced,
     batch_size,
     eps,
     norm,
@@ -164,7 +168,9 @@ def main(
         if note:
             click.echo(note, err=True)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
-        data = kerasrobust.datasets.load(dataset, samples=samples, seed=seed, **source)
+        data = kerasrobust.datasets.load(
+            dataset, samples=samples, seed=seed, balanced=balanced, **source
+        )
         train = None
         if network is None or epochs is not None:
             train = kerasrobust.datasets.load(dataset, "train", **source)

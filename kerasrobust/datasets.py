@@ -1,4 +1,4 @@
-"""Image classification data as NumPy arrays: embedded digits, TFDS names, `.npz` files."""
+"""Image classification data as NumPy arrays: embedded digits, TFDS names, files, folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasrobust.checks import check_bounds, check_int
+from kerasrobust.checks import check_bool, check_bounds, check_int
 
 SPLITS = ("train", "test")
 
@@ -60,6 +60,7 @@ def load(
     samples: int | None = None,
     seed: int = 0,
     *,
+    balanced: bool = False,
     clip_values: tuple[float, float] = (0.0, 1.0),
     download: bool = False,
 ) -> Dataset:
@@ -71,6 +72,11 @@ def load(
       which serve as the test split. Images are [n, height, width] or [n, height, width, channels],
       labels integers [n] or [n, 1]. An optional array `class_names` holds one string per class;
       without it the classes are 0 up to the largest label in the file.
+    - the path of a folder of images, one folder per class, as
+      `keras.utils.image_dataset_from_directory` reads them: `train/cat/1.png`, `test/cat/7.png`,
+      and `split` may be any such folder; or `cat/7.png`, which serves as the test split. Classes
+      are numbered in the order of their names. All images are of one size, grey or all in colour.
+      A bare name is a folder where it is none of TensorFlow Datasets.
     - any other name: TensorFlow Datasets, which must already be prepared in `data_dir` unless
       `download=True`. `split` may be any split of it.
 
@@ -86,6 +92,8 @@ def load(
             the data set, and a smaller draw with the same seed is part of a larger one.
             Default: all.
         seed: Seed of that draw, 0 or more. Default 0.
+        balanced: Draw equally many of each class, together `samples`; without `samples` as many as
+            the smallest class has. Default False.
         clip_values: The bounds of a pixel. Default (0.0, 1.0).
         download: Let TFDS download and prepare what is missing. Default False.
 
@@ -94,8 +102,10 @@ def load(
 
     Raises:
         ValueError: For an unknown name or split, too many samples, missing arrays, wrong shapes,
-            labels out of range, values that are not finite or out of bounds.
-        FileNotFoundError: For a file that is not there, or TFDS data that are not prepared.
+            labels out of range, values that are not finite or out of bounds; for a folder without
+            images, with a single class, or with images of several sizes.
+        FileNotFoundError: For a file or folder that is not there, or TFDS data that are not
+            prepared.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -109,28 +119,35 @@ def load(
         raise TypeError(f"load expects split as a string. Received: split={split!r}")
     samples = None if samples is None else check_int("samples", samples, 1)
     seed = check_int("seed", seed, 0, None)
+    draw = _Draw(samples, seed, check_bool("balanced", balanced))
     bounds = check_bounds(clip_values)
     text = os.fspath(name)
     if text.lower().endswith(".npz"):
-        return _load_npz(Path(text), split, samples, seed, bounds)
+        return _load_npz(Path(text), split, draw, bounds)
     if text == "digits":
-        return _load_digits(split, samples, seed, bounds)
-    return _load_tfds(text, split, data_dir, samples, seed, bounds, download)
+        return _load_digits(split, draw, bounds)
+    if _is_folder(name):
+        return _load_folder(Path(text).expanduser(), split, draw, bounds)
+    return _load_tfds(text, split, data_dir, draw, bounds, download)
 
 
-def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+def hold_out(
+    data: Dataset, samples: int, seed: int = 0, *, balanced: bool = False
+) -> tuple[Dataset, Dataset]:
     """Split samples off at random, to choose by what is neither trained on nor tested on.
 
     Args:
         data: Samples, a training split say.
         samples: How many to split off, at least 1 and fewer than all. Both parts keep the order.
         seed: Seed of the draw, 0 or more. Default 0.
+        balanced: Split off equally many of each class. Default False.
 
     Returns:
         What is left of `data`, and the part that was split off, its `split` being `"validation"`.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or balanced and none that the classes share equally
+            and have.
 
     Example:
         >>> train, validation = hold_out(load("digits", "train"), 200)
@@ -142,22 +159,57 @@ def hold_out(data: Dataset, samples: int, seed: int = 0) -> tuple[Dataset, Datas
             f"Received: samples={samples}"
         )
     held = np.zeros(len(data), bool)
-    held[_draw(len(data), samples, seed, data.name)] = True
+    draw = _Draw(samples, seed, check_bool("balanced", balanced))
+    held[draw.rows(data.y, data.name, data.class_names)] = True
     rest = dataclasses.replace(data, x=data.x[~held], y=data.y[~held])
     part = dataclasses.replace(data, x=data.x[held], y=data.y[held], split="validation")
     return rest, part
 
 
-def _draw(available: int, samples: int | None, seed: int, name: str) -> np.ndarray | None:
-    """Sorted indices of the subset; None for all of it."""
-    if samples is None:
-        return None
-    if samples > available:
-        raise ValueError(
-            f"{name!r} has {available} samples in this split. Received: samples={samples}"
-        )
-    # The head of one permutation makes draws of different size nest.
-    return np.sort(np.random.default_rng(seed).permutation(available)[:samples])
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """How samples are drawn."""
+
+    samples: int | None
+    seed: int
+    balanced: bool = False
+
+    @property
+    def all(self) -> bool:
+        """Whether there is nothing to draw."""
+        return self.samples is None and not self.balanced
+
+    def rows(self, labels: np.ndarray, name: str, classes: tuple[str, ...]) -> np.ndarray:
+        """Sorted indices of the samples; the labels matter to balanced draws alone."""
+        available = len(labels)
+        if self.all:
+            return np.arange(available)
+        if self.samples is not None and self.samples > available:
+            raise ValueError(
+                f"{name!r} has {available} samples in this split. Received: samples={self.samples}"
+            )
+        # The head of one permutation makes draws of different size nest.
+        order = np.random.default_rng(self.seed).permutation(available)
+        if not self.balanced:
+            return np.sort(order[: self.samples])
+        counts = np.bincount(labels, minlength=len(classes))
+        least = int(counts.argmin())
+        each = int(counts[least]) if self.samples is None else self.samples // len(classes)
+        if self.samples is not None and each * len(classes) != self.samples:
+            near = [n * len(classes) for n in (each, each + 1) if n]
+            raise ValueError(
+                f"Expected a number of samples that the {len(classes)} classes of {name!r} share "
+                f"equally, {' or '.join(map(str, near))} say. "
+                f"Received: samples={self.samples}, balanced=True"
+            )
+        if counts[least] < max(each, 1):
+            raise ValueError(
+                f"Class {classes[least]!r} of {name!r} has {counts[least]} samples in this split, "
+                f"too few for {max(each, 1)} of each class. "
+                f"Received: samples={self.samples}, balanced=True"
+            )
+        heads = [order[labels[order] == label][:each] for label in range(len(classes))]
+        return np.sort(np.concatenate(heads))
 
 
 def _scale(images: np.ndarray, bounds: tuple[float, float], out: np.ndarray | None = None):
@@ -173,7 +225,7 @@ def _scale(images: np.ndarray, bounds: tuple[float, float], out: np.ndarray | No
     return out
 
 
-def _load_digits(split, samples, seed, bounds) -> Dataset:
+def _load_digits(split, draw: _Draw, bounds) -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -184,15 +236,14 @@ def _load_digits(split, samples, seed, bounds) -> Dataset:
         np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target
     )
     rows = np.sort(parts[SPLITS.index(split)])
-    chosen = _draw(len(rows), samples, seed, "digits")
-    rows = rows if chosen is None else rows[chosen]
+    names = tuple(str(label) for label in bunch.target_names)
+    rows = rows[draw.rows(bunch.target[rows], "digits", names)]
     # Values run from 0 to 16 in steps of one.
     x = _scale(bunch.images[rows, :, :, None] * (255 / 16), bounds)
-    names = tuple(str(label) for label in bunch.target_names)
     return Dataset("digits", split, x, bunch.target[rows].astype(np.int64), names, bounds)
 
 
-def _load_npz(path: Path, split, samples, seed, bounds) -> Dataset:
+def _load_npz(path: Path, split, draw: _Draw, bounds) -> Dataset:
     if split not in SPLITS:
         raise ValueError(f"A .npz file has the splits {list(SPLITS)}. Received: split={split!r}")
     if not path.is_file():
@@ -201,7 +252,7 @@ def _load_npz(path: Path, split, samples, seed, bounds) -> Dataset:
         raise ValueError(f"Expected a file written by numpy.savez. Received: name={str(path)!r}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return _from_archive(archive, path, split, samples, seed, bounds)
+            return _from_archive(archive, path, split, draw, bounds)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(
             f"Expected a file written by numpy.savez, but it is damaged. "
@@ -209,7 +260,7 @@ def _load_npz(path: Path, split, samples, seed, bounds) -> Dataset:
         ) from error
 
 
-def _from_archive(archive, path: Path, split, samples, seed, bounds) -> Dataset:
+def _from_archive(archive, path: Path, split, draw: _Draw, bounds) -> Dataset:
     keys = (f"x_{split}", f"y_{split}")
     if split == "test" and "x" in archive and "y" in archive:
         keys = ("x", "y")
@@ -239,8 +290,9 @@ def _from_archive(archive, path: Path, split, samples, seed, bounds) -> Dataset:
         stored = [_labels(archive, k) for k in ("y", "y_train", "y_test") if k in archive]
         largest = max(int(labels.max()) for labels in stored if labels.size)
         names = tuple(str(label) for label in range(largest + 1))
-    chosen = _draw(len(x), samples, seed, path.name)
-    if chosen is not None:
+    if not draw.all:
+        _check_labels(y, names, path.stem)
+        chosen = draw.rows(y, path.name, names)
         x, y = x[chosen], y[chosen]
     if x.dtype == np.uint8:
         x = _scale(x, bounds)
@@ -276,7 +328,98 @@ def _labels(archive, key: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Dataset:
+def _is_folder(name: str | os.PathLike) -> bool:
+    """Whether a name means a folder, there or not."""
+    text = os.fspath(name)
+    if not isinstance(name, str) or os.path.isabs(text) or text.startswith((".", "~")):
+        return True
+    if not os.path.isdir(text):
+        return False
+    if os.sep in text:
+        return True
+    import tensorflow_datasets as tfds
+
+    # A folder of a data set's name may hold anything, its TFDS files in the first place.
+    return text not in tfds.list_builders(with_community_datasets=False)
+
+
+def _load_folder(path: Path, split, draw: _Draw, bounds) -> Dataset:
+    import keras
+
+    received = f"Received: name={os.fspath(path)!r}, split={split!r}"
+    if not path.is_dir():
+        raise FileNotFoundError(f"Expected a folder of images. {received}")
+    folder, held = path / split, _folders(path)
+    if split not in held:
+        if split != "test" or set(SPLITS) & held:
+            raise ValueError(
+                f"Expected a folder {split!r} that holds a folder per class. {received}, "
+                f"which holds the folders {sorted(held)[:10]}"
+            )
+        folder = path
+    names = tuple(sorted(_folders(folder)))
+    if len(names) < 2:
+        raise ValueError(
+            f"Expected at least two classes, each a folder of images. {received}, "
+            f"with the classes {list(names)}"
+        )
+    for other in held & set(SPLITS) if folder != path else ():
+        if differing := _folders(path / other) ^ set(names):
+            raise ValueError(
+                "Expected the same classes in each split; the folder of one without samples may be "
+                f"empty. {received}, where {other!r} differs by {sorted(differing)}"
+            )
+    try:
+        # It tells what there is; images are read below, once those wanted are known.
+        index = keras.utils.image_dataset_from_directory(
+            os.fspath(folder), shuffle=False, seed=0, verbose=False
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"Expected images in the folders of classes: {error} {received}"
+        ) from error
+    files = [Path(file) for file in index.file_paths]
+    labels = np.array([names.index(file.relative_to(folder).parts[0]) for file in files], np.int64)
+    rows = draw.rows(labels, path.name, names)
+    first = _read_image(files[rows[0]])
+    x = np.empty((len(rows), *first.shape), np.float32)
+    for number, row in enumerate(rows):
+        image = _read_image(files[row])
+        if image.shape != first.shape:
+            raise ValueError(
+                "Expected images of one shape, (height, width, channels). "
+                f"Received: {os.fspath(files[rows[0]])!r} of shape {first.shape} and "
+                f"{os.fspath(files[row])!r} of shape {image.shape}"
+            )
+        _scale(image, bounds, out=x[number])
+    return Dataset(path.resolve().name, split, x, labels[rows], names, bounds)
+
+
+def _folders(path: Path) -> set[str]:
+    """Names of the folders in a folder, as Keras counts them."""
+    return {part.name for part in path.iterdir() if part.is_dir() and part.name[0] != "."}
+
+
+def _read_image(file: Path) -> np.ndarray:
+    """uint8 [height, width, channels], one or three of these."""
+    import tensorflow as tf
+
+    try:
+        image = tf.io.decode_image(file.read_bytes(), expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        reason = str(error.message).partition("\n")[0]
+        raise ValueError(
+            f"Expected an image, but it cannot be read: {reason} Received: {os.fspath(file)!r}"
+        ) from error
+    if image.shape[-1] not in (1, 3):
+        raise ValueError(
+            "Expected images in grey or in colour, without transparency. "
+            f"Received: {os.fspath(file)!r} with {image.shape[-1]} channels"
+        )
+    return image
+
+
+def _load_tfds(name, split, data_dir, draw: _Draw, bounds, download) -> Dataset:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -314,7 +457,7 @@ def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Datase
         )
 
     available = info.splits[split].num_examples
-    chosen = _draw(available, samples, seed, name)
+    names = tuple(features[label_key].names)
     rows = builder.as_dataset(
         split=split,
         shuffle_files=False,
@@ -322,7 +465,13 @@ def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Datase
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         decoders={image_key: tfds.decode.SkipDecoding()},
     )
-    if chosen is not None:
+    count = available
+    if not draw.all:
+        labels = np.zeros(available, np.int64)
+        if draw.balanced:
+            labels[:] = list(rows.map(lambda row: row[label_key]).as_numpy_iterator())
+        chosen = draw.rows(labels, name, names)
+        count = len(chosen)
         wanted = np.zeros(available, bool)
         wanted[chosen] = True
         wanted = tf.constant(wanted)
@@ -331,7 +480,6 @@ def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Datase
     rows = rows.map(
         lambda row: (decode(row[image_key]), row[label_key]), num_parallel_calls=tf.data.AUTOTUNE
     )
-    count = available if chosen is None else len(chosen)
     x, y = np.empty((count, *shape), np.float32), np.empty(count, np.int64)
     start = 0
     for images, labels in rows.batch(512).prefetch(1).as_numpy_iterator():
@@ -339,7 +487,7 @@ def _load_tfds(name, split, data_dir, samples, seed, bounds, download) -> Datase
         _scale(images, bounds, out=x[start:stop])
         y[start:stop] = labels
         start = stop
-    return Dataset(name, split, x, y, tuple(features[label_key].names), bounds)
+    return Dataset(name, split, x, y, names, bounds)
 
 
 def _builder(tfds, name: str, data_dir):
@@ -355,7 +503,8 @@ def _builder(tfds, name: str, data_dir):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            "Expected 'digits', the path of a .npz file or the name of a TFDS data set."
+            "Expected 'digits', the path of a .npz file or of a folder of images, or the name of a "
+            "TFDS data set."
             f"{hint} Received: name={name!r}"
         ) from error
 
@@ -376,8 +525,12 @@ def _check(data: Dataset) -> None:
             f"Expected images within clip_values=({low:g}, {high:g}). "
             f"Received: {data.name!r} with values from {smallest:g} to {largest:g}"
         )
-    if data.y.min() < 0 or data.y.max() >= data.nb_classes:
+    _check_labels(data.y, data.class_names, data.name)
+
+
+def _check_labels(y: np.ndarray, names: tuple[str, ...], name: str) -> None:
+    if y.min() < 0 or y.max() >= len(names):
         raise ValueError(
-            f"Expected labels from 0 to {data.nb_classes - 1}. "
-            f"Received: {data.name!r} with labels from {data.y.min()} to {data.y.max()}"
+            f"Expected labels from 0 to {len(names) - 1}. "
+            f"Received: {name!r} with labels from {y.min()} to {y.max()}"
         )

@@ -377,9 +377,51 @@ def test_a_run_that_was_stopped_stays_stopped(data, tmp_path):
     assert train(network(), data, stop(), epochs=9, checkpoint=tmp_path) == first
 
 
+def goes_on(make, data, tmp_path, epoch, **options):
+    """The history of a run in one go, after a check that one in two parts is the same."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, number, logs=None):
+            if number == epoch:
+                raise KeyboardInterrupt
+
+    whole, again = make(), make()
+    expected = train(whole, data, **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), data, Stop(), checkpoint=tmp_path, **options)
+    assert train(again, data, checkpoint=tmp_path, **options) == expected
+    for a, b in zip(whole.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    return expected
+
+
+def test_plateaus_and_patience_go_on(data, tmp_path):
+    """Nothing is learnt, so a run that began to count anew would be a longer one."""
+    recipe = models.Recipe(
+        epochs=9, schedule="plateau:patience=2", early_stopping=4, monitor="accuracy"
+    )
+    options = {"recipe": recipe, "epochs": None, "learning_rate": 1e-12}
+    history = goes_on(network, data, tmp_path, 2, **options)
+    np.testing.assert_allclose(history["learning_rate"], [1e-12] * 3 + [1e-13] * 2, rtol=1e-5)
+
+
+def test_augmentation_goes_on(data, tmp_path):
+    """With a defense, momentum and the weights of the best epoch."""
+    recipe = "optimizer=(sgd:momentum=0.9),schedule=plateau,early_stopping=3,augment=[RandomFlip]"
+    goes_on(
+        lambda: kerasrobust.wrap(network(0.2), "gda:N=2"),
+        data,
+        tmp_path,
+        1,
+        recipe=recipe,
+        validation=data[1],
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"recipe": "augment=[RandomFlip]"}, r"augment=\['RandomFlip'\] \(was \[\]\)"),
         ({"epochs": 4}, r"epochs=4 \(was 3\)"),
         ({"batch_size": 16}, r"batch_size=16 \(was 32\)"),
         ({"learning_rate": 0.02}, r"learning_rate=0.02 \(was 0.01\)"),

@@ -162,6 +162,131 @@ def test_hold_out_splits_once_and_keeps_the_order():
             datasets.hold_out(data, samples)
 
 
+def test_balanced_draws():
+    full = datasets.load("digits")
+    rows = {image.tobytes(): i for i, image in enumerate(full.x)}
+    drawn = {n: datasets.load("digits", samples=n, seed=3, balanced=True) for n in (50, 100)}
+    for n, data in drawn.items():
+        index = [rows[image.tobytes()] for image in data.x]
+        assert index == sorted(set(index))
+        np.testing.assert_array_equal(data.y, full.y[index])
+        np.testing.assert_array_equal(np.bincount(data.y), [n // 10] * 10)
+    small, large = ({image.tobytes() for image in drawn[n].x} for n in (50, 100))
+    assert small < large
+    least = np.bincount(full.y).min()
+    data = datasets.load("digits", balanced=True)
+    np.testing.assert_array_equal(np.bincount(data.y), [least] * 10)
+    rest, held = datasets.hold_out(data, 20, balanced=True)
+    np.testing.assert_array_equal(np.bincount(held.y), [2] * 10)
+    np.testing.assert_array_equal(np.bincount(rest.y), [least - 2] * 10)
+    for samples, message in ((33, "30 or 40 say. Received: samples=33"), (3, "equally, 10 say")):
+        with pytest.raises(ValueError, match=message):
+            datasets.load("digits", samples=samples, balanced=True)
+    with pytest.raises(ValueError, match="Class '.' of 'digits' has 3. samples.*for 36 of each"):
+        datasets.load("digits", samples=360, balanced=True)
+    with pytest.raises(ValueError, match="balanced=1"):
+        datasets.load("digits", balanced=1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"class_names": ["a", "b", "c", "d"]}, "Class 'd' of 'data.npz' has 0 samples"),
+        ({"class_names": ["a", "b"]}, "from 0 to 1.*labels from 0 to 2"),
+    ],
+)
+def test_balanced_draws_of_a_file(npz, arrays, message):
+    path = npz(x=IMAGES, y=LABELS)
+    assert sorted(datasets.load(path, balanced=True).y) == [0, 1, 2]
+    with pytest.raises(ValueError, match=message):
+        datasets.load(npz(x=IMAGES, y=LABELS, **arrays), balanced=True)
+
+
+# ---- folders of images --------------------------------------------------------------------------
+
+
+def write(folder, images):
+    """PNG files, by a library that reads none of them here."""
+    from PIL import Image
+
+    for name, image in images.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def colour():
+    return np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+
+
+def test_folder(tmp_path, colour):
+    folder = tmp_path / "pets"
+    names = ["cat/2.png", "cat/10.png", "dog/1.png", "dog/deep/7.bmp"]
+    write(folder / "train", dict(zip(names, colour, strict=False)))
+    write(folder / "test", {"dog/1.png": colour[4]})
+    (folder / "test" / "cat").mkdir()
+    (folder / "test" / ".cache").mkdir()
+    (folder / "train" / "cat" / "notes.txt").write_text("no image")
+    train = datasets.load(folder, "train", clip_values=(-1, 1))
+    assert (train.name, train.class_names, train.split) == ("pets", ("cat", "dog"), "train")
+    found = {image.tobytes(): label for image, label in zip(train.x, train.y, strict=True)}
+    expected = np.float32(colour / np.float32(255)) * 2 - 1
+    assert len(found) == 4 and train.x.dtype == np.float32
+    for image, label in zip(expected[:4], (0, 0, 1, 1), strict=True):
+        assert found[image.tobytes()] == label
+    test = datasets.load(str(folder))
+    np.testing.assert_allclose(test.x, colour[4:5] / 255, atol=1e-7)
+    np.testing.assert_array_equal(test.y, [1])
+    assert test.class_names == train.class_names
+    one = datasets.load(folder, "train", samples=2, balanced=True, seed=1)
+    np.testing.assert_array_equal(one.y, [0, 1])
+
+
+def test_folder_without_splits_serves_as_the_test_split(tmp_path, colour, monkeypatch):
+    write(tmp_path / "grey", {f"{i % 3}/{i}.png": image[..., 0] for i, image in enumerate(colour)})
+    monkeypatch.chdir(tmp_path)
+    data = datasets.load("grey")  # a bare name that TFDS does not know
+    assert data.input_shape == (4, 5, 1) and data.class_names == ("0", "1", "2")
+    np.testing.assert_array_equal(np.bincount(data.y), [2, 2, 2])
+    with pytest.raises(ValueError, match=r"folder 'train'.*folders \['0', '1', '2'\]"):
+        datasets.load(tmp_path / "grey", "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"at least two classes.*classes \[\]"),
+        ({"cat/1.png": (4, 5, 3)}, r"at least two classes.*classes \['cat'\]"),
+        ({"cat/1.png": (4, 5, 3), "dog/1.png": (5, 4, 3)}, r"one shape.*\(4, 5, 3\).*\(5, 4, 3\)"),
+        ({"cat/1.png": (4, 5, 3), "dog/1.png": (4, 5)}, r"one shape.*\(4, 5, 3\).*\(4, 5, 1\)"),
+        ({"cat/1.png": (4, 5, 4), "dog/1.png": (4, 5, 4)}, "1.png' with 4 channels"),
+        ({"cat/1.png": None, "dog/1.png": None}, "cannot be read.*1.png'"),
+        ({"cat/1.txt": None, "dog/1.txt": None}, "Expected images in the folders.*No images"),
+        (
+            {"test/cat/1.png": (4, 5), "test/dog/1.png": (4, 5), "train/cat/1.png": (4, 5)},
+            r"same classes in each split.*\['dog'\]",
+        ),
+        ({"train/cat/1.png": (4, 5), "train/dog/1.png": (4, 5)}, "Expected a folder 'test'"),
+    ],
+)
+def test_bad_folder(tmp_path, files, message):
+    for name, shape in files.items():
+        if shape is not None:
+            write(tmp_path, {name: np.zeros(shape, np.uint8)})
+            continue
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=message):
+        datasets.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/nowhere-at-all", "/nowhere/at/all"])
+def test_folder_that_is_not_there(name):
+    with pytest.raises(FileNotFoundError, match="Expected a folder of images.*nowhere"):
+        datasets.load(name)
+
+
 def test_tfds_not_prepared(tmp_path):
     with pytest.raises(FileNotFoundError, match="not prepared.*download=True"):
         datasets.load("mnist", data_dir=tmp_path)
@@ -180,6 +305,9 @@ def test_mnist(real_data):
     index = [rows[image.tobytes()] for image in some.x]
     assert index == sorted(set(index))
     np.testing.assert_array_equal(some.y, data.y[index])
+    even = datasets.load("mnist", data_dir=folder, samples=30, seed=1, balanced=True)
+    assert np.bincount(even.y).tolist() == [3] * 10
+    assert [data.y[rows[image.tobytes()]] for image in even.x] == even.y.tolist()
     with pytest.raises(ValueError, match=r"\['test', 'train'\].*split='val'"):
         datasets.load("mnist", "val", data_dir=folder)
     with pytest.raises(ValueError, match="10000 samples"):

@@ -48,6 +48,7 @@ def test_links_lead_somewhere():
     [
         "evaluating.md",
         "preprocessing.md",
+        "training.md",
         "tuning.md",
         "certifying.md",
         "hardening.md",

@@ -18,8 +18,11 @@ weights in the same order, so that one can be loaded into the other.
 
 Parameters without batch statistics, for ten classes at the shape each builder has by default;
 weight layers are convolutions (but those of shortcuts) and dense layers.
+
+`kerasrobust.models.recipes` has the documents' ways to train them.
 """
 
+from kerasrobust.models import recipes
 from kerasrobust.models.areb import (
     areb_cnn,
     areb_cnn_cifar10,
@@ -32,12 +35,15 @@ from kerasrobust.models.digits import digits_cnn
 from kerasrobust.models.e2sad import e2sad_cnn_mnist, e2sad_cnn_svhn
 from kerasrobust.models.loading import load
 from kerasrobust.models.nsloss import nsloss_cnn
+from kerasrobust.models.recipe import Recipe
 from kerasrobust.models.registry import get, names
 from kerasrobust.models.resnet import resnet32, resnet50
+from kerasrobust.models.standardization import standardize
 from kerasrobust.models.training import default_name, fit, train_default
 from kerasrobust.models.vgg import vgg13, vgg19
 
 __all__ = [
+    "Recipe",
     "areb_cnn",
     "areb_cnn_cifar10",
     "areb_cnn_mnist",
@@ -54,8 +60,10 @@ __all__ = [
     "load",
     "names",
     "nsloss_cnn",
+    "recipes",
     "resnet32",
     "resnet50",
+    "standardize",
     "train_default",
     "vgg13",
     "vgg19",

@@ -22,6 +22,11 @@ _ARRAYS, _STATE = "arrays.npz", "state.json"
 # What differs between two models built by the same lines, and is of no consequence to what is
 # computed once the weights are loaded.
 _NAMES = ("name", "seed", "build_config", "registered_name")
+# What Keras's callbacks count while a run lasts, and begin anew with each run.
+_COUNTED = {
+    keras.callbacks.EarlyStopping: ("best", "wait", "stopped_epoch", "best_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
+}
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -30,7 +35,8 @@ class Checkpoint(keras.callbacks.Callback):
     That is: the weights, the seeds of dropout (which Keras itself does not save), the step counter
     and other state of the defenses, the optimizer with its step counter, hence the learning rate of
     a schedule, the number of the epoch, the history, and the state of callbacks that have
-    `get_state` and `set_state` (`RobustAccuracy` has). The order of the samples is a function of
+    `get_state` and `set_state` (`RobustAccuracy` has) and of Keras's `EarlyStopping` and
+    `ReduceLROnPlateau`. The order of the samples is a function of
     seed and epoch, see `fit`. `keras.callbacks.BackupAndRestore` does not do here: it leaves out
     seeds and order, writes weights and epoch number one after the other, so that an interruption in
     between repeats an epoch, and deletes them when training ends, before a model can be saved.
@@ -112,18 +118,15 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(self._arrays[key])
         for index, defense in enumerate(self._defenses()):
             defense.load(self.model, self._part(f"defense_{index}_"))
-        for index, callback in enumerate(self.others):
-            if hasattr(callback, "set_state"):
-                callback.set_state(self._part(f"callback_{index}_"))
+        for head, callback in self._callbacks():
+            _set_state(callback, self._part(head))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
             self.history.setdefault(key, []).append(float(value))
         arrays = {key: _array(variable) for key, variable in self._variables().items()}
         parts = {f"defense_{i}_": d.saved(self.model) for i, d in enumerate(self._defenses())}
-        for index, callback in enumerate(self.others):
-            if hasattr(callback, "get_state"):
-                parts[f"callback_{index}_"] = callback.get_state()
+        parts |= {head: _state(callback) for head, callback in self._callbacks()}
         for head, values in parts.items():
             arrays |= {f"{head}{key}": value for key, value in values.items()}
         state = {
@@ -145,6 +148,14 @@ class Checkpoint(keras.callbacks.Callback):
     def _defenses(self) -> tuple[Any, ...]:
         return tuple(getattr(self.model, "defenses", ()))
 
+    def _callbacks(self) -> list[tuple[str, keras.callbacks.Callback]]:
+        """The other callbacks, each under a name that one more of another kind does not change."""
+        kinds = [type(callback).__name__ for callback in self.others]
+        return [
+            (f"callback_{kind}_{kinds[:position].count(kind)}_", callback)
+            for position, (kind, callback) in enumerate(zip(kinds, self.others, strict=True))
+        ]
+
     def _part(self, head: str) -> dict[str, np.ndarray]:
         """The arrays whose names begin with `head`, without it."""
         return {k.removeprefix(head): v for k, v in self._arrays.items() if k.startswith(head)}
@@ -163,7 +174,35 @@ class Checkpoint(keras.callbacks.Callback):
         }
 
 
-def _array(variable: keras.Variable) -> np.ndarray:
+def _counted(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    return next((names for kind, names in _COUNTED.items() if isinstance(callback, kind)), ())
+
+
+def _state(callback: keras.callbacks.Callback) -> dict[str, np.ndarray]:
+    """What a callback has to take up again in a run that goes on."""
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    values = {name: getattr(callback, name) for name in _counted(callback)}
+    state = {name: np.array(value) for name, value in values.items() if value is not None}
+    for index, weight in enumerate(getattr(callback, "best_weights", None) or ()):
+        state[f"weight_{index}"] = _array(weight)
+    return state
+
+
+def _set_state(callback: keras.callbacks.Callback, state: dict[str, np.ndarray]) -> None:
+    """Takes up what `_state` returned, after the callback has begun anew."""
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+        return
+    for name in _counted(callback):
+        if name in state:
+            setattr(callback, name, state[name].item())
+    weights = [state[f"weight_{i}"] for i in range(sum(k.startswith("weight_") for k in state))]
+    if weights:
+        callback.best_weights = weights
+
+
+def _array(variable: keras.Variable | np.ndarray) -> np.ndarray:
     array = keras.ops.convert_to_numpy(variable)
     # A file of arrays knows no bfloat16.
     return array.astype(np.float32) if array.dtype.kind == "V" else array

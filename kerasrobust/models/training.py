@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import check_float, check_int
+from kerasrobust.checks import check_int
 from kerasrobust.engine.logits import are_probabilities, as_float32, logits_head
-from kerasrobust.models import registry
+from kerasrobust.models import augmentation, recipes, registry
 from kerasrobust.models.checkpoint import Checkpoint, describe_data, describe_model
+from kerasrobust.models.standardization import is_standardized
 
 if TYPE_CHECKING:
     from kerasrobust.datasets import Dataset
@@ -22,9 +24,10 @@ def fit(
     model: keras.Model,
     train: Dataset,
     *,
+    recipe: Any = None,
     epochs: int | None = None,
-    batch_size: int = 64,
-    learning_rate: float = 0.001,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
     seed: int = 0,
     from_logits: bool | None = None,
     validation: Dataset | None = None,
@@ -32,24 +35,32 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     verbose: int | str = "auto",
 ) -> keras.callbacks.History:
-    """Compile and train a classifier: cross-entropy, Adam, cosine learning-rate decay to zero.
+    """Compile and train a classifier by cross-entropy, as a recipe says.
 
-    A model wrapped by `kerasrobust.wrap` trains with its defenses; a single output unit is trained
-    by the cross-entropy of two classes. Batches are drawn in an order
-    fixed by `seed`, without touching the global random state.
+    By default that is Adam with a cosine decay of the learning rate to zero. A model wrapped by
+    `kerasrobust.wrap` trains with its defenses; a single output unit is trained by the
+    cross-entropy of two classes. Batches are drawn in an order fixed by `seed`, without touching
+    the global random state.
 
     With `checkpoint` an interrupted run goes on after the last epoch it had finished, when the same
     call is made on the same network again, and ends with the same weights, bit for bit, as if it
-    had not been interrupted. Of the callbacks `kerasrobust.callbacks.RobustAccuracy` goes on as
-    well; Keras' own start anew. A run that had finished is not trained any further.
+    had not been interrupted. Of the callbacks `kerasrobust.callbacks.RobustAccuracy` and Keras'
+    `EarlyStopping` and `ReduceLROnPlateau` go on as well; others start anew. A run that had
+    finished is not trained any further.
 
     Args:
         model: A `keras.Model`; it is compiled anew.
         train: The training samples, integer labels.
-        epochs: Passes over the samples. Default: 3, or on few samples as many as 600 steps take.
-        batch_size: Samples per step; the last, smaller batch of an epoch is used too. Default 64.
-        learning_rate: Adam's step size at the start, above 0. Default 0.001.
-        seed: Seed of the order of the samples. Default 0.
+        recipe: What `kerasrobust.models.recipes.get` takes: `"areb"`, `"areb:epochs=3"`,
+            `"schedule=step,weight_decay=0.01"`, or a `Recipe`. Its callbacks come after
+            `callbacks`; one of these that has `restore_best` set chooses the weights in the place
+            of early stopping. Default: `"plain"`.
+        epochs: Passes over the samples. Default: the recipe's, else 3, or on few samples as many as
+            600 steps take.
+        batch_size: Samples per step; the last, smaller batch of an epoch is used too. Default: the
+            recipe's, 64.
+        learning_rate: The optimizer's at the start, above 0. Default: the recipe's, 0.001.
+        seed: Seed of the order of the samples and of augmentation. Default 0.
         from_logits: Whether the model's output is logits, not probabilities. Default: what its last
             layer says, else what its outputs for some samples look like.
         validation: Samples to measure after each epoch. Default: none.
@@ -61,19 +72,21 @@ def fit(
         Keras' `History` of loss and accuracy, of all epochs.
 
     Raises:
-        ValueError: For a number out of range, a model without weights to train, samples that do not
-            fit it, or a checkpoint that belongs to a run with other samples or settings.
+        ValueError: For a number out of range, an unknown recipe or one that does not fit, a model
+            without weights to train, samples that do not fit it, or a checkpoint that belongs to a
+            run with other samples or settings.
+        TypeError: For a recipe of another type, or with a field or argument that there is not.
 
     Example:
         >>> train = kerasrobust.datasets.load("digits", "train")
         >>> model = kerasrobust.models.digits_cnn(seed=0)
         >>> history = kerasrobust.models.fit(model, train, epochs=10)
     """
-    batch_size, seed = check_int("batch_size", batch_size, 1), check_int("seed", seed, 0, None)
-    learning_rate = check_float("learning_rate", learning_rate, above=True)
-    steps = -(-len(train) // batch_size)
-    # On a small set three epochs are too few steps to train anything.
-    epochs = max(3, -(-600 // steps)) if epochs is None else check_int("epochs", epochs, 1)
+    seed = check_int("seed", seed, 0, None)
+    changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen = recipes.get(recipe, train.input_shape, **changes)
+    steps = -(-len(train) // chosen.batch_size)
+    epochs = chosen.epochs_for(steps)
     for part in (train, validation):
         if part is not None:
             _check_fits(model, part)
@@ -82,15 +95,23 @@ def fit(
             "Expected a model with weights to train: set `trainable` of its layers. "
             f"Received: model={model.name!r}, all of it frozen"
         )
+    if chosen.standardize and not is_standardized(model):
+        raise ValueError(
+            "The recipe standardises each image: give fit what kerasrobust.models.standardize makes"
+            f" of the model, wrapped afterwards if it is defended. Received: model={model.name!r}"
+        )
+    augment = augmentation.layers(chosen.augment, train.clip_values)
+    augmentation.check(augment, tf.convert_to_tensor(train.x[:2]), train.clip_values)
     if from_logits is None:
         from_logits = _returns_logits(model, train)
     callbacks = list(callbacks)
+    restore = not any(getattr(callback, "restore_best", False) for callback in callbacks)
+    callbacks += chosen.callbacks_for(validation is not None, restore)
     saved = None
     if checkpoint is not None:
         run = {
+            **chosen.get_config(),
             "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
             "seed": seed,
             "from_logits": from_logits,
             "train": describe_data(train),
@@ -110,14 +131,12 @@ def fit(
         accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=threshold)
     first = 0 if saved is None else epochs if saved.stopped else saved.epoch
     model.compile(
-        optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
-        ),
+        optimizer=chosen.optimizer_for(steps, epochs),
         loss=loss,
         metrics=[accuracy],
     )
     history = model.fit(
-        _batches(train, batch_size, epochs=range(first, epochs), seed=seed),
+        _batches(train, chosen.batch_size, epochs=range(first, epochs), seed=seed, augment=augment),
         initial_epoch=first,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -190,14 +209,21 @@ def _scores(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _batches(
-    data: Dataset, batch_size: int, *, epochs: range = range(1), seed: int | None = None
+    data: Dataset,
+    batch_size: int,
+    *,
+    epochs: range = range(1),
+    seed: int | None = None,
+    augment: Sequence[keras.layers.Layer] = (),
 ) -> tf.data.Dataset:
     """The batches (x, y) of these epochs, each in an order of its own when a seed is given.
 
     Whole batches are gathered from the one array, so that nothing is copied sample by sample.
-    The orders are stateless: `Dataset.shuffle` would mix the global seed into its own.
+    The orders are stateless: `Dataset.shuffle` would mix the global seed into its own. So is
+    augmentation, a function of the seed and of the number of the batch in the run.
     """
     count = len(data)
+    steps = -(-count // batch_size)
     with tf.device("cpu"):
         x, y = tf.convert_to_tensor(data.x), tf.convert_to_tensor(data.y)
 
@@ -206,13 +232,21 @@ def _batches(
         if seed is not None:
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             indices = tf.random.experimental.stateless_shuffle(indices, key)
-        return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+        batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+        return batches.enumerate(epoch * steps)
+
+    def batch(number, indices):
+        images = tf.gather(x, indices)
+        if augment:
+            # Apart from the keys of the orders, whose second number is an epoch.
+            key = tf.stack([tf.constant(seed or 0, tf.int64), -1 - number])
+            images = augmentation.apply(augment, images, key, data.clip_values)
+        return images, tf.gather(y, indices)
 
     batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_of_indices)
-    batches = batches.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+    batches = batches.map(batch, num_parallel_calls=2 if augment else None).prefetch(2)
     # Of an unknown number of batches Keras warns that the data ran out.
-    total = len(epochs) * -(-count // batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(total))
+    return batches.apply(tf.data.experimental.assert_cardinality(len(epochs) * steps))
 
 
 def default_name(input_shape) -> str:

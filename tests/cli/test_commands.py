@@ -259,6 +259,50 @@ def test_interrupted_training_goes_on(data, tmp_path, monkeypatch):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    """The same images, as a folder for each class."""
+    from PIL import Image
+
+    top = tmp_path_factory.mktemp("folder") / "halves"
+    for split in ("train", "test"):
+        part = kerasrobust.datasets.load(data, split)
+        for number, (image, label) in enumerate(zip(part.x, part.y, strict=True)):
+            path = top / split / ("dark", "bright")[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image[..., 0] * 255).round().astype(np.uint8)).save(path)
+    return top
+
+
+@pytest.mark.slow
+def test_a_recipe_on_a_folder_of_images(folder, tmp_path):
+    """Standardised inside, augmented outside, decayed and stopped by samples held out."""
+    recipe = "areb:epochs=6,standardize=true,learning_rate=0.01"
+    path = tmp_path / "model.keras"
+    arguments = ("--dataset", folder, "--recipe", recipe, "--balanced", "--samples", 200)
+    result = run(train, *arguments, "--output", path)
+    assert result.exit_code == 0, result.output
+    # 20 of the 200 are held out: six steps of 32.
+    assert "6/6" in result.output and "val_loss" in result.output
+    assert "needs kerasrobust" not in result.output
+    kinds = [type(layer).__name__ for layer in kerasrobust.models.load(path).layers]
+    assert kinds[1] == "LayerNormalization" and not any("Random" in kind for kind in kinds)
+    assert float(re.search(r"Test accuracy ([\d.]+) %", result.stdout)[1]) > 85
+    report = tmp_path / "report"
+    arguments = ("--model", path, "--dataset", folder, "--balanced", "--samples", 20)
+    result = run(evaluate, *arguments, "--attacks", "fgsm:eps=0.2", "--output", report)
+    assert result.exit_code == 0, result.output
+    report = kerasrobust.evaluation.Report.load(report)
+    assert report.attacks["fgsm"].accuracy < report.clean_accuracy
+
+
+def test_recipes_are_listed():
+    result = run(train, "--list-recipes")
+    assert result.exit_code == 0
+    for name in ("areb_cifar10", "batch_size=32", "RandomShear", "steps=30000"):
+        assert name in result.stdout
+
+
 def test_bounds_of_the_data_are_saved_with_a_defended_model(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {f"x_{s}": rng.integers(0, 256, (32, 6, 6), dtype=np.uint8) for s in ("train", "test")}
@@ -391,6 +435,13 @@ ERRORS = [
     (evaluate, ["--model", "{folder}/none.keras"], "Expected a Keras model file"),
     (evaluate, ["--clip-min", "1", "--clip-max", "0"], "clip_values=(1.0, 0.0)"),
     (evaluate, ["--dataset", "{folder}/none.npz"], "Expected a .npz file"),
+    (evaluate, ["--dataset", "{folder}/none"], "Expected a folder of images"),
+    (evaluate, ["--dataset", "{folder}"], "at least two classes"),
+    (evaluate, ["--balanced", "--samples", "33"], "30 or 40 say"),
+    (train, ["--output", "{folder}/m.keras", "--dataset", "{folder}"], "Expected a folder 'train'"),
+    (train, ["--output", "{folder}/m.keras", "--balanced", "--samples", "9"], "10 say"),
+    (train, ["--output", "{folder}/m.keras", "--recipe", "arebb"], "Did you mean 'areb'"),
+    (train, ["--output", "{folder}/m.keras", "--recipe", "areb:epoch=3"], "epoch=3"),
     (evaluate, ["--import", "{file}"], "ImportError: a script must be a file that ends in .py"),
     (evaluate, ["--import", "kerasrobust_none"], "--import kerasrobust_none: ModuleNotFoundError"),
     (
@@ -429,6 +480,7 @@ def test_typing_errors_come_before_large_data(monkeypatch, tmp_path):
     for arguments, message in (
         (["--defense", "gdaa"], "Did you mean"),
         (["--robust-attack", "pgdd"], "Did you mean"),
+        (["--recipe", "augment=[RandomFlop]"], "Did you mean"),
         (["--defense", "trades", "--defense", "mart"], "cannot be combined"),
     ):
         arguments = ["--output", "{folder}/m.keras", *arguments]
@@ -448,6 +500,11 @@ def no_training(monkeypatch):
 def test_usage_errors_come_before_the_library(command, arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr(kerasrobust.datasets, "load", None)
     check_failure(command, arguments, message, tmp_path)
+
+
+def test_a_recipe_that_looks_at_an_attack_needs_one(tmp_path):
+    arguments = ["--output", "{folder}/m.keras", "--recipe", "monitor=val_robust_accuracy"]
+    check_failure(train, arguments, "needs --robust-attack", tmp_path, 2)
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), ERRORS)
