@@ -68,7 +68,7 @@ class Comparison:
         """By heading, the accuracies and their differences as text."""
         names = list(next(iter(self.accuracies.values())))
         body = [
-            [row, *("" if values[name] is None else f"{100 * values[name]:.1f}" for name in names)]
+            [row, *("" if value is None else f"{100 * value:.1f}" for value in values.values())]
             for row, values in self.accuracies.items()
         ]
         differences = [
@@ -147,8 +147,8 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
             if row not in figures[first] or row not in figures[name]:
                 continue
             paired = before.settings["data"] == report.settings["data"]
-            pair = (flags(figures[one][row]["outcomes"]) for one in (first, name))
-            differences.append(Difference(row, name, *difference(*pair, paired=paired), paired))
+            one, other = (flags(figures[which][row]["outcomes"]) for which in (first, name))
+            differences.append(Difference(row, name, *difference(one, other, paired), paired))
     return Comparison(accuracies, differences, _notes(reports))
 
 
