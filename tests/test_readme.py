@@ -10,9 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
-from kerasrobust_cli import evaluate, train, tune
+from kerasrobust_cli import evaluate, protocol, train, tune
 
-COMMANDS = {"kr-eval": evaluate.main, "kr-train": train.main, "kr-tune": tune.main}
+COMMANDS = {
+    "kr-eval": evaluate.main,
+    "kr-protocol": protocol.main,
+    "kr-train": train.main,
+    "kr-tune": tune.main,
+}
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -44,6 +49,7 @@ def test_links_lead_somewhere():
         "evaluating.md",
         "preprocessing.md",
         "tuning.md",
+        "protocols.md",
         "certifying.md",
         "hardening.md",
         "deploying.md",
