@@ -117,13 +117,13 @@ def _protocol(*options):
     return decorate
 
 
-def _go(protocol, named, samples, shared, **own):
+def _go(protocol, named, drawn, shared, **own):
     """Loads models and data, runs a protocol on them and prints what it found.
 
     Args:
         protocol: Its name in the library.
         named: By the argument's name, pairs of name and path; those named `model` are one.
-        samples: Drawn from the test split; None for all.
+        drawn: Samples from the test split; None for all.
         shared: Values of the options that all have in common.
         **own: Further arguments of the protocol.
     """
@@ -148,7 +148,7 @@ def _go(protocol, named, samples, shared, **own):
             click.echo(note, err=True)
         data = kerasrobust.datasets.load(
             shared["dataset"],
-            samples=samples,
+            samples=drawn,
             seed=shared["seed"],
             data_dir=shared["data_dir"],
             clip_values=bounds,

@@ -121,9 +121,9 @@ def _all_targets(found: Found) -> dict[str, Table]:
     header = ["attack", "norm", "best case %", "average %", "worst case %", "withstood %", "median"]
     legend = (
         "Success: the target is reached. Best case: samples with a target that is reached; "
-        f"average: instances, {found.settings['instances']:,} of them; worst case: samples all of whose "
-        "targets are reached. Withstood: instances that are not. Median distance of instances, a "
-        f"failure as infinite. {_INTERVAL}"
+        f"average: instances, {found.settings['instances']:,} of them; worst case: samples all "
+        "of whose targets are reached. Withstood: instances that are not. Median distance of "
+        f"instances, a failure as infinite. {_INTERVAL}"
     )
     return {"every wrong class as the target": Table(header, body, [legend])}
 
