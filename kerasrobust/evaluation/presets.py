@@ -273,8 +273,9 @@ def _nsloss(
     for name, parameters in (("pgd", pgd), ("hsja", hsja)):
         attacks.append((name, {**parameters, **_NSLOSS_UNPUBLISHED[name]}))
     labels = (*_NSLOSS_CW, "pgd", "hsja")
-    limits = (budget, 2.0) if eps is None else (None, None)
-    return Preset("nsloss", variant, tuple(attacks), _NSLOSS_UNPUBLISHED, *limits, labels=labels)
+    # A budget that is given is the evaluation's.
+    found = Preset("nsloss", variant, tuple(attacks), _NSLOSS_UNPUBLISHED, labels=labels)
+    return found if eps is not None else dataclasses.replace(found, eps=budget, norm=2.0)
 
 
 def _threat(name: str, eps: float, norm: float) -> Preset:

@@ -204,7 +204,7 @@ def clean(classifier: Classifier, evaluation: Evaluation) -> np.ndarray:
     return np.concatenate(right)
 
 
-def share(flags: np.ndarray) -> dict[str, Any] | None:
+def share(flags: Any) -> dict[str, Any] | None:
     """A share of samples as rows hold it."""
     found = proportion(np.asarray(flags))
     return None if found is None else found._asdict()
