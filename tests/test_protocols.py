@@ -52,6 +52,13 @@ def label(model, x):
     return (x.reshape(len(x), -1) @ weights + bias).argmax(axis=1)
 
 
+def check_saved(found, folder):
+    found.save(folder)
+    assert ProtocolResult.load(folder) == found
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"protocol.json", "protocol.md", "protocol.png"}
+
+
 def test_transfer_matrix(six, samples, tmp_path):
     """The diagonal is `evaluate`'s, the rest what NumPy says of the same samples."""
     x, y = samples
@@ -73,11 +80,7 @@ def test_transfer_matrix(six, samples, tmp_path):
     assert cells["a", "b"] != cells["b", "a"]
     table = found.tables()["pgd"]
     assert table.header == ["crafted on", "a", "b"] and table.rows[1][0] == "a"
-    found.save(tmp_path)
-    assert ProtocolResult.load(tmp_path) == found
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("protocol.json", "protocol.md", "protocol.png")
-    }
+    check_saved(found, tmp_path)
     assert table.rows[1][1] in (tmp_path / "protocol.md").read_text()
 
 
@@ -106,7 +109,7 @@ def gea(models, x, y, eps, steps):
     return point
 
 
-def test_n_of_six(six, samples):
+def test_n_of_six(six, samples, tmp_path):
     x, y = samples
     eps, other = 40 / 255, linear(8)
     found = protocols.n_of_six(six, x, y, sizes=[2], others={"other": other}, eps=eps)
@@ -122,6 +125,9 @@ def test_n_of_six(six, samples):
         assert row["kept"] == kept.sum() and row["members"] == ["m0", "m1"]
         assert row["true"]["hits"] == (label(model, x) == y)[kept].sum()
         assert row["adversarial"]["hits"] == (label(model, adversaries) == y)[kept].sum()
+    check_saved(found, tmp_path)
+    (table,) = found.tables().values()
+    assert table.rows[0] == ["kept", "40", str(kept.sum()), ""]
 
 
 def test_kinds_and_combined(six, samples, monkeypatch):
@@ -149,7 +155,7 @@ def test_an_ensemble_is_told_apart_by_its_members(six):
     assert len(keys) == 2
 
 
-def test_all_targets(six, samples):
+def test_all_targets(six, samples, tmp_path):
     """Against runs of the attack by hand."""
     x, y = samples
     found = protocols.all_targets(six[0], x, y, attacks=PGD, eps=0.15)
@@ -164,9 +170,10 @@ def test_all_targets(six, samples):
         assert row["classes"][true][true] is None
         expected = success[0][y == true].mean()
         assert row["classes"][true][(true + 1) % 3] == pytest.approx(expected)
+    check_saved(found, tmp_path)
 
 
-def test_repeated(six, samples):
+def test_repeated(six, samples, tmp_path):
     found = protocols.repeated(six[0], *samples, attacks=PGD, eps=0.1, draws=3, samples=20)
     for row in found.rows:
         assert len(row["values"]) == 3
@@ -177,6 +184,7 @@ def test_repeated(six, samples):
     x, y = samples
     rows = np.sort(np.random.default_rng((0, 1)).permutation(40)[:20])
     assert found.rows[0]["values"][1] == (label(six[0], x[rows]) == y[rows]).mean()
+    check_saved(found, tmp_path)
 
 
 def test_budget_sweep_is_one_program(six, samples):
