@@ -18,6 +18,7 @@ from kerasrobust import (  # noqa: E402
     evaluation,
     metrics,
     models,
+    protocols,
 )
 from kerasrobust._version import __version__  # noqa: E402
 from kerasrobust.defenses import unwrap, wrap  # noqa: E402
@@ -44,6 +45,7 @@ __all__ = [
     "evaluation",
     "metrics",
     "models",
+    "protocols",
     "register",
     "tune",
     "unwrap",

@@ -17,6 +17,7 @@ ROOMS = (
     ("defenses",),
     ("metrics",),
     ("evaluation",),
+    ("protocols",),
 )
 
 

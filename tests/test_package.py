@@ -57,13 +57,13 @@ def test_other_backend(backend, module):
 
 def test_commands_answer_at_once():
     code = (
-        "import sys, kerasrobust_cli.evaluate, kerasrobust_cli.train, "
-        "kerasrobust_cli.tune\n"
+        "import sys, kerasrobust_cli.evaluate, kerasrobust_cli.protocol, "
+        "kerasrobust_cli.train, kerasrobust_cli.tune\n"
         "print([m for m in ('kerasrobust', 'keras', 'tensorflow', 'numpy') if m in sys.modules])"
     )
     assert run_python(code).stdout.strip() == "[]"
     folder = Path(sys.executable).parent
-    for command in ("kr-compare", "kr-eval", "kr-train", "kr-tune"):
+    for command in ("kr-compare", "kr-eval", "kr-protocol", "kr-train", "kr-tune"):
         start = time.perf_counter()
         result = subprocess.run([folder / command, "--help"], capture_output=True, text=True)
         assert time.perf_counter() - start < 1

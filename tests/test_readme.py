@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 import kerasrobust
-from kerasrobust_cli import compare, evaluate, train, tune
+from kerasrobust_cli import compare, evaluate, protocol, train, tune
 
 COMMANDS = {
     "kr-compare": compare.main,
     "kr-eval": evaluate.main,
+    "kr-protocol": protocol.main,
     "kr-train": train.main,
     "kr-tune": tune.main,
 }
@@ -50,6 +51,7 @@ def test_links_lead_somewhere():
         "preprocessing.md",
         "training.md",
         "tuning.md",
+        "protocols.md",
         "certifying.md",
         "hardening.md",
         "deploying.md",

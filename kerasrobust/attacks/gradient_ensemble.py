@@ -93,6 +93,11 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
             self._attach(model)
 
     def _attach(self, model: Any) -> None:
+        whole = model.model if isinstance(model, Classifier) else None
+        if isinstance(whole, _Average):
+            self.models = whole.members
+            super()._attach(model)
+            return
         several = isinstance(model, (list, tuple))
         if several and not model:
             raise ValueError("An ensemble needs at least one model. Received: model=[]")
@@ -103,7 +108,7 @@ class GradientEnsembleAttack(ProjectedGradientDescent):
                     "GradientEnsembleAttack needs gradients: give keras.Models. "
                     f"Received: model={member.model!r}"
                 )
-        super()._attach(self.models[0] if len(self.models) == 1 else _average(self.models))
+        super()._attach(ensemble(self.models))
 
     def other_models(self) -> list[Classifier]:
         return self.models
@@ -163,14 +168,27 @@ class _Average(keras.Model):
     def __init__(self, members: list[Classifier]):
         super().__init__(name="average")
         self.members = members
+        self.networks = [member.model for member in members]  # Keras finds their weights
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         logits = [member.logits(x, training=training) for member in self.members]
         return tf.add_n(logits) / len(logits)
 
 
-def _average(members: list[Classifier]) -> Classifier:
+def ensemble(members: list[Classifier]) -> Classifier:
+    """What `evaluate` takes for several models: the mean of their logits.
+
+    A `GradientEnsembleAttack` that is bound to it crafts on its members.
+
+    Args:
+        members: At least one; of one it is that itself.
+
+    Raises:
+        ValueError: If they differ in inputs, bounds or number of classes.
+    """
     first = members[0]
+    if len(members) == 1:
+        return first
     shape: Any = first.input_shape
     for member in members[1:]:
         for name in ("input_shape", "nb_classes", "clip_values"):

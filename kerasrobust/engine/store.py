@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import uuid
@@ -114,6 +115,12 @@ def digest(value: Any) -> str:
     else:
         total.update(json.dumps(jsonable(value), sort_keys=True).encode())
     return total.hexdigest()
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder that stands for a text, readable where it can be."""
+    name = re.sub(r"[^\w=.,+-]+", "-", text.replace(" ", ""))
+    return name if len(name) <= 100 else f"{name[:90]}-{digest(text)[:8]}"
 
 
 def put(folder: str | os.PathLike[str], save: Callable[[str], Any]) -> None:

@@ -8,7 +8,7 @@ import importlib.metadata
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -48,6 +48,7 @@ from kerasrobust.metrics import Outcome, registry
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
 _BLOCK = 1024
+Watch = Callable[[str, np.ndarray, AttackResult], Any]
 # The streams of a randomised model's draws that are no attack's; those count up from 0.
 _CLEAN, _AGAIN = -2, -(2**24)
 
@@ -180,10 +181,7 @@ def evaluate(
         pieces = evaluation.pieces()
         if shared:
             pieces = stack.enter_context(shared_out(evaluation, workers, ray_address))
-        for group, of_group in itertools.groupby(pieces, lambda piece: piece[0].group):
-            with evaluation.bar(group) as bar:
-                for unit, block in of_group:
-                    evaluation.compute(unit, bar.update, block)
+        evaluation.run(pieces)
     report = evaluation.report()
     if output is not None:
         storage.put(output, report.save)
@@ -224,7 +222,11 @@ class Evaluation:
     Each process makes the same object, with a common `output`, and computes some of `units()`; what
     another one has finished is read, not computed again. `evaluate` computes them all in a row.
 
-    Args: as of `evaluate`.
+    Args: as of `evaluate`, and `targeted`, whether the attacks aim at a class.
+
+    Attributes:
+        targets: The classes that targeted attacks aim at, int64 of shape `(n,)`; other ones may be
+            assigned before anything is computed, or after `forget`.
 
     Raises:
         ValueError, TypeError, OSError: As `evaluate`, before any attack is run.
@@ -248,6 +250,7 @@ class Evaluation:
         keep_adversaries: bool = False,
         output: str | os.PathLike[str] | None = None,
         verbose: bool = False,
+        targeted: bool = False,
     ):
         if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
             raise ValueError(
@@ -270,6 +273,7 @@ class Evaluation:
             nb_classes=classifier.known_classes,
             batch_size=batch_size,
             seed=seed,
+            targeted=targeted,
         )
         bound = {name: attack.bind(classifier) for name, attack in self.plan.attacks.items()}
         checks, self.missing = references(bound, classifier) if cross_check else ({}, [])
@@ -346,6 +350,23 @@ class Evaluation:
         """All units with their samples."""
         return ((unit, self.block(unit)) for unit in self.units())
 
+    def run(
+        self,
+        pieces: Iterable[tuple[Unit, Block]] | None = None,
+        watch: Watch = lambda name, rows, result: None,
+    ) -> None:
+        """Computes pieces in a row, by default all, with a progress bar for each attack.
+
+        Args:
+            pieces: Units with their samples.
+            watch: See `compute`.
+        """
+        pieces = self.pieces() if pieces is None else pieces
+        for group, of_group in itertools.groupby(pieces, lambda piece: piece[0].group):
+            with self.bar(group) as bar:
+                for unit, block in of_group:
+                    self.compute(unit, bar.update, block, watch)
+
     def units(self) -> Iterator[Unit]:
         """All units, attack by attack."""
         for group, steps in enumerate(self.groups):
@@ -376,6 +397,7 @@ class Evaluation:
         unit: Unit,
         progress: Callable[[int], Any] = lambda steps: None,
         block: Block | None = None,
+        watch: Watch = lambda name, rows, result: None,
     ) -> None:
         """Computes a piece, or reads it where it is finished already.
 
@@ -383,6 +405,8 @@ class Evaluation:
             unit: One of `units()`.
             progress: Told of steps that are behind, summed over samples.
             block: Its samples, where they are at hand.
+            watch: Shown the result of each attack, while its samples are at hand: the attack's
+                name in the report, the places of the samples, int64 `[batch]`, and the result.
 
         Raises:
             AttackInterrupted: If a callable fails. What was finished before is stored.
@@ -390,7 +414,7 @@ class Evaluation:
         steps = self.groups[unit.group]
         block = self.block(unit) if block is None else block
         try:
-            self._compute(unit, steps, block, progress)
+            self._compute(unit, steps, block, progress, watch)
         except ModelFailure as error:
             raise AttackInterrupted(
                 f"{error} It failed in batch {unit.index} of {steps[0].name}; what was finished "
@@ -401,7 +425,12 @@ class Evaluation:
             ) from error
 
     def _compute(
-        self, unit: Unit, steps: list[Step], block: Block, progress: Callable[[int], Any]
+        self,
+        unit: Unit,
+        steps: list[Step],
+        block: Block,
+        progress: Callable[[int], Any],
+        watch: Watch,
     ) -> None:
         places = np.arange(block.rows.start, block.rows.stop)
         standing = self._untouched(block.x, places) if self.plan.cascade else None
@@ -433,6 +462,7 @@ class Evaluation:
             standing = result if standing is not None else None
             low, high = self.classifier.clip_values
             result = self._judged_again(summary.measured(result, high - low, self.metrics), unit)
+            watch(step.name, places, result)
             shown = np.flatnonzero(np.isin(places, self.shown))
             self._examples[step.name, unit.index] = result.take(shown), places[shown]
             if not self.keep:

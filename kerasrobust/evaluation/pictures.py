@@ -252,6 +252,83 @@ def adaptive_curves(
     figure.savefig(path, dpi=120, format="png")
 
 
+def heat_maps(
+    path: str | os.PathLike[str],
+    maps: Mapping[str, Sequence[Sequence[float | None]]],
+    down: Sequence[str],
+    across: Sequence[str],
+    down_label: str,
+    across_label: str,
+    label: str = "accuracy, %",
+) -> None:
+    """Draws shares as coloured cells, one panel for each attack.
+
+    Args:
+        path: PNG file to write.
+        maps: By name of the panel, shares by row and column; a cell without one is left empty.
+        down: Names of the rows.
+        across: Names of the columns.
+        down_label: What the rows are.
+        across_label: What the columns are.
+        label: What the shares are.
+
+    Raises:
+        ValueError: If there is no panel, or one is not of the size that the names give.
+    """
+    if not maps:
+        raise ValueError(f"Expected at least one panel. Received: maps={maps!r}")
+    width, height = 1.8 + 0.6 * len(across), 1.6 + 0.35 * len(down)
+    figure = Figure(figsize=(max(width, 3.5) * len(maps), max(height, 2.6)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axis, (name, values) in zip(axes, maps.items(), strict=True):
+        cells = 100 * np.array(values, dtype=float)  # None becomes NaN
+        if cells.shape != (len(down), len(across)):
+            raise ValueError(
+                f"Expected a share for each of {len(down)} rows and {len(across)} columns. "
+                f"Received: {name!r} of shape {cells.shape}"
+            )
+        image = axis.imshow(cells, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+        if cells.size <= 400:  # more of them cannot be read
+            for i, j in np.argwhere(np.isfinite(cells)):
+                colour = "black" if cells[i, j] > 55 else "white"
+                text = f"{cells[i, j]:.0f}"
+                axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+            axis.set_xticks(range(len(across)), across, rotation=30, ha="right", fontsize=7)
+            axis.set_yticks(range(len(down)), down, fontsize=7)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(across_label)
+        axis.set_ylabel(down_label)
+    figure.colorbar(image, ax=axes, label=label)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def spread(path: str | os.PathLike[str], values: Mapping[str, Sequence[float]]) -> None:
+    """Draws accuracies of several draws as dots, with their mean and standard deviation.
+
+    Args:
+        path: PNG file to write.
+        values: By attack, an accuracy for each draw, two or more.
+
+    Raises:
+        ValueError: If there is no attack.
+    """
+    if not values:
+        raise ValueError(f"Expected at least one attack. Received: values={values!r}")
+    figure = Figure(figsize=(max(4.0, 0.9 * len(values) + 1), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for place, of in enumerate(values.values()):
+        cells = 100 * np.asarray(of)
+        axis.plot(np.full(len(cells), place - 0.12), cells, ".", color=_UNTOUCHED, alpha=0.6)
+        axis.errorbar(place + 0.12, cells.mean(), cells.std(ddof=1), fmt="o", color=_RIGHT)
+    axis.set_xticks(range(len(values)), list(values), rotation=20, ha="right")
+    axis.set_ylabel("accuracy, %")
+    axis.set_ylim(-2, 102)
+    axis.grid(axis="y", alpha=0.3)
+    figure.savefig(path, dpi=120, format="png")
+
+
 def _accuracy_panel(axis, curves: Mapping[str, Mapping], key: str, label: str) -> None:
     for name, curve in curves.items():
         if len(curve[key]) != len(curve["accuracy"]):

@@ -58,6 +58,24 @@ _AREB_UNPUBLISHED["cifar10"] = {
     "cwl2": {"max_iter": 10, "learning_rate": 0.01, "abort_early": True, **_PLAIN_CWL2},
 }
 
+# NSLOSS, Table II: Carlini & Wagner at three strengths, PGD in L2, HopSkipJump; the budget is the
+# first one of Tables III and IV.
+_NSLOSS_CW: dict[str, dict[str, Any]] = {
+    "cw": {"max_iter": 1000, "confidence": 0.0},
+    "cw-hc": {"max_iter": 1000, "confidence": 5.0},
+    "cw-strong": {"max_iter": 10000, "confidence": 0.0},
+}
+_NSLOSS_OF: dict[str, dict[str, Any]] = {
+    "mnist": {"eps": 1.0, "learning_rate": 0.1, "initial_const": 10.0},
+    "cifar10": {"eps": 3.0, "learning_rate": 0.01, "initial_const": 1e-3},
+}
+# Not in the paper: defaults of the libraries that it used, Foolbox (C&W) and ART (HopSkipJump).
+_NSLOSS_UNPUBLISHED: dict[str, dict[str, Any]] = {
+    **{name: {"abort_early": True, **_PLAIN_CWL2} for name in _NSLOSS_CW},
+    "pgd": {"early_stop": False},
+    "hsja": {"max_eval": 10000},
+}
+
 # The threat models most results are published for: eps and norm.
 _THREATS: dict[str, tuple[float, float]] = {
     "linf-8/255": (8 / 255, math.inf),
@@ -126,7 +144,7 @@ class Preset:
 
 def names() -> list[str]:
     """Names that `get` knows."""
-    return ["areb", "minimal", *_CASCADES, *_THREATS]
+    return ["areb", "nsloss", "minimal", *_CASCADES, *_THREATS]
 
 
 def get(
@@ -142,7 +160,10 @@ def get(
 
     `"areb"` is the benchmark of the AREB paper (PGD, C&W L2, EAD, HopSkipJump) with its parameters
     for `"mnist"` and `"cifar10"`, and those of MNIST (one channel) or CIFAR-10 (more) for
-    any other data. `"autoattack"` (Croce & Hein, 2020, arXiv:2003.01690) needs `eps` and `norm`:
+    any other data. `"nsloss"` holds the L2 attacks of Table II of the paper on NsLoss likewise:
+    C&W with 1,000 steps, with a confidence of 5 (`cw-hc`) and with 10,000 steps (`cw-strong`),
+    PGD and HopSkipJump; adversarial within `eps`, by default 1, or 3 with CIFAR-10's parameters.
+    `"autoattack"` (Croce & Hein, 2020, arXiv:2003.01690) needs `eps` and `norm`:
     APGD on the cross-entropy, APGD on the targeted DLR loss and FAB towards the nine likeliest
     wrong classes, Square with 5,000 queries, each on what the ones before it left;
     `"autoattack-rand"`, for randomised models, APGD on the cross-entropy and on the DLR loss with
@@ -159,8 +180,9 @@ def get(
         dataset: Name of the data set, `None` for data without a name.
         channels: Number of channels of an image; None where that is not known.
         value_range: Upper minus lower bound of the pixel values.
-        eps: Budget in the unit of the pixels, for AutoAttack and PMA+; also for `"minimal"`.
-        norm: Norm of that budget, inf or 2; of `"minimal"` also 1.
+        eps: Budget in the unit of the pixels, for AutoAttack and PMA+; also for `"minimal"` and
+            `"nsloss"`.
+        norm: Norm of that budget, inf or 2; of `"minimal"` also 1, of `"nsloss"` 2.
         nb_classes: Number of classes, where it is known: AutoAttack aims at all wrong ones if they
             are fewer than nine. With fewer than four, where the DLR losses are not defined, the
             probability margin attack stands in the place of the targeted APGD, and the note says
@@ -171,6 +193,8 @@ def get(
     """
     if name == "areb":
         return _areb(dataset, channels, value_range)
+    if name == "nsloss":
+        return _nsloss(dataset, channels, value_range, eps, norm)
     if name == "minimal":
         pairs = _MINIMAL.values() if eps is None else [_MINIMAL[norm]]
         chosen = {label: attack for pair in pairs for label, attack in pair.items()}
@@ -202,16 +226,22 @@ def channels(shape: tuple[int | None, ...]) -> int | None:
     return usual[0] if len(usual) == 1 else None
 
 
+def _variant(preset: str, dataset: str | None, channels: int | None) -> tuple[str, str]:
+    """Which table of parameters is chosen, and the data set that it is from."""
+    variant = str(dataset).lower()
+    if variant in ("mnist", "cifar10"):
+        return variant, variant
+    if channels is None:
+        raise ValueError(
+            f"The preset {preset!r} has parameters for grey and for colour images, and the shape "
+            "of these does not tell which they are: give dataset='mnist' or dataset='cifar10'. "
+            f"Received: dataset={dataset!r}"
+        )
+    return ("grey", "mnist") if channels == 1 else ("colour", "cifar10")
+
+
 def _areb(dataset: str | None, channels: int | None, value_range: float) -> Preset:
-    source = variant = str(dataset).lower()
-    if variant not in _AREB_PUBLISHED:
-        if channels is None:
-            raise ValueError(
-                "The preset 'areb' has parameters for grey and for colour images, and the shape of "
-                "these does not tell which they are: give dataset='mnist' or dataset='cifar10'. "
-                f"Received: dataset={dataset!r}"
-            )
-        variant, source = ("grey", "mnist") if channels == 1 else ("colour", "cifar10")
+    variant, source = _variant("areb", dataset, channels)
     unpublished = _AREB_UNPUBLISHED[source]
     attacks = []
     for attack, parameters in _AREB_PUBLISHED[source].items():
@@ -220,6 +250,38 @@ def _areb(dataset: str | None, channels: int | None, value_range: float) -> Pres
             parameters[length] *= value_range
         attacks.append((attack, parameters))
     return Preset("areb", variant, tuple(attacks), unpublished)
+
+
+def _nsloss(
+    dataset: str | None,
+    channels: int | None,
+    value_range: float,
+    eps: float | None,
+    norm: float,
+) -> Preset:
+    variant, source = _variant("nsloss", dataset, channels)
+    if eps is not None and norm != 2:
+        raise ValueError(f"The preset 'nsloss' is about L2: give norm=2. Received: norm={norm!r}")
+    own = dict(_NSLOSS_OF[source])
+    budget = own.pop("eps") * value_range
+    attacks: list[tuple[str, dict[str, Any]]] = [
+        ("cwl2", {**strength, **own, "binary_search_steps": 9, **_NSLOSS_UNPUBLISHED[label]})
+        for label, strength in _NSLOSS_CW.items()
+    ]
+    pgd = {
+        "norm": 2,
+        "eps": budget if eps is None else eps,
+        "eps_step": 0.01 * value_range,
+        "max_iter": 1000,
+        "num_random_init": 1,
+    }
+    hsja = {"norm": 2, "init_eval": 100, "init_size": 1000, "max_iter": 50}
+    for name, parameters in (("pgd", pgd), ("hsja", hsja)):
+        attacks.append((name, {**parameters, **_NSLOSS_UNPUBLISHED[name]}))
+    labels = (*_NSLOSS_CW, "pgd", "hsja")
+    # A budget that is given is the evaluation's.
+    found = Preset("nsloss", variant, tuple(attacks), _NSLOSS_UNPUBLISHED, labels=labels)
+    return found if eps is not None else dataclasses.replace(found, eps=budget, norm=2.0)
 
 
 def _threat(name: str, eps: float, norm: float) -> Preset:

@@ -52,6 +52,7 @@ def resolve(
     batch_size: int = 128,
     seed: int = 0,
     verbose: bool = False,
+    targeted: bool = False,
 ) -> Plan:
     """Reads a request for attacks; a command calls it before it reads data or a model.
 
@@ -67,6 +68,7 @@ def resolve(
         batch_size: Of the attacks that are made here.
         seed: Likewise.
         verbose: Likewise.
+        targeted: Whether all of them aim at a class, those that are given as well.
 
     Raises:
         ValueError: If a name is unknown, a parameter out of range, or things do not go together.
@@ -112,6 +114,8 @@ def resolve(
             )
     criterion = _budget(eps, norm)
     common = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
+    if targeted:
+        common["targeted"] = True
     plan: dict[str, Attack] = {}
     for item, parameters, explicit, label in wanted:
         if isinstance(item, str):
@@ -121,6 +125,10 @@ def resolve(
                 attack = registry.get(item, **{**common, **parameters, **changes})
         else:
             attack = registry.get(item)
+        if targeted and not attack.targeted:
+            raise ValueError(
+                f"Each attack must aim at a class: targeted=True. Received: attacks={requested!r}"
+            )
         plan[unique(label or attack.name, plan)] = attack
     return Plan(plan, criterion, chosen)
 

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -522,7 +521,9 @@ class Tuning:
             pictures.tuning_curves(folder / "tuning.png", panels, levels)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         (folder / "tuning.json").write_text(text + "\n", encoding="utf-8")
-        title = f"{self.settings['dataset'] or 'data'}, {self.settings['samples']:,} samples"
+        title = (
+            f"Tuning: {self.settings['dataset'] or 'data'}, {self.settings['samples']:,} samples"
+        )
         shown = ["tuning.png"] if panels else []
         text = renderers.markdown(title, self.tables(), self.notes(), shown)
         (folder / "tuning.md").write_text(text, encoding="utf-8")
@@ -800,12 +801,7 @@ class _Runner:
         )
 
     def _place(self, name: str) -> pathlib.Path | None:
-        if self.folder is None:
-            return None
-        place = re.sub(r"[^\w=.,+-]+", "-", name.replace(" ", ""))
-        if len(place) > 100:
-            place = f"{place[:90]}-{storage.digest(name)[:8]}"
-        return self.folder / place
+        return None if self.folder is None else self.folder / storage.file_name(name)
 
 
 def _written(row: Row) -> dict[str, np.ndarray]:

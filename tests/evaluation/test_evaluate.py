@@ -371,11 +371,35 @@ def test_areb_parameters_are_the_papers():
         presets.get("arbe")
 
 
+def test_nsloss_parameters_are_the_papers():
+    strengths = {"cw": (1000, 0), "cw-hc": (1000, 5), "cw-strong": (10000, 0)}
+    for dataset, rate, const, budget in (("mnist", 0.1, 10, 1), ("cifar10", 0.01, 1e-3, 3)):
+        preset = presets.get("nsloss", dataset)
+        assert (preset.eps, preset.norm) == (budget, 2)
+        rows = {k: v[1] for k, v in zip(preset.labels, preset.attacks, strict=True)}
+        assert list(rows) == [*strengths, "pgd", "hsja"]
+        for name, (steps, confidence) in strengths.items():
+            expected = {"max_iter": steps, "confidence": confidence, "binary_search_steps": 9}
+            assert expected.items() <= rows[name].items()
+            assert {"learning_rate": rate, "initial_const": const}.items() <= rows[name].items()
+        expected = {"norm": 2, "num_random_init": 1, "eps_step": 0.01, "max_iter": 1000}
+        assert expected.items() <= rows["pgd"].items()
+        expected = {"norm": 2, "init_eval": 100, "init_size": 1000, "max_iter": 50}
+        assert expected.items() <= rows["hsja"].items()
+    other = presets.get("nsloss", None, 3, 255.0, eps=510.0, norm=2.0)
+    assert other.variant == "colour" and other.eps is None
+    pgd = dict(other.attacks)["pgd"]
+    assert pgd["eps"] == 510 and pgd["eps_step"] == pytest.approx(2.55)
+    with pytest.raises(ValueError, match="give norm=2"):
+        presets.get("nsloss", "mnist", eps=1.0)
+
+
+@pytest.mark.parametrize("preset", ["areb", "nsloss"])
 @pytest.mark.parametrize("dataset, channels", [("mnist", 1), ("cifar10", 3), (None, 1)])
-def test_areb_lists_every_parameter_of_its_attacks(dataset, channels):
+def test_a_paper_lists_every_parameter_of_its_attacks(preset, dataset, channels):
     run_settings = {"targeted", "batch_size", "seed", "verbose", "jit_compile", "max_queries"}
     run_settings.add("curr_iter")  # of a search that goes on
-    for name, parameters in presets.get("areb", dataset, channels).attacks:
+    for name, parameters in presets.get(preset, dataset, channels).attacks:
         unlisted = get(name, **parameters).get_config().keys() - parameters.keys() - run_settings
         assert not unlisted, f"{name} leaves {unlisted} to its defaults"
 

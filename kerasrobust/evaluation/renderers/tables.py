@@ -1,4 +1,4 @@
-"""The tables of a tuning, on a terminal and as Markdown."""
+"""Tables under headings, with notes below them: on a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def markdown(
         notes: Sentences.
         images: File names of pictures to show after the tables.
     """
-    lines = [f"# Tuning: {title}", ""]
+    lines = [f"# {title}", ""]
     for heading, table in tables.items():
         lines += [f"## {heading}", "", _line(table.header)]
         lines.append(_line(["---" if i < 2 else "---:" for i in range(len(table.header))]))

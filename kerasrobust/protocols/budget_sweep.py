@@ -1,0 +1,106 @@
+"""Accuracy against the budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from kerasrobust.checks import check_float
+from kerasrobust.engine.criterion import survived
+from kerasrobust.protocols.pieces import Pieces, check_alike, classifiers, share
+from kerasrobust.protocols.result import ProtocolResult
+
+
+def budget_sweep(
+    models: Any,
+    x: Any,
+    y: Any,
+    *,
+    eps: Sequence[float],
+    attacks: Any = "pgd",
+    norm: float | str | None = None,
+    dataset: str | None = None,
+    clip_values: tuple[float, float] | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    output: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
+) -> ProtocolResult:
+    """Runs budget attacks at one budget after the other.
+
+    Figures 2 and 3 of the paper on NsLoss and Figure 3 of the one on bounded ReLU. The budget is
+    no part of the compiled program: there is one for all of them.
+
+    An attack that looks for the nearest adversarial point gives the whole curve in one run of
+    `evaluate` (`budget_curve` of its row), and is refused here.
+
+    Args:
+        models: One or more: by name, or a list. A `keras.Model`, a `Classifier` or a path each.
+        x: Samples, as of `evaluate`.
+        y: True labels, likewise; there must be some.
+        eps: The budgets in the unit of the inputs, rising.
+        attacks: As of `evaluate`, without an `eps` of their own.
+        norm: Of the budgets; 1, 2 or inf (the default).
+        dataset: Name of the data set, as of `evaluate`.
+        clip_values: Smallest and largest pixel value; by default the models' own.
+        batch_size: Samples per batch.
+        seed: Seed of all randomness.
+        output: Folder for table, picture, and a report for each model and budget. The same call on
+            the same folder goes on from what is finished.
+        verbose: Show progress bars.
+
+    Returns:
+        A `ProtocolResult`; its rows have `model`, `attack`, `eps` (0 without attack) and
+        `accuracy`.
+
+    Raises:
+        ValueError, TypeError, OSError: If an argument is of no use; before any attack is run.
+
+    Example:
+
+    >>> found = kerasrobust.protocols.budget_sweep(model, x, y, eps=[0.05, 0.1, 0.2])
+    """
+    if not isinstance(eps, (list, tuple)) or not eps:
+        raise ValueError(f"`eps` must be a list of budgets. Received: eps={eps!r}")
+    budgets = [check_float("eps", one, above=True) for one in eps]
+    if any(one >= other for one, other in zip(budgets, budgets[1:], strict=False)):
+        raise ValueError(f"`eps` must rise. Received: eps={eps!r}")
+    found = classifiers("models", models, clip_values)
+    check_alike(found)
+    options = {
+        "attacks": attacks,
+        "norm": norm,
+        "dataset": dataset,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": verbose,
+    }
+    pieces = Pieces("budget_sweep", output, options)
+    made = {
+        (name, budget): pieces.make(f"{name} {budget:g}", classifier, x, y, eps=budget)
+        for name, classifier in found.items()
+        for budget in budgets
+    }
+    for (_, budget), evaluation in made.items():
+        for attack in evaluation.plan.attacks.values():
+            own = attack.get_config().get("eps")
+            if attack.kind != "budget" or own != budget:
+                raise ValueError(
+                    "`attacks` must be of the kind that keeps to a budget, and leave it to `eps`. "
+                    f"Received: {attack.name} with eps={own!r}"
+                )
+    rows = []
+    for (name, budget), evaluation in made.items():
+        report = pieces.run(f"{name} {budget:g}", evaluation)
+        for attack in report.attacks:
+            if budget == budgets[0]:
+                row = {"model": name, "attack": attack, "eps": 0.0}
+                rows.append({**row, "accuracy": share(evaluation.correct)})
+            result = evaluation.result(attack)
+            stands = survived(result.labels, result.accepted, evaluation.y, evaluation.correct)
+            row = {"model": name, "attack": attack, "eps": budget}
+            rows.append({**row, "accuracy": share(stands)})
+        evaluation.forget()
+    first = next(iter(made.values()))
+    return pieces.result(first, rows, models=list(found), eps=budgets)

@@ -1,0 +1,117 @@
+"""The same evaluation on several draws of samples."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.checks import check_int
+from kerasrobust.evaluation.renderers.table import WORST
+from kerasrobust.protocols.pieces import Pieces, classifiers
+from kerasrobust.protocols.result import ProtocolResult
+
+
+def repeated(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    attacks: Any = "areb",
+    draws: int = 10,
+    samples: int = 100,
+    dataset: str | None = None,
+    eps: float | None = None,
+    norm: float | str | None = None,
+    clip_values: tuple[float, float] | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    output: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
+) -> ProtocolResult:
+    """Mean and standard deviation of the accuracy over draws of the samples.
+
+    AREB reports "the average of 10 measurements taken from 100 test samples that each time were
+    randomly selected". A draw is without replacement; two of them may have samples in common. The
+    attacks draw anew as well.
+
+    Args:
+        model: A `keras.Model`, a `Classifier`, or the path of a saved model.
+        x: All samples to draw from, an array of shape `(n, ...)`.
+        y: Their true labels.
+        attacks: As of `evaluate`.
+        draws: How many, at least 2.
+        samples: Size of each.
+        dataset: Name of the data set, as of `evaluate`.
+        eps: Budget, likewise.
+        norm: Its norm, likewise.
+        clip_values: Smallest and largest pixel value; by default the model's own.
+        batch_size: Samples per batch.
+        seed: Seed of all randomness.
+        output: Folder for table, picture, and a report for each draw. The same call on the same
+            folder goes on from what is finished.
+        verbose: Show progress bars.
+
+    Returns:
+        A `ProtocolResult`; its rows have `attack` ("clean" and "worst case" among them), the
+        accuracies `values` of the draws, their `mean` and their standard `deviation`, of a sample
+        (`n - 1`).
+
+    Raises:
+        ValueError, TypeError, OSError: If an argument is of no use; before any attack is run.
+
+    Example:
+
+    >>> found = kerasrobust.protocols.repeated(model, x, y, attacks="pgd:eps=0.1", samples=100)
+    """
+    check_int("draws", draws, 2)
+    check_int("samples", samples, 1)
+    check_int("seed", seed, 0)
+    if not hasattr(x, "__array__") or y is None:
+        raise TypeError(f"`x` and `y` must be arrays to draw from. Received: x={type(x).__name__}")
+    x, y = np.asarray(x), np.asarray(y)
+    if samples > len(x):
+        raise ValueError(
+            f"`samples` must be at most the {len(x)} there are to draw from. Received: {samples=}"
+        )
+    if len(y) != len(x):
+        raise ValueError(
+            f"There must be a label for each sample. Received: {len(x)} and {len(y)} of them"
+        )
+    ((name, classifier),) = classifiers("model", [model], clip_values).items()
+    options = {
+        "attacks": attacks,
+        "dataset": dataset,
+        "eps": eps,
+        "norm": norm,
+        "batch_size": batch_size,
+        "verbose": verbose,
+    }
+    pieces = Pieces("repeated", output, options)
+    made = {}
+    for number in range(draws):
+        # A draw of its own for each number: more draws are the same ones and further ones.
+        drawn = np.random.default_rng((seed, number)).permutation(len(x))[:samples]
+        rows = np.sort(drawn)
+        piece = f"draw {number + 1}"
+        made[piece] = pieces.make(piece, classifier, x[rows], y[rows], seed=seed + number)
+    values: dict[str, list[float]] = {}
+    for piece, evaluation in made.items():
+        report = pieces.run(piece, evaluation)
+        accuracy = {attack: row.accuracy for attack, row in report.attacks.items()}
+        every = {"clean": report.clean_accuracy, **accuracy, WORST: report.robust_accuracy}
+        for attack, value in every.items():
+            values.setdefault(attack, []).append(value)
+        evaluation.forget()
+    found = [
+        {
+            "attack": attack,
+            "values": of,
+            "mean": float(np.mean(of)),
+            "deviation": float(np.std(of, ddof=1)),
+        }
+        for attack, of in values.items()
+    ]
+    first = next(iter(made.values()))
+    return pieces.result(first, found, model=name, draws=draws, seed=seed)

@@ -1,0 +1,358 @@
+"""Protocols: their figures by NumPy and by `evaluate`, resumption, bad input, the command."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import kerasrobust
+from kerasrobust import protocols
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.protocols import ProtocolResult, renderers
+from kerasrobust_cli import protocol
+
+evaluation = importlib.import_module("kerasrobust.evaluation.evaluate")
+PGD = "pgd:max_iter=3"
+
+
+def linear(seed, classes=3, shape=(4, 4, 1)):
+    rng = np.random.default_rng(seed)
+    network = keras.Sequential(
+        [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(classes)], name=f"m{seed}"
+    )
+    common = np.random.default_rng(99).normal(size=(16, 3))
+    weights = common + 0.7 * rng.normal(size=(16, 3))
+    if (classes, shape) == (3, (4, 4, 1)):
+        network.set_weights([weights, -0.5 * weights.sum(axis=0)])
+    return network
+
+
+@pytest.fixture(scope="module")
+def six():
+    return [linear(seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Labels by the directions that all models have in common."""
+    x = np.random.default_rng(7).random((40, 4, 4, 1)).astype(np.float32)
+    weights = np.random.default_rng(99).normal(size=(16, 3))
+    return x, ((x.reshape(40, 16) - 0.5) @ weights).argmax(axis=1)
+
+
+def label(model, x):
+    weights, bias = model.get_weights()
+    return (x.reshape(len(x), -1) @ weights + bias).argmax(axis=1)
+
+
+def check_saved(found, folder):
+    found.save(folder)
+    assert ProtocolResult.load(folder) == found
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"protocol.json", "protocol.md", "protocol.png"}
+
+
+def test_transfer_matrix(six, samples, tmp_path):
+    """The diagonal is `evaluate`'s, the rest what NumPy says of the same samples."""
+    x, y = samples
+    two = {"a": six[0], "b": six[1]}
+    found = protocols.transfer_matrix(two, x, y, attacks=PGD, eps=0.1, batch_size=16)
+    cells = {(row["crafted_on"], row["judged_by"]): row for row in found.rows}
+    assert len(cells) == 4
+    for name, model in two.items():
+        report = kerasrobust.evaluate(
+            model, x, y, attacks=PGD, eps=0.1, batch_size=16, keep_adversaries=True
+        )
+        assert cells[name, name]["accuracy"]["value"] == report.attacks["pgd"].accuracy
+        x_adv = report.samples.results["pgd"].x_adv
+        for other, judge in two.items():
+            clean = label(judge, x) == y
+            stands = clean & (label(judge, x_adv) == y)
+            assert cells[name, other]["accuracy"]["hits"] == stands.sum()
+            assert cells[name, other]["clean"]["hits"] == clean.sum()
+    assert cells["a", "b"] != cells["b", "a"]
+    table = found.tables()["pgd"]
+    assert table.header == ["crafted on", "a", "b"] and table.rows[1][0] == "a"
+    check_saved(found, tmp_path)
+    assert table.rows[1][1] in (tmp_path / "protocol.md").read_text()
+
+
+def test_substitutes(six, samples):
+    found = protocols.transfer_matrix(
+        six[:1], *samples, substitutes={"s": six[2]}, attacks="fgsm", eps=0.1
+    )
+    (row,) = found.rows
+    assert (row["crafted_on"], row["judged_by"]) == ("s", "m0")
+
+
+def gea(models, x, y, eps, steps):
+    """Eq. 3 on linear models, in NumPy: float64, with the softmax's gradient."""
+    point = x.reshape(len(x), -1).astype(np.float64)
+    low, high = np.clip(point - eps, 0, 1), np.clip(point + eps, 0, 1)
+    for _ in range(steps):
+        total = 0
+        for model in models:
+            weights, bias = model.get_weights()
+            logits = point @ weights + bias
+            p = np.exp(logits - logits.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            gradient = (p - np.eye(3)[y]) @ weights.T
+            total = total + gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+        point = np.clip(point + np.sign(total) / 255, low, high)
+    return point
+
+
+def test_n_of_six(six, samples, tmp_path):
+    x, y = samples
+    eps, other = 40 / 255, linear(8)
+    found = protocols.n_of_six(six, x, y, sizes=[2], others={"other": other}, eps=eps)
+    # min(e + 4, 1.25 e) steps of one grey level.
+    adversaries = gea(six[:2], x, y, eps, 44)
+    kept = np.all(
+        [(label(m, x) == y) & (label(m, adversaries) != y) for m in six[:2]],
+        axis=0,
+    )
+    assert 3 < kept.sum() < 40
+    assert [row["model"] for row in found.rows] == ["m2", "m3", "m4", "m5", "other"]
+    for row, model in zip(found.rows, [*six[2:], other], strict=True):
+        assert row["kept"] == kept.sum() and row["members"] == ["m0", "m1"]
+        assert row["true"]["hits"] == (label(model, x) == y)[kept].sum()
+        assert row["adversarial"]["hits"] == (label(model, adversaries) == y)[kept].sum()
+    check_saved(found, tmp_path)
+    (table,) = found.tables().values()
+    assert table.rows[0] == ["kept", "40", str(kept.sum()), ""]
+
+
+def test_kinds_and_combined(six, samples, monkeypatch):
+    """Table 3: whose samples are crafted on whom."""
+    again = [linear(seed) for seed in range(10, 16)]
+    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    made = []
+    make = protocols.pieces.Pieces.make
+    monkeypatch.setattr(
+        protocols.pieces.Pieces,
+        "make",
+        lambda self, name, model, *rest: made.append(name) or make(self, name, model, *rest),
+    )
+    with pytest.raises(AssertionError, match="no attack"):
+        protocols.n_of_six({"a": six, "b": again}, *samples, sizes=[5], combined=3)
+    assert made == ["a 5", "b 5", "combined"]
+
+
+def test_an_ensemble_is_told_apart_by_its_members(six):
+    from kerasrobust.attacks.gradient_ensemble import ensemble
+    from kerasrobust.engine import store
+
+    found = [Classifier(model, (0, 1)) for model in six[:3]]
+    keys = {store.fingerprint(ensemble(found[i : i + 2])) for i in range(2)}
+    assert len(keys) == 2
+
+
+def test_all_targets(six, samples, tmp_path):
+    """Against runs of the attack by hand."""
+    x, y = samples
+    found = protocols.all_targets(six[0], x, y, attacks=PGD, eps=0.15)
+    attack = kerasrobust.attacks.get(PGD, eps=0.15, targeted=True).bind(six[0])
+    success = np.stack([attack.run(x, (y + shift) % 3).success for shift in (1, 2)])
+    (row,) = found.rows
+    assert row["best"]["hits"] == success.any(axis=0).sum()
+    assert row["average"]["hits"] == success.sum() and row["average"]["total"] == 80
+    assert row["worst"]["hits"] == success.all(axis=0).sum()
+    assert row["worst"]["hits"] < row["average"]["hits"] / 2 < row["best"]["hits"]
+    for true in range(3):
+        assert row["classes"][true][true] is None
+        expected = success[0][y == true].mean()
+        assert row["classes"][true][(true + 1) % 3] == pytest.approx(expected)
+    check_saved(found, tmp_path)
+
+
+def test_repeated(six, samples, tmp_path):
+    found = protocols.repeated(six[0], *samples, attacks=PGD, eps=0.1, draws=3, samples=20)
+    for row in found.rows:
+        assert len(row["values"]) == 3
+        assert row["mean"] == pytest.approx(np.mean(row["values"]))
+        assert row["deviation"] == pytest.approx(np.std(row["values"], ddof=1))
+    assert [row["attack"] for row in found.rows] == ["clean", "pgd", "worst case"]
+    assert max(row["deviation"] for row in found.rows) > 0
+    x, y = samples
+    rows = np.sort(np.random.default_rng((0, 1)).permutation(40)[:20])
+    assert found.rows[0]["values"][1] == (label(six[0], x[rows]) == y[rows]).mean()
+    check_saved(found, tmp_path)
+
+
+def test_budget_sweep_is_one_program(six, samples):
+    x, y = samples
+    held = Classifier.of(six[3], (0, 1))
+    found = protocols.budget_sweep(held, x, y, eps=[0.02, 0.1, 0.3], attacks=["fgsm", PGD])
+    attacks = {k: n for k, n in held.traces.items() if k.split(":")[0] in ("fgsm", "pgd")}
+    assert {"pgd:init", "pgd:advance", "pgd:finish"} <= attacks.keys()
+    assert set(attacks.values()) == {1}
+    curve = [row for row in found.rows if row["attack"] == "pgd"]
+    assert [row["eps"] for row in curve] == [0.0, 0.02, 0.1, 0.3]
+    values = [row["accuracy"]["value"] for row in curve]
+    assert values[0] == (label(six[3], x) == y).mean() and values[0] > values[1] > values[2]
+    # FGSM on a linear model, by hand.
+    point = gea([six[3]], x, y, 0.02, 6)
+    row = next(r for r in found.rows if r["attack"] == "fgsm" and r["eps"] == 0.02)
+    stands = (label(six[3], x) == y) & (label(six[3], point) == y)
+    assert abs(row["accuracy"]["hits"] - stands.sum()) <= 1
+
+
+def test_every_protocol_has_its_table_and_picture():
+    assert renderers.TABLES.keys() == renderers.PICTURES.keys() == {*protocols.__all__[1:]}
+    with pytest.raises(ValueError, match="result of a protocol"):
+        ProtocolResult.from_dict({"schema": 1, "protocol": "other"})
+
+
+def no_batch(*arguments):
+    raise AssertionError("no attack may run")
+
+
+@pytest.mark.parametrize(
+    "name, changes, error, message",
+    [
+        ("transfer_matrix", {"models": 1}, ValueError, "2 models or more"),
+        ("transfer_matrix", {"models": ["gone.keras"] * 2}, (OSError, ValueError), "gone.keras"),
+        ("transfer_matrix", {"other": {"classes": 2}}, ValueError, "the same known_classes"),
+        ("transfer_matrix", {"other": {"shape": (5, 5, 1)}}, ValueError, "the same input_shape"),
+        ("transfer_matrix", {"other": {"bounds": (0, 2)}}, ValueError, "the same clip_values"),
+        ("transfer_matrix", {"attacks": "pdg"}, ValueError, "Did you mean 'pgd'"),
+        ("transfer_matrix", {"y": None}, ValueError, "true labels"),
+        ("transfer_matrix", {"output": "file"}, OSError, "must be a folder"),
+        ("n_of_six", {"sizes": [6]}, ValueError, "integer <= 5"),
+        ("n_of_six", {"sizes": [0]}, ValueError, "integer >= 1"),
+        ("n_of_six", {"models": 5}, ValueError, "six of a kind"),
+        ("n_of_six", {"combined": 3}, ValueError, "several kinds"),
+        ("all_targets", {"attacks": "simba:targeted=false"}, ValueError, "must aim|targeted"),
+        ("repeated", {"samples": 41}, ValueError, "at most the 40"),
+        ("repeated", {"draws": 1}, ValueError, "integer >= 2"),
+        ("budget_sweep", {"eps": [0.2, 0.1]}, ValueError, "must rise"),
+        ("budget_sweep", {"attacks": "deepfool"}, ValueError, "keeps to a budget"),
+        ("budget_sweep", {"attacks": "pgd:eps=0.3"}, ValueError, "keeps to a budget"),
+    ],
+)
+def test_bad_input_is_told_before_any_attack(
+    name, changes, error, message, six, samples, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    changes = dict(changes)
+    wanted = changes.pop("models", 6 if name == "n_of_six" else 2)
+    models = six[:wanted] if isinstance(wanted, int) else wanted
+    other = changes.pop("other", None)
+    if other is not None:
+        bounds = other.pop("bounds", (0, 1)) if "bounds" in other else (0, 1)
+        models = [six[0], Classifier(linear(50, **other), bounds)]
+    first = six[0] if name in ("all_targets", "repeated") else models
+    x, y = samples
+    arguments = {"y": y, "eps": [0.1] if name == "budget_sweep" else 0.1, **changes}
+    with pytest.raises(error, match=message):
+        getattr(protocols, name)(first, x, **arguments)
+
+
+def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):
+    arguments = {"eps": [0.05, 0.1], "attacks": "fgsm", "output": tmp_path}
+    found = protocols.budget_sweep(six[0], *samples, **arguments)
+    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    again = protocols.budget_sweep(six[0], *samples, **arguments)
+    assert again == found == ProtocolResult.load(tmp_path) and str(again) == str(found)
+    assert (tmp_path / "pieces" / "m00.05" / "report.json").exists()
+
+
+def run(*arguments):
+    return CliRunner().invoke(protocol.main, [str(argument) for argument in arguments])
+
+
+def test_the_command(six, samples, tmp_path):
+    six[0].save(tmp_path / "a.keras")
+    np.savez(tmp_path / "data.npz", x=samples[0], y=samples[1])
+    given = ("--model", f"one={tmp_path / 'a.keras'}", "--dataset", tmp_path / "data.npz")
+    result = run(
+        *("budget-sweep", *given, "--eps", "0.05,0.1", "--attacks", "fgsm", "--samples", 30),
+        *("--output", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert found["settings"]["models"] == ["one"] and found["settings"]["samples"] == 30
+    assert "accuracy by Linf budget" in result.stdout
+    data = kerasrobust.datasets.load(tmp_path / "data.npz", samples=30)
+    again = protocols.budget_sweep(
+        {"one": six[0]}, data.x, data.y, eps=[0.05, 0.1], attacks=["fgsm"], dataset="data"
+    )
+    assert again.rows == found["rows"]
+    for arguments, code, message in [
+        (("repeated", *given, "--samples", 41, "--eps", 0.1), 1, "at most the 40"),
+        (("n-of-six", *given, "--samples", 9), 1, "six of a kind"),
+        (("n-of-six", *given, "--size", 6), 2, "1<=x<=5"),
+        (("transfer-matrix", *given, *given[:2]), 2, "each name may be given once"),
+        (("all-targets", "--model", "gone.keras"), 1, "gone.keras"),
+        (("all-targets", *given, "--norm", 2), 2, "--norm needs --eps"),
+        (("budget-sweep", *given, "--eps", "0.1,x"), 2, "is not a number"),
+        (("sweep", *given), 2, "No such command"),
+    ]:
+        result = run(*arguments)
+        assert result.exit_code == code, result.output
+        assert message in result.stderr and "Traceback" not in result.output
+
+
+ATTACKS = ["pgd:eps=0.1,max_iter=20", "hsja:max_iter=3"]
+KILLED = """
+import sys
+import keras, kerasrobust
+evaluate = sys.modules["kerasrobust.evaluation.evaluate"]
+run = evaluate.run_batch
+def told(*arguments):
+    found = run(*arguments)
+    print("batch", flush=True)
+    return found
+evaluate.run_batch = told
+models = [kerasrobust.models.load(path) for path in sys.argv[2:4]]
+data = kerasrobust.datasets.load(sys.argv[4], samples=32)
+kerasrobust.protocols.transfer_matrix(
+    models, data.x, data.y, attacks=["pgd:eps=0.1,max_iter=20", "hsja:max_iter=3"],
+    batch_size=8, output=sys.argv[1],
+)
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_run_again(six, samples, tmp_path, monkeypatch):
+    """The same table, and no batch that was finished is computed twice."""
+    paths = [tmp_path / f"m{number}.keras" for number in range(2)]
+    for model, path in zip(six, paths, strict=False):
+        model.save(path)
+    np.savez(tmp_path / "data.npz", x=samples[0], y=samples[1])
+
+    batches, run = [], evaluation.run_batch
+    monkeypatch.setattr(evaluation, "run_batch", lambda *of: batches.append(0) or run(*of))
+
+    def matrix(folder):
+        batches.clear()
+        data = kerasrobust.datasets.load(tmp_path / "data.npz", samples=32)
+        arguments = {"attacks": ATTACKS, "batch_size": 8, "output": tmp_path / folder}
+        return protocols.transfer_matrix(paths, data.x, data.y, **arguments)
+
+    whole = matrix("whole")
+    every = len(batches)
+    assert every == 2 * 2 * 4
+    command = [sys.executable, "-c", KILLED, tmp_path / "killed", *paths, tmp_path / "data.npz"]
+    killed, before = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), 0
+    while before < 6:
+        assert killed.stdout.readline() == "batch\n"
+        before += 1
+    os.kill(killed.pid, signal.SIGKILL)
+    before += killed.communicate()[0].count("batch")
+    assert killed.returncode == -signal.SIGKILL and before < every
+    resumed = matrix("killed")
+    # The last one may have been told of but not stored.
+    assert every - before <= len(batches) <= every - before + 1
+    assert resumed == whole and str(resumed) == str(whole)
+    assert ProtocolResult.load(tmp_path / "killed") == whole
