@@ -57,7 +57,7 @@ def test_other_backend(backend, module):
 
 def test_commands_answer_at_once():
     code = (
-        "import sys, kerasrobust_cli.evaluate, kerasrobust_cli.protocol, "
+        "import sys, kerasrobust_cli.compare, kerasrobust_cli.evaluate, kerasrobust_cli.protocol, "
         "kerasrobust_cli.train, kerasrobust_cli.tune\n"
         "print([m for m in ('kerasrobust', 'keras', 'tensorflow', 'numpy') if m in sys.modules])"
     )
