@@ -171,9 +171,9 @@ def _maxima(
     columns = max(1, min(held, _SIDE_BY_SIDE, len(others)))
     blocks = -(-len(others) // columns)
     columns = -(-len(others) // blocks)
-    counts = np.full((nb_batches, parts), part, np.int32)
-    counts[:, -1] = batch_size - part * (parts - 1)
-    counts = counts.ravel()
+    sizes = np.full((nb_batches, parts), part, np.int32)
+    sizes[:, -1] = batch_size - part * (parts - 1)
+    counts = sizes.ravel()
     slopes = _slopes(classifier, part, columns, radius, order)
     role = f"clever:{part}:{columns}:{radius!r}:{order}"
     copies = max(1, _COPIES // sample.size // together) * together

@@ -22,10 +22,10 @@ def right_endpoint(maxima) -> float:
 
     `P(max <= t) = exp(-((a - t) / s)^c)` for `t < a`. The likelihood has several maxima in `c`, so
     the search (L-BFGS-B over `c` and `a`; the best `s` of these has a closed form) begins at
-    several shapes, and the fit with the best Kolmogorov-Smirnov test is taken. A small penalty keeps
-    the shape, and with it the endpoint, from running to infinity. Where no fit passes the test (p
-    at least 0.001), and for maxima that are all the same and have no distribution, the answer is
-    the largest of them. All of this is as in the authors' program, but for the optimiser.
+    several shapes, and the fit with the best Kolmogorov-Smirnov test is taken. A small penalty
+    keeps the shape, and with it the endpoint, from running to infinity. Where no fit passes the
+    test (p at least 0.001), and for maxima that are all the same and have no distribution, the
+    answer is the largest of them. All this is as in the authors' program, but for the optimiser.
 
     Reference: Weng et al., "Evaluating the Robustness of Neural Networks: An Extreme Value Theory
     Approach", 2018, arXiv:1801.10578, section 4.
@@ -87,9 +87,12 @@ def _loss(logs: np.ndarray, below: np.ndarray) -> tuple[float, np.ndarray]:
     shape, gap = np.exp(logs)
     distances = below + gap
     log_d = np.log(distances)
+    # SciPy's logsumexp takes longer than all the rest.
     powers = shape * log_d
-    total = special.logsumexp(powers)
-    weights = np.exp(powers - total)
+    largest = powers.max()
+    weights = np.exp(powers - largest)
+    total = np.log(weights.sum()) + largest
+    weights /= weights.sum()
     likelihood = logs[0] - total + np.log(len(below)) + (shape - 1) * log_d.mean() - 1
     by_shape = 1 / shape - weights @ log_d + log_d.mean()
     by_gap = -shape * (weights @ (1 / distances)) + (shape - 1) * (1 / distances).mean()

@@ -72,7 +72,7 @@ def get(name: Any, /, **arguments: Any) -> Metric:
     return METRICS.get(name, **arguments)
 
 
-def resolve(further: Iterable[str | Metric] | None = None) -> tuple[Metric, ...]:
+def resolve(further: str | Metric | Iterable[str | Metric] | None = None) -> tuple[Metric, ...]:
     """The metrics of a report: those of every report, then further ones.
 
     Args:
