@@ -79,9 +79,14 @@ def art(
     model = getattr(models, network)(seed=seed)
     models.fit(model, train, epochs=epochs, verbose=0)
     options = dict(nb_batches=nb_batches, batch_size=batch_size, radius=radius, norm=float(norm))
-    plain = TensorFlowV2Classifier(
-        logits_of(model), model.output_shape[-1], x.shape[1:], clip_values=(0.0, 1.0)
-    )
+
+    class Plain(TensorFlowV2Classifier):
+        """ART's CLEVER passes it a label of NumPy's type, which it takes for a list."""
+
+        def class_gradient(self, x, label=None, **kwargs):
+            return super().class_gradient(x, None if label is None else int(label), **kwargs)
+
+    plain = Plain(logits_of(model), model.output_shape[-1], x.shape[1:], clip_values=(0.0, 1.0))
     few = x[:art_samples]
 
     def by_art(few):
