@@ -32,6 +32,13 @@ from rich.table import Table
 import kerasrobust
 from kerasrobust import datasets, metrics, models
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from art.estimators.classification import TensorFlowV2Classifier
+    from art.metrics import clever_u
+
+    from kerasrobust import art as bridge
+
 NAMES = {1.0: "clever_l1", 2.0: "clever_l2", np.inf: "clever_linf"}
 
 
@@ -68,12 +75,6 @@ def art(
     seed,
 ) -> None:
     """CLEVER here and in ART: seconds and scores."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from art.estimators.classification import TensorFlowV2Classifier
-        from art.metrics import clever_u
-
-        from kerasrobust import art as bridge
     train = datasets.load(dataset, "train", data_dir=data_dir, samples=train_samples, seed=seed)
     x = datasets.load(dataset, "test", data_dir=data_dir, samples=samples, seed=seed).x
     model = getattr(models, network)(seed=seed)
