@@ -8,7 +8,7 @@ from scipy.stats import kstwo
 
 # Shapes that the search begins at, those of the authors' program; the rest follows from moments.
 STARTS = (0.1, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-# Of the square of the shape: what the authors add to the likelihood of all maxima.
+# Of the square of the scale, in spreads: what the authors take off the likelihood of all maxima.
 PENALTY = 0.01
 # A fit that is less likely is none.
 LEAST_P = 0.001
@@ -23,7 +23,7 @@ def right_endpoint(maxima) -> float:
     `P(max <= t) = exp(-((a - t) / s)^c)` for `t < a`. The likelihood has several maxima in `c`, so
     the search (L-BFGS-B over `c` and `a`; the best `s` of these has a closed form) begins at
     several shapes, and the fit with the best Kolmogorov-Smirnov test is taken. A small penalty
-    keeps the shape, and with it the endpoint, from running to infinity. Where no fit passes the
+    keeps the scale, and with it the endpoint, from running to infinity. Where no fit passes the
     test (p at least 0.001), and for maxima that are all the same and have no distribution, the
     answer is the largest of them. All this is as in the authors' program, but for the optimiser.
 
@@ -96,9 +96,11 @@ def _loss(logs: np.ndarray, below: np.ndarray) -> tuple[float, np.ndarray]:
     likelihood = logs[0] - total + np.log(len(below)) + (shape - 1) * log_d.mean() - 1
     by_shape = 1 / shape - weights @ log_d + log_d.mean()
     by_gap = -shape * (weights @ (1 / distances)) + (shape - 1) * (1 / distances).mean()
-    penalty = PENALTY * shape**2 / len(below)
-    slope = np.array([2 * penalty - by_shape * shape, -by_gap * gap])
-    return penalty - likelihood, slope
+    log_scale = (total - np.log(len(below))) / shape
+    penalty = PENALTY * np.exp(2 * log_scale) / len(below)
+    by_shape -= 2 * penalty * (weights @ log_d - log_scale) / shape
+    by_gap -= 2 * penalty * (weights @ (1 / distances))
+    return penalty - likelihood, -np.array([by_shape * shape, by_gap * gap])
 
 
 def _statistic(scaled: np.ndarray) -> float:
