@@ -62,7 +62,10 @@ from kerasrobust_cli.common import (
 )
 @click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
 @click.option(
-    "--metrics", metavar="NAME", multiple=True, help="A further figure of the report. Repeatable."
+    "--metrics",
+    metavar="NAME",
+    multiple=True,
+    help="A further figure of the report: psi, clever_l2:samples=20 ... Repeatable.",
 )
 @click.option(
     "--defense",

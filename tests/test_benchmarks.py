@@ -43,3 +43,19 @@ def test_layers_beside_art(monkeypatch):
     assert found["quality 50"]["mean"] < 0.1
     assert found["TVM norm 2, to tolerance; ART 20"]["share not above"] == 1
     assert "TVM norm inf, to tolerance" in found
+
+
+@pytest.mark.slow
+def test_metrics_beside_art_and_as_in_areb(monkeypatch, digits_model, tmp_path):
+    module = load("metrics", monkeypatch)
+    options = "art --epochs 1 --samples 2 --art-samples 1 --nb-batches 3 --batch-size 2"
+    result = CliRunner().invoke(module.main, options.split(), catch_exceptions=False)
+    rows = json.loads(result.stdout.splitlines()[-1])
+    assert [row["way"] for row in rows] == ["kerasrobust", "ART on kerasrobust", "ART"]
+    digits_model.save(tmp_path / "own.keras")
+    options = "areb --dataset digits --samples 6 --clever-samples 2 --attacks fgsm:eps=0.1"
+    arguments = [*options.split(), str(tmp_path / "own.keras")]
+    result = CliRunner().invoke(module.main, arguments, catch_exceptions=False)
+    (row,) = json.loads(result.stdout.splitlines()[-1])
+    assert row["model"] == "own" and row["attack"] == "fgsm"
+    assert row["psi"] > 0.06 and row["loss sens. L1"] > 0 and 0 < row["CLEVER"] <= 5

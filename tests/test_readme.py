@@ -56,6 +56,7 @@ def test_links_lead_somewhere():
         "hardening.md",
         "deploying.md",
         "black_box.md",
+        "metrics.md",
     ],
 )
 def test_the_guide_runs(guide, tmp_path, monkeypatch):

@@ -750,27 +750,40 @@ class Classifier:
         if not self.is_keras:
             parts = [self._call(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
             return np.concatenate([_widened(part, parts[-1].shape[1]) for part in parts])
-        outputs = self._passes(
-            "predict", lambda x, key: (self.logits(x, key=key),), x, batch_size, key
+        outputs = self.passes(
+            "predict", lambda x, key: (self.logits(x, key=key),), (x,), batch_size, key
         )
         return outputs[0]
 
-    def _passes(
+    def passes(
         self,
         role: str,
         function: Callable[..., tuple[tf.Tensor, ...]],
-        x: np.ndarray,
+        arrays: tuple[np.ndarray, ...],
         batch_size: int,
         key: tuple[int, int],
     ) -> list[np.ndarray]:
-        """Runs a function of samples and key, compiled once, batch by batch."""
+        """Runs a function of samples and key, compiled once, batch by batch.
+
+        Args:
+            role: Name of the function, with all that its graph depends on beside the arguments.
+            function: Of batches `[rows, ...]` of the arrays and an int32 key `[2]`, to tensors
+                `[rows, ...]`.
+            arrays: Samples `[n, ...]` first, then what belongs to each of them.
+            batch_size: Rows of a batch; the last one is filled up with copies of its last row.
+            key: See `predict`; each batch has its own.
+
+        Returns:
+            What the function returned, `[n, ...]`.
+        """
+        x = arrays[0]
         self.prepare(x.shape[1:])
         forward = self.functions.get(role)
         if forward is None:
 
-            def traced(batch: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            def traced(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 self.traces[role] = self.traces.get(role, 0) + 1
-                return function(batch, key)
+                return function(*batch)
 
             # Without XLA the second batch size makes the graph one for all of them.
             forward = tf.function(
@@ -784,12 +797,14 @@ class Classifier:
         rows = min(batch_size, max(len(x), 1))
         root = tf.random.experimental.stateless_fold_in(as_seed(*key), self.seed)
         for start in range(0, len(x), rows):
-            batch = np.asarray(x[start : start + rows], np.float32)
-            padding = rows - len(batch)
+            batch = [array[start : start + rows] for array in arrays]
+            batch[0] = np.asarray(batch[0], np.float32)
+            padding = rows - len(batch[0])
             if padding:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], padding, axis=0)])
+                batch = [np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]) for a in batch]
             part = forward(
-                tf.constant(batch), tf.random.experimental.stateless_fold_in(root, start)
+                *(tf.constant(array) for array in batch),
+                tf.random.experimental.stateless_fold_in(root, start),
             )
             outputs.append([np.asarray(leaf)[: rows - padding] for leaf in part])
         return [np.concatenate(leaf) for leaf in zip(*outputs, strict=True)]
@@ -818,8 +833,8 @@ class Classifier:
         confidence = probability[np.arange(len(x)), labels] / self.votes
         accepted = np.ones(len(x), bool)
         if self.detector is not None:
-            (accepted,) = self._passes(
-                "accepts", lambda x, _: (self.accepts(x),), x, batch_size, key
+            (accepted,) = self.passes(
+                "accepts", lambda x, _: (self.accepts(x),), (x,), batch_size, key
             )
         if self._certain is not None:
             accepted &= np.asarray(self._certain(ballots))

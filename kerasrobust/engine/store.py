@@ -32,7 +32,7 @@ from kerasrobust.specs import jsonable
 # What results depend on inside the package.
 _CODE = (
     *("engine", "attacks", "art", "norms.py", "losses.py", "checks.py", "_keras.py"),
-    *("defenses/layers", "defenses/decision"),
+    *("defenses/layers", "defenses/decision", "metrics"),
 )
 _KNOWN = ("builtins", "abc", "typing", "keras", "kerasrobust")
 _PACKAGES = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox")
@@ -197,6 +197,20 @@ class Store:
     def save_prologue(self, name: str, key: str, prologue: Prologue) -> None:
         """Stores what all batches of an attack share."""
         self._write(name + "-prologue", key, prologue)
+
+    def load_column(self, name: str, key: str) -> np.ndarray | None:
+        """What a metric measured on a batch, or None.
+
+        Args:
+            name: Of the attack and the metric, to find the file again by eye.
+            key: See `Store`.
+        """
+        stored = self._read(name, key)
+        return None if stored is None else stored["column"]
+
+    def save_column(self, name: str, key: str, column: np.ndarray) -> None:
+        """Stores what a metric measured on a batch."""
+        self._write(name, key, {"column": column})
 
     def _path(self, name: str, key: str) -> str:
         return f"{self.folder}/{name.replace(':', '-')}-{key[:32]}.npz"

@@ -43,14 +43,18 @@ from kerasrobust.evaluation.diagnosis import (
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.evaluation.workers import check_ray, shared_out
-from kerasrobust.metrics import Outcome, registry
+from kerasrobust.metrics import Metric, Outcome, Points, registry
 
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
 _BLOCK = 1024
 Watch = Callable[[str, np.ndarray, AttackResult], Any]
+# What a stored measurement was made of.
+_POINTS = ("x", "x_adv", "y", "places")
 # The streams of a randomised model's draws that are no attack's; those count up from 0.
 _CLEAN, _AGAIN = -2, -(2**24)
+# The number of the group that is no attack: what metrics measure on the clean samples.
+_CLEAN_GROUP = -1
 
 
 def evaluate(
@@ -59,7 +63,7 @@ def evaluate(
     y: Any = None,
     *,
     attacks: Any = "areb",
-    metrics: Sequence[str] = (),
+    metrics: str | Metric | Sequence[str | Metric] = (),
     dataset: str | None = None,
     eps: float | None = None,
     norm: float | str | None = None,
@@ -111,7 +115,8 @@ def evaluate(
         attacks: The name of a preset (`presets.names()`), an attack specification such as
             `"fgsm:eps=0.1"`, an attack, or a list of these. An attack instance keeps its own
             batch size and seed.
-        metrics: Names of further figures for the report (`kerasrobust.metrics.names()`).
+        metrics: Further figures for the report: names (`kerasrobust.metrics.names()`),
+            specifications such as `"clever_l2:samples=20"`, or metrics.
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
             adversarial samples beyond it do not count for *any* attack.
@@ -139,8 +144,8 @@ def evaluate(
     Raises:
         ValueError: If a sample, a label, a bound or a hyperparameter is out of range, or an attack
             or preset is unknown; before any attack is run.
-        TypeError: If an argument is of the wrong kind, or an attack needs gradients that the model
-            does not have; before any attack is run.
+        TypeError: If an argument is of the wrong kind, or an attack or metric needs gradients that
+            the model does not have; before any attack is run.
         OSError: If `output` cannot be written; before any attack is run.
 
     Example:
@@ -239,7 +244,7 @@ class Evaluation:
         y: Any = None,
         *,
         attacks: Any = "areb",
-        metrics: Sequence[str] = (),
+        metrics: str | Metric | Sequence[str | Metric] = (),
         dataset: str | None = None,
         eps: float | None = None,
         norm: float | str | None = None,
@@ -261,6 +266,7 @@ class Evaluation:
         self.judge = classifier.judging
         self.source = Source(x, y, classifier)
         self.metrics = registry.resolve(metrics)
+        self._check_metrics()
         low, high = classifier.clip_values
         shape = classifier.input_shape or self.source.sample_shape
         self.plan = resolve(
@@ -293,13 +299,19 @@ class Evaluation:
         if output is not None:
             self.store = storage.Store(f"{os.fspath(output)}/results")
         self._look()
+        self._check_metrics()  # that a callable answers labels only shows in the clean pass
         for step in itertools.chain.from_iterable(self.groups):
             if step.attack.access == "scores":
                 classifier.check_scores()
         self._prologues: dict[str, Prologue] = {}
         self._parts: dict[tuple[str, int], AttackResult] = {}
         self._examples: dict[tuple[str, int], tuple[AttackResult, np.ndarray]] = {}
+        self._clean: dict[int, dict[str, np.ndarray]] = {}
         self._model = storage.fingerprint(classifier) if self.store else ""
+
+    def _check_metrics(self) -> None:
+        for metric in self.metrics:
+            metric.check(self.classifier)
 
     def _look(self) -> None:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
@@ -333,7 +345,11 @@ class Evaluation:
         self.shown = pictures.choose(self.y, self.correct)
 
     def bar(self, group: int) -> tqdm.tqdm:
-        """A progress bar of the steps of one attack or cascade."""
+        """A progress bar of the steps of one attack or cascade, or of the clean samples."""
+        if group == _CLEAN_GROUP:
+            return tqdm.tqdm(
+                total=len(self.source), desc="clean", unit="sample", disable=not self.verbose
+            )
         steps = self.groups[group]
         return tqdm.tqdm(
             total=sum(step.attack.max_steps() for step in steps) * len(self.source),
@@ -344,7 +360,7 @@ class Evaluation:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs to compute a piece whose samples it is given."""
-        return {**self.__dict__, "_parts": {}, "_examples": {}, "_prologues": {}}
+        return {**self.__dict__, "_parts": {}, "_examples": {}, "_prologues": {}, "_clean": {}}
 
     def pieces(self) -> Iterator[tuple[Unit, Block]]:
         """All units with their samples."""
@@ -368,29 +384,37 @@ class Evaluation:
                     self.compute(unit, bar.update, block, watch)
 
     def units(self) -> Iterator[Unit]:
-        """All units, attack by attack."""
-        for group, steps in enumerate(self.groups):
-            size = self._size(steps)
-            for index in range(-(-len(self.source) // size)):
+        """All units: the clean samples where metrics measure them, then attack by attack."""
+        clean = [_CLEAN_GROUP] if registry.measured_clean(self.metrics) else []
+        for group in (*clean, *range(len(self.groups))):
+            for index in range(self._batches(group)):
                 yield Unit(group, index)
 
-    def _size(self, steps: list[Step]) -> int:
+    def _batches(self, group: int) -> int:
+        return -(-len(self.source) // self._size(group))
+
+    def _steps(self, group: int) -> list[Step]:
+        return [] if group == _CLEAN_GROUP else self.groups[group]
+
+    def _size(self, group: int) -> int:
         # An attack that was given keeps its own batch size; a cascade works on common batches.
-        return self.batch_size if self.plan.cascade else steps[0].attack.batch_size
+        steps = self._steps(group)
+        return self.batch_size if self.plan.cascade or not steps else steps[0].attack.batch_size
 
     def block(self, unit: Unit) -> Block:
         """The samples of a unit."""
-        return self.source.block(unit.index, self._size(self.groups[unit.group]))
+        return self.source.block(unit.index, self._size(unit.group))
 
     def prepare(self, group: int) -> None:
         """Computes, or reads, what all batches of an attack or cascade share."""
-        for step in self.groups[group]:
+        for step in self._steps(group):
             self._prologue(step)
 
     def forget(self) -> None:
         """Drops the results of what was computed; the store has them."""
         self._parts.clear()
         self._examples.clear()
+        self._clean.clear()
 
     def compute(
         self,
@@ -411,13 +435,18 @@ class Evaluation:
         Raises:
             AttackInterrupted: If a callable fails. What was finished before is stored.
         """
-        steps = self.groups[unit.group]
+        steps = self._steps(unit.group)
         block = self.block(unit) if block is None else block
         try:
-            self._compute(unit, steps, block, progress, watch)
+            if steps:
+                self._compute(unit, steps, block, progress, watch)
+            else:
+                self._measure_clean(unit, block)
+                progress(len(block.x))
         except ModelFailure as error:
+            name = steps[0].name if steps else "the clean samples"
             raise AttackInterrupted(
-                f"{error} It failed in batch {unit.index} of {steps[0].name}; what was finished "
+                f"{error} It failed in batch {unit.index} of {name}; what was finished "
                 "before is stored where `output` was given.",
                 block.x,
                 np.zeros(len(block.x), bool),
@@ -441,7 +470,7 @@ class Evaluation:
             batch = attack.batch(
                 unit.index, places, len(self.source), {"x": block.x}, wanted[places]
             )
-            batch = dataclasses.replace(batch, whole=min(self._size(steps), len(self.source)))
+            batch = dataclasses.replace(batch, whole=min(self._size(unit.group), len(self.source)))
             prologue = self._prologue(step)
             key = self._key(step, batch, prologue, chain) if self.store else ""
             result = self.store.load(step.name, key, batch) if self.store else None
@@ -460,14 +489,75 @@ class Evaluation:
                 self.accepted[places],
             )
             standing = result if standing is not None else None
-            low, high = self.classifier.clip_values
-            result = self._judged_again(summary.measured(result, high - low, self.metrics), unit)
+            points = summary.points_of(
+                result,
+                self.y[places],
+                norm=float(attack.norm),
+                **self._context(places),
+            )
+            if points is not None:
+                columns = {**result.columns, **self._columns(step.name, points)}
+                result = dataclasses.replace(result, columns=columns)
+            result = self._judged_again(result, unit)
             watch(step.name, places, result)
             shown = np.flatnonzero(np.isin(places, self.shown))
             self._examples[step.name, unit.index] = result.take(shown), places[shown]
             if not self.keep:
                 result = dataclasses.replace(result, x=None, x_adv=None)
             self._parts[step.name, unit.index] = result
+
+    def _context(self, places: np.ndarray) -> dict[str, Any]:
+        low, high = self.classifier.clip_values
+        return {
+            "value_range": high - low,
+            "classifier": self.classifier,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "places": places,
+        }
+
+    def _measure_clean(self, unit: Unit, block: Block) -> None:
+        places = np.arange(block.rows.start, block.rows.stop)
+        points = Points(block.x, block.x, self.y[places], row="clean", **self._context(places))
+        self._clean[unit.index] = self._columns("clean", points)
+
+    def _columns(self, name: str, points: Points) -> dict[str, np.ndarray]:
+        """What the metrics measure; those worth it are read where they are stored."""
+        store = self.store
+        keeps = [m for m in self.metrics if m.stored and points.row in m.rows and store]
+        columns = registry.measure([m for m in self.metrics if m not in keeps], points)
+        for metric in keeps:
+            assert store is not None
+            key = self._column_key(metric, points)
+            place = f"{name}-{metric.key}"
+            column = store.load_column(place, key)
+            if column is None:
+                found = registry.measure([metric], points)
+                if not found:
+                    continue
+                column = found[metric.key]
+                store.save_column(place, key, column)
+            columns[metric.key] = column
+        return columns
+
+    def _column_key(self, metric: Metric, points: Points) -> str:
+        made: Any = type(metric)
+        parts = {
+            "model": self._model,
+            "metric": metric.key,
+            "config": metric.get_config(),
+            "class": storage.source(made),
+            "version": storage.version(),
+            "data": storage.digest({key: getattr(points, key) for key in _POINTS}),
+            "settings": [points.row, points.norm, points.batch_size, points.seed],
+        }
+        return storage.digest({**parts, **self._answers(points.places)})
+
+    def _answers(self, places: Any) -> dict[str, Any]:
+        """Of a callable, or a bare layer, nobody sees the inside: what stands for it in a key."""
+        if isinstance(self.classifier.model, keras.Model):
+            return {}
+        return {"answers": storage.answers(self.labels[places], self.confidence[places])}
 
     def _judged_again(self, result: AttackResult, unit: Unit) -> AttackResult:
         """Of a model that draws, with a column `holds`: which successes count a second time.
@@ -581,10 +671,7 @@ class Evaluation:
             "prologue": storage.digest(prologue) if prologue else None,
             "before": chain,
         }
-        # Of a callable, or a bare layer, nobody sees the inside.
-        if not isinstance(self.classifier.model, keras.Model):
-            parts["answers"] = storage.answers(self.labels[batch.rows], self.confidence[batch.rows])
-        return storage.digest(parts)
+        return storage.digest({**parts, **self._answers(batch.rows)})
 
     def result(self, name: str) -> AttackResult:
         """The outcome of one attack on all samples, its batches in a row.
@@ -592,9 +679,13 @@ class Evaluation:
         Raises:
             KeyError: If a batch has not been computed.
         """
-        (steps,) = [group for group in self.groups if any(step.name == name for step in group)]
-        batches = -(-len(self.source) // self._size(steps))
-        return AttackResult.concatenate([self._parts[name, index] for index in range(batches)])
+        (group,) = [
+            number
+            for number, steps in enumerate(self.groups)
+            if any(step.name == name for step in steps)
+        ]
+        batches = range(self._batches(group))
+        return AttackResult.concatenate([self._parts[name, index] for index in batches])
 
     def report(self) -> Report:
         """The report, once all pieces are computed."""
@@ -670,6 +761,10 @@ class Evaluation:
                 )
             )
         untouched = self._untouched(None, slice(None))
+        if self._clean:
+            batches = [self._clean[index] for index in range(self._batches(_CLEAN_GROUP))]
+            columns = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+            untouched = dataclasses.replace(untouched, columns=columns)
         clean = Outcome(
             untouched, y, self.correct, self.nb_classes, high - low, row="clean", radii=radii
         )
@@ -681,6 +776,7 @@ class Evaluation:
             fell=fell,
             budgets=tuple(float(b) for b in budgets if b is not None and np.ndim(b) == 0),
             nearest=nearest,
+            results=results,
         )
         preset, criterion = plan.preset, plan.criterion
         checked = any(step.checks for group in self.groups for step in group)

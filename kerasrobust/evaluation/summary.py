@@ -13,7 +13,7 @@ from kerasrobust.engine.batches import measure
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.metrics import registry
-from kerasrobust.metrics.base import Metric, Outcome
+from kerasrobust.metrics.base import Metric, Outcome, Points
 from kerasrobust.specs import jsonable
 
 _DISTANCES = ("l0", "l1", "l2", "linf")
@@ -138,19 +138,34 @@ def within(
     )
 
 
-def measured(result: AttackResult, value_range: float, metrics: Sequence[Metric]) -> AttackResult:
+def measured(
+    result: AttackResult, metrics: Sequence[Metric], points: Points | None
+) -> AttackResult:
     """The result with the columns that metrics read off its samples, those it lacks.
 
     Args:
-        result: Outcome of an attack; one without samples stays as it is.
-        value_range: Upper minus lower bound of the pixel values.
+        result: Outcome of an attack.
         metrics: The metrics of the report.
+        points: See `points_of`; without samples the result stays as it is.
     """
-    if result.x is None or result.x_adv is None:
+    if points is None:
         return result
     lacking = [metric for metric in metrics if metric.key not in result.columns]
-    columns = registry.measure(lacking, result.x, result.x_adv, value_range)
+    columns = registry.measure(lacking, points)
     return dataclasses.replace(result, columns={**result.columns, **columns})
+
+
+def points_of(result: AttackResult, y: np.ndarray, **context: Any) -> Points | None:
+    """The samples of a result as metrics see them, or None where they were not kept.
+
+    Args:
+        result: Outcome of an attack.
+        y: True labels, int64 of shape `(n,)`.
+        **context: The further fields of `Points`.
+    """
+    if result.x is None or result.x_adv is None:
+        return None
+    return Points(result.x, result.x_adv, y, **context)
 
 
 def figures(outcome: Outcome, metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -198,8 +213,9 @@ def summarise(
         radii: See `Outcome`.
     """
     metrics = registry.resolve() if metrics is None else metrics
-    result = measured(result, value_range, metrics)
     kind, norm = attack.kind, float(attack.norm)
+    points = points_of(result, y, value_range=value_range, norm=norm)
+    result = measured(result, metrics, points)
     outcome = Outcome(result, y, clean_correct, nb_classes, value_range, kind, norm, radii=radii)
     row = figures(outcome, metrics)
     taken = sorted(set(row) & set(_IDENTITY))

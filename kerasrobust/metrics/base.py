@@ -10,11 +10,47 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import survived
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.metrics.proportion import Proportion
 
 Row = Literal["clean", "attack", "worst"]
+Needs = Literal["samples", "scores", "gradient"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Samples while they are in memory, and the model to ask about them: what a metric measures.
+
+    Attributes:
+        x: Clean samples of one batch, shape `(n, ...)`.
+        x_adv: What the attack made of them, same shape; in the row `"clean"` the samples again.
+        y: True labels, int64 of shape `(n,)`.
+        value_range: Upper minus lower bound of the pixel values.
+        norm: Norm the attack works in.
+        row: `"attack"` or `"clean"`.
+        classifier: The model as attacks see it, or `None` where there are only the samples.
+        batch_size: Samples, or points, that may go through the model at once.
+        seed: Seed of all randomness.
+        places: Places of the samples among all, shape `(n,)`: what is drawn for a sample by seed
+            and place does not depend on the batch that it is in.
+    """
+
+    x: np.ndarray
+    x_adv: np.ndarray
+    y: np.ndarray
+    value_range: float = 1.0
+    norm: float = math.inf
+    row: Row = "attack"
+    classifier: Classifier | None = None
+    batch_size: int = 128
+    seed: int = 0
+    places: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.places) != len(self.x):
+            object.__setattr__(self, "places", np.arange(len(self.x)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +77,7 @@ class Outcome:
         nearest: In the row `"worst"`, by norm, the untargeted minimal-norm attacks of that norm and
             the shortest distance that one of them found, shape `(n,)`: `inf` where none did, 0 for
             a sample that is wrong already.
+        results: In the row `"worst"` what each attack found, by name.
     """
 
     result: AttackResult
@@ -56,6 +93,7 @@ class Outcome:
     fell: np.ndarray | None = None
     budgets: tuple[float, ...] = ()
     nearest: Mapping[float, tuple[list[str], np.ndarray]] = dataclasses.field(default_factory=dict)
+    results: Mapping[str, AttackResult] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def attacked(self) -> np.ndarray:
@@ -95,6 +133,11 @@ class Metric:
         table: `"main"`, `"counts"` (the second table of the Markdown), or `"classes"`: the figure
             is a list with one entry per class and gets a table of its own.
         rows: The rows it is computed for: `"clean"`, `"attack"`, `"worst"` (over all attacks).
+            It measures the samples of the first two.
+        needs: What `measure` asks of the model: nothing (`"samples"`), its `"scores"`, or its
+            `"gradient"`.
+        stored: Whether measured values are kept beside a batch's result, which they are worth if
+            they take longer than to read. They are found again by the metric's `get_config`.
     """
 
     key: str
@@ -104,14 +147,39 @@ class Metric:
     legend: str = ""
     table: Literal["main", "counts", "classes"] = "main"
     rows: tuple[Row, ...] = ("attack",)
+    needs: Needs = "samples"
+    stored: bool = False
 
-    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray | None:
-        """A value per sample that needs the samples themselves, read while they are in memory.
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, in types that JSON knows."""
+        return {}
+
+    def check(self, classifier: Classifier) -> None:
+        """Refuses a model that it cannot be measured on, before anything is.
 
         Args:
-            x: Clean samples of one batch, shape `(n, ...)`.
-            x_adv: What the attack made of them, same shape.
-            value_range: Upper minus lower bound of the pixel values.
+            classifier: The model. Whether a callable answers labels only is known once it was
+                called.
+
+        Raises:
+            TypeError: If the model has no gradient, or no scores, and the metric needs them.
+            ValueError: In subclasses, if an argument is lacking.
+        """
+        if self.needs == "gradient" and not classifier.has_gradient:
+            lacking = "gradients, which this model does not have: give a Keras model"
+        elif self.needs == "scores" and classifier.judging.answers_labels:
+            lacking = "scores, and the model answers labels"
+        else:
+            return
+        raise TypeError(
+            f"The metric {self.key!r} needs {lacking}. Received: model={classifier.model!r}"
+        )
+
+    def measure(self, points: Points) -> np.ndarray | None:
+        """A value per sample that needs the samples or the model, read while they are in memory.
+
+        Args:
+            points: Samples of one batch.
 
         Returns:
             Values of shape `(n,)`, which `compute` finds in `outcome.result.columns[self.key]`;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasrobust.metrics.base import Metric, Outcome
+from kerasrobust.metrics.base import Metric, Outcome, Points
 
 
 def median_distance(distances) -> float:
@@ -85,8 +85,8 @@ class MedianL0(MedianDistance):
     digits = 1
     norm = 0.0
 
-    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray:
-        return altered_pixels(x, x_adv, value_range)
+    def measure(self, points: Points) -> np.ndarray:
+        return altered_pixels(points.x, points.x_adv, points.value_range)
 
     def compute(self, outcome: Outcome) -> float | None:
         pixels = outcome.result.columns.get(self.key)

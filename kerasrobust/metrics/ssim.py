@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.metrics.base import Metric, Outcome
+from kerasrobust.metrics.base import Metric, Outcome, Points
 
 _CHUNK = 512
 
@@ -61,10 +61,11 @@ class SSIM(Metric):
     header = "SSIM"
     legend = "SSIM: mean over the successes."
 
-    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray | None:
+    def measure(self, points: Points) -> np.ndarray | None:
+        x = points.x
         if x.ndim != 4 or min(x.shape[1:3]) < 3:
             return None
-        return ssim(x, x_adv, value_range)
+        return ssim(x, points.x_adv, points.value_range)
 
     def compute(self, outcome: Outcome) -> float | None:
         similarity = outcome.result.columns.get(self.key)

@@ -1,16 +1,21 @@
 """One table of checks over every registered metric, and over one that a plugin brings."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from scipy import special
+from scipy.spatial import distance
 
 from kerasrobust import metrics
 from kerasrobust.attacks import AttackResult
+from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation.summary import read_figures
 from kerasrobust.metrics.base import Outcome
 from kerasrobust.specs import jsonable
@@ -38,7 +43,27 @@ def plugin():
     return module.PluginMetric()
 
 
-METRICS = {**{name: metrics.get(name) for name in metrics.names()}, "plugin_metric": plugin()}
+# A linear model of the six samples: its weights are all that the figures depend on.
+WEIGHTS = np.random.default_rng(5).normal(0, 0.5, (16, CLASSES)).astype(np.float32)
+REFERENCE = np.random.default_rng(6).uniform(0, 1, (9, 4, 4, 1)).astype(np.float32)
+ARGUMENTS = {
+    "training_distance": {"reference": REFERENCE},
+    **{f"clever_{norm}": {"nb_batches": 2, "batch_size": 2} for norm in ("l1", "l2", "linf")},
+}
+
+
+@functools.cache
+def model():
+    layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+    made = keras.Sequential(layers)
+    made.set_weights([WEIGHTS, np.zeros(CLASSES, np.float32)])
+    return Classifier(made, (0.0, RANGE))
+
+
+METRICS = {
+    **{name: metrics.get(name, **ARGUMENTS.get(name, {})) for name in metrics.names()},
+    "plugin_metric": plugin(),
+}
 # By hand: each sample that moved did so by its shift in four of sixteen pixels.
 EXPECTED = {
     "attacked": 5,
@@ -65,7 +90,8 @@ EXPECTED = {
 }
 
 
-def parts(size):
+@functools.cache
+def parts(size, row="attack"):
     """What an attack found, in batches of one size, each with the metrics' columns."""
     x = np.random.default_rng(4).uniform(0, 1, (6, 4, 4, 1)).astype(np.float32)
     x_adv = x.copy()
@@ -93,23 +119,40 @@ def parts(size):
         seconds=0.75 * size,
         **far,
     )
+    found = []
     for first in range(0, 6, size):
-        part = whole.take(np.arange(first, min(first + size, 6)))
-        columns = metrics.registry.measure(METRICS.values(), part.x, part.x_adv, RANGE)
-        yield AttackResult(**{**vars(part), "columns": columns, "x": None, "x_adv": None})
+        places = np.arange(first, min(first + size, 6))
+        part = whole.take(places)
+        points = metrics.Points(
+            part.x,
+            part.x if row == "clean" else part.x_adv,
+            part.y,
+            RANGE,
+            row=row,
+            classifier=model(),
+            batch_size=4,
+            places=places,
+        )
+        columns = metrics.registry.measure(METRICS.values(), points)
+        found.append(AttackResult(**{**vars(part), "columns": columns, "x": None, "x_adv": None}))
+    return found
 
 
 def outcome(size=6, row="attack", kind="minimal", rows=slice(None)):
-    result = AttackResult.concatenate(list(parts(size))).take(np.arange(6)[rows])
+    measured = parts(size, "clean" if row == "clean" else "attack")
+    result = AttackResult.concatenate(measured).take(np.arange(6)[rows])
     y = Y[rows]
     unbroken = ~SUCCESS[rows] if row == "worst" else None
     own = Outcome(result, y, ~WRONG[rows], CLASSES, RANGE, kind, math.inf, row, unbroken)
-    return dataclasses.replace(own, radii=RADII[rows], fell=FELL[rows], budgets=(0.45,))
+    found = {"fake": result} if row == "worst" else {}
+    return dataclasses.replace(
+        own, radii=RADII[rows], fell=FELL[rows], budgets=(0.45,), results=found
+    )
 
 
 def test_every_metric_has_a_row_here():
     others = {"false_positive_rate", "ssim", "budget_curve", "certified_accuracy", "verdict"}
-    others |= {"nearest"}
+    others |= {"nearest", *metrics.registry.FURTHER}
     assert set(EXPECTED) | others == set(METRICS)
 
 
@@ -135,6 +178,57 @@ def test_the_figures_that_are_more_than_a_number():
     assert METRICS["budget_curve"].figures(outcome(kind="budget"))["budget_curve"] is None
     x = np.concatenate([part.columns["ssim"] for part in parts(2)])
     assert METRICS["ssim"].figures(outcome())["ssim"] == pytest.approx(x[FOUND].mean())
+
+
+def test_the_figures_that_ask_the_model():
+    """By NumPy from the weights, the samples and where they went."""
+    x = np.random.default_rng(4).uniform(0, 1, (6, 4, 4, 1)).astype(np.float32)
+    moved = x.copy()
+    moved[:, 1, :, 0] += SHIFTS[:, None]
+    before, after = (part.reshape(6, -1).astype(float) for part in (x, moved))
+
+    def figures(name, row="attack", **changes):
+        return METRICS[name].figures(dataclasses.replace(outcome(row=row), **changes))
+
+    p, q = (special.softmax(part @ WEIGHTS, axis=1) for part in (before, after))
+    divergence = special.rel_entr(p, q).sum(axis=1)
+    for row, counts in (("attack", ~WRONG), ("worst", ~WRONG)):
+        psi = figures("psi", row)
+        assert psi["psi"] == pytest.approx(np.median(1 / divergence[counts]), rel=1e-3)
+        assert psi["psi_mean"] == pytest.approx(np.mean(1 / divergence[counts]), rel=1e-3)
+        assert psi["psi_of_mean_kl"] == pytest.approx(1 / divergence[counts].mean(), rel=1e-3)
+        assert psi["psi_samples"] == 5
+    for points, row in ((before, "clean"), (after, "attack")):
+        slope = (special.softmax(points @ WEIGHTS, axis=1) - np.eye(CLASSES)[Y]) @ WEIGHTS.T
+        for order in (1, 2):
+            expected = np.linalg.norm(slope, order, axis=1).mean()
+            name = f"loss_sensitivity_l{order}"
+            assert figures(name, row)[name] == pytest.approx(expected, rel=1e-5)
+        near = distance.cdist(points, REFERENCE.reshape(9, -1)).min(axis=1)
+        expected = near.mean() if row == "clean" else near[FOUND].mean()
+        assert figures("training_distance", row)["training_distance"] == pytest.approx(expected)
+    ratio = np.where(FOUND, SHIFTS / np.abs(before).max(axis=1), np.inf)[~WRONG]
+    robust = figures("empirical_robustness")
+    assert robust["empirical_robustness"] == math.inf
+    assert robust["empirical_robustness_median"] == pytest.approx(np.median(ratio))
+    fooled = ratio[np.isfinite(ratio)]
+    assert robust["empirical_robustness_fooled"] == pytest.approx(fooled.mean())
+    assert robust["empirical_robustness_fooled_share"] == 3 / 5
+    assert set(figures("empirical_robustness", kind="budget").values()) == {None}
+    logits = before @ WEIGHTS
+    right = logits.argmax(axis=1) == Y
+    assert 0 < right.sum() < 6
+    for norm, dual in (("l1", np.inf), ("l2", 2), ("linf", 1)):
+        scores = []
+        for z, y in zip(logits[right], Y[right], strict=True):
+            others = [j for j in range(CLASSES) if j != y]
+            slopes = np.linalg.norm(WEIGHTS[:, [y]] - WEIGHTS[:, others], dual, axis=0)
+            scores.append(min(((z[y] - z[others]) / slopes).min(), 5.0))
+        clever = figures(f"clever_{norm}", "clean")
+        assert clever[f"clever_{norm}"] == pytest.approx(np.mean(scores), rel=1e-5)
+        assert clever[f"clever_{norm}_median"] == pytest.approx(np.median(scores), rel=1e-5)
+        assert clever[f"clever_{norm}_samples"] == right.sum()
+        assert clever[f"clever_{norm}_gradients"] == right.sum() * 4 * (CLASSES - 1)
 
 
 def test_the_nearest_of_several_attacks():
@@ -178,12 +272,18 @@ def test_batch_by_batch_equals_whole(name):
         for size in (1, 2, 3):
             if name in ("executed_queries", "executed_gradients", "seconds"):
                 continue  # of the batches as they were run
-            assert jsonable(metric.figures(outcome(size, row))) == jsonable(whole)
+            found = metric.figures(outcome(size, row))
+            if metric.needs == "samples":
+                assert jsonable(found) == jsonable(whole)
+            else:  # the model rounds with the size of a batch
+                assert list(found) == list(whole)
+                for key, value in whole.items():
+                    assert found[key] == pytest.approx(value, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["executed_queries", "executed_gradients", "seconds"])
 def test_costs_of_batches_add_up(name):
-    total = sum({**vars(part)}[name] for part in parts(2))
+    total = sum(vars(part)[name] for part in parts(2))
     assert METRICS[name].figures(outcome(2))[name] == pytest.approx(total)
 
 

@@ -136,8 +136,8 @@ class Reach(metrics.Metric):
     key = "reach"
     header = "reach"
 
-    def measure(self, x, x_adv, value_range):
-        return np.abs(x_adv - x).reshape(len(x), -1).max(axis=1)
+    def measure(self, points):
+        return np.abs(points.x_adv - points.x).reshape(len(points.x), -1).max(axis=1)
 
     def compute(self, outcome):
         column = outcome.result.columns.get("reach")
@@ -149,10 +149,10 @@ def test_a_further_metric_measures_batches_whose_samples_are_not_kept(make_resul
     result = make_result([0.1, 0.3, None, NAN])
     whole = summarise(make_attack(), result, metrics=chosen)
     assert whole.reach == pytest.approx(0.3)
-    parts = [
-        summary.measured(result.take(rows), 1.0, chosen).columns
-        for rows in (np.array([0, 1, 2]), np.array([3]))
-    ]
+    parts = []
+    for rows in (np.array([0, 1, 2]), np.array([3])):
+        part = result.take(rows)
+        parts.append(summary.measured(part, chosen, summary.points_of(part, part.y)).columns)
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     assert set(columns) == {"median_l0", "ssim", "reach"}
     flat = dataclasses.replace(result, x=None, x_adv=None, columns=columns)

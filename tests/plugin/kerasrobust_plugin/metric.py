@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.metrics import Metric, Outcome
+from kerasrobust.metrics import Metric, Outcome, Points
 
 
 class PluginMetric(Metric):
@@ -15,8 +15,9 @@ class PluginMetric(Metric):
     key = "plugin_metric"
     header = "plugin"
 
-    def measure(self, x: np.ndarray, x_adv: np.ndarray, value_range: float) -> np.ndarray:
-        return np.abs(x_adv - x).max(axis=tuple(range(1, x.ndim))) / value_range
+    def measure(self, points: Points) -> np.ndarray:
+        size = np.abs(points.x_adv - points.x).reshape(len(points.x), -1)
+        return size.max(axis=1) / points.value_range
 
     def compute(self, outcome: Outcome) -> Any:
         values = outcome.result.columns[self.key][outcome.found]
