@@ -40,9 +40,12 @@ SEVERITY = {
     "gradient_masking": "doubtful",
     "zero_gradients": "doubtful",
     "black_box_stronger": "doubtful",
+    "one_step_stronger": "doubtful",
+    "success_falls": "doubtful",
     "step_too_long": "doubtful",
     "not_converged": "doubtful",
     "cross_check": "doubtful",
+    "saturated": "note",
     "few_samples": "note",
     "gave_up": "note",
     "no_counterpart": "note",
@@ -70,6 +73,8 @@ _PATIENCE = 5
 _BLIND = 0.05
 # Gradients that lead through a layer whose own is zero.
 _THROUGH = ("straight_through", "surrogate")
+# On this share of the samples a saturated softmax is worth a word.
+_SATURATED = 0.5
 # What is advised against a model that draws.
 _DRAWS = "--eot 20 --votes 10, or Classifier(model, draws=20, votes=10)"
 _NOISE = (
@@ -194,6 +199,32 @@ def check_gradients(
             )
         )
     return findings
+
+
+def check_confidence(confidence: np.ndarray) -> list[Finding]:
+    """Looks for a softmax that float32 cannot tell from a hard decision.
+
+    Where the largest probability rounds to 1, the gradient of a cross-entropy in float32 is zero or
+    noise. The attacks of this package do not use it; figures that were found by it are too good.
+
+    Args:
+        confidence: Probability of the predicted class on the clean samples, float32 `(n,)`.
+
+    Returns:
+        At most one finding, from 20 samples on.
+    """
+    share = float(np.mean(confidence >= np.float32(1))) if len(confidence) else 0.0
+    if len(confidence) < _ENOUGH or share < _SATURATED:
+        return []
+    return [
+        Finding(
+            "saturated",
+            f"On {_percent(share)} of the clean samples the probability of the predicted class is "
+            "1 in float32, where the gradient of a cross-entropy vanishes. The attacks here climb "
+            "the logits' odds instead and are not stopped by it; do not compare these figures with "
+            "ones that were found on the probabilities.",
+        )
+    ]
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
@@ -462,6 +493,9 @@ def diagnose(
       repeated with smaller steps, failed as well; otherwise the finding is
       `"black_box_stronger"` and says how to repeat it. A repetition that closes the gap is
       `"step_too_long"` or `"not_converged"`.
+    - A single step that broke more than an iterative attack did inside the same budget, and an
+      attack that broke fewer samples with a larger budget: both miss what is within their reach
+      (Carlini et al., "On evaluating adversarial robustness", 2019; paired sign test, p < 0.05).
     - A minimal-norm attack whose median distance in its own norm is more than twice another one's.
     - A cross-check that is stronger than the attack it checks.
     - Few samples, and samples that a decision attack gave up on.
@@ -492,6 +526,8 @@ def diagnose(
             findings += _nearer(black, whites, held, again, randomised)
     if not in_a_row:
         findings += [f for s in own if (f := _far_behind(s, own, results)) is not None]
+        findings += _one_step(own, results)
+        findings += _falling(own, results)
     for check in summaries.values():
         if check.checks is not None and check.checks in summaries:
             native = summaries[check.checks]
@@ -709,6 +745,59 @@ def _far_behind(
         f"not converged with {settings}. Its figures are no measure of robustness before it was "
         "repeated with more or larger steps.",
     )
+
+
+def _one_step(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> Iterable[Finding]:
+    """Iterative attacks that broke less than a single step inside the same budget."""
+    whites = [s for s in own if s.knowledge == "white" and _budget(s) is not None]
+    for many in (s for s in whites if s.config.get("max_iter", 1) > 1):
+        for one in (s for s in whites if "max_iter" not in s.config):
+            same = one.norm == many.norm and one.targeted == many.targeted
+            if not same or not np.array_equal(_budget(one), _budget(many)):
+                continue
+            more, less = _broken_by_one(one, many, results)
+            if _significant(more, less):
+                yield Finding(
+                    "one_step_stronger",
+                    f"{one.name} broke {_samples(more)} in a single step that {many.name}, with "
+                    f"max_iter={many.config['max_iter']} and the same budget, did not, and "
+                    f"{many.name} {less} that it did not. The steps are too short for their "
+                    f"number, or the gradient misleads: the accuracy of {_percent(many.accuracy)} "
+                    f"under {many.name} is not robustness.",
+                )
+
+
+def _falling(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> Iterable[Finding]:
+    """Attacks that broke less with a larger budget."""
+    rows = [(s, float(eps)) for s in own if (eps := _budget(s)) is not None and eps.ndim == 0]
+    for small, least in rows:
+        for large, most in rows:
+            if most <= least or _but_lengths(small) != _but_lengths(large):
+                continue
+            more, less = _broken_by_one(small, large, results)
+            if _significant(more, less):
+                yield Finding(
+                    "success_falls",
+                    f"{small.name} (eps {least:.4g}) broke {_samples(more)} that {large.name} "
+                    f"(eps {most:.4g}) did not, and {large.name} {less} that it did not. The "
+                    f"larger ball holds the smaller one: {large.name} misses what is within its "
+                    "reach, its steps are too long or the gradient misleads.",
+                )
+
+
+def _but_lengths(summary: AttackSummary) -> Any:
+    """What must be equal for two rows to differ in their budget alone."""
+    config = {key: v for key, v in summary.config.items() if not key.startswith("eps")}
+    return summary.attack, summary.norm, summary.targeted, json.dumps(jsonable(config))
+
+
+def _broken_by_one(
+    one: AttackSummary, other: AttackSummary, results: Mapping[str, AttackResult]
+) -> tuple[int, int]:
+    """On how many samples only the one attack succeeded, and only the other."""
+    attacked = _attacked(one, [other], results)
+    first, second = _held(results[one.name]).success, _held(results[other.name]).success
+    return int((attacked & first & ~second).sum()), int((attacked & second & ~first).sum())
 
 
 def _attacked(

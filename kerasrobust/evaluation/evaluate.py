@@ -32,6 +32,7 @@ from kerasrobust.evaluation.diagnosis import (
     check_attack_labels,
     check_batches,
     check_certificate,
+    check_confidence,
     check_draws,
     check_gradients,
     check_lengths,
@@ -724,6 +725,7 @@ class Evaluation:
                 radii=radii,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
+        findings += check_confidence(self.confidence)
         randomised = bool(classifier.randomised or self.judge.randomised)
         if randomised:
             findings += check_draws(

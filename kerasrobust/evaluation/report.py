@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.resources
 import json
 import os
 import pathlib
@@ -22,6 +23,12 @@ from kerasrobust.metrics.base import Metric
 from kerasrobust.specs import jsonable
 
 SCHEMA = 3
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `Report.to_dict` and `report.json`, draft 2020-12."""
+    place = importlib.resources.files(__package__) / "report.schema.json"
+    return json.loads(place.read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)

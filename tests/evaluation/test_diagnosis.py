@@ -14,6 +14,7 @@ from kerasrobust.evaluation.diagnosis import (
     SEVERITY,
     Finding,
     by_weight,
+    check_confidence,
     check_gradients,
     check_predictions,
     diagnose,
@@ -34,7 +35,7 @@ def findings(make_result, make_attack):
     def find(table, repeat=None, in_a_row=False, **changes):
         rows, results = {}, {}
         for name, (shifts, kind, norm, knowledge, checks) in table.items():
-            result = make_result(shifts, name=name, **changes.get(name, {}))
+            result = make_result(shifts, **{"name": name, **changes.get(name, {})})
             results[name] = result
             y = np.zeros(len(shifts), np.int64)
             rows[name] = summary.summarise(
@@ -352,6 +353,47 @@ def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack)
     assert not find([10] * 20 + [0] * 20, shifts=[0.2] * 19 + [None] + [NAN] * 20)
     (message,) = find([10] * 22 + [0] * 18, shifts=[0.2] * 19 + [None] + [NAN] * 20)
     assert "2 samples blindly (10 %" in message
+
+
+def test_one_step_that_beats_many(findings):
+    table = {"fgsm": budget(broken(100)), "pgd": budget(broken(20, first=90))}
+    one, many = {"config": {"eps": 0.5}}, {"config": {"eps": 0.5, "max_iter": 40}}
+    found = findings(table, fgsm=one, pgd=many)
+    assert list(found) == ["one_step_stronger"]
+    assert "broke 90 samples in a single step that pgd, with max_iter=40" in found.popitem()[1]
+    assert not findings(table, in_a_row=True, fgsm=one, pgd=many)
+    assert not findings(table, fgsm=one, pgd={"config": {"eps": 0.4, "max_iter": 40}})
+    # As many on either side are chance.
+    table["pgd"] = budget(broken(100, first=90))
+    assert not findings(table, fgsm=one, pgd=many)
+
+
+def test_success_that_falls_with_the_budget(findings):
+    table = {"pgd": budget(broken(100)), "pgd_2": budget(broken(20))}
+    small = {"config": {"eps": 0.4, "eps_step": 0.1, "max_iter": 40}, "name": "pgd"}
+    large = {"config": {"eps": 0.5, "eps_step": 0.2, "max_iter": 40}, "name": "pgd"}
+    found = findings(table, pgd=small, pgd_2=large)
+    assert list(found) == ["success_falls"]
+    told = "pgd (eps 0.4) broke 80 samples that pgd_2 (eps 0.5) did not, and pgd_2 0 that it did"
+    assert told in found["success_falls"]
+    assert not findings(table, pgd=large, pgd_2=small)
+    assert not findings(table, in_a_row=True, pgd=small, pgd_2=large)
+    # Another attack, or another number of steps, is another question.
+    assert not findings(table, pgd=small, pgd_2={**large, "name": "bim"})
+    fewer = {**large["config"], "max_iter": 4}
+    assert not findings(table, pgd=small, pgd_2={**large, "config": fewer})
+
+
+def test_a_saturated_softmax():
+    sure = np.ones(40, np.float32)
+    (finding,) = check_confidence(sure)
+    assert finding.code == "saturated" and "On 100 % of the clean samples" in finding.message
+    assert [finding.severity for finding in check_confidence(sure)] == ["note"]
+    assert not check_confidence(sure[:19]) and not check_confidence(sure[:0])
+    # The largest float32 below 1 is not 1.
+    assert not check_confidence(np.nextafter(sure, np.float32(0)))
+    half = np.where(np.arange(40) < 20, sure, 0.9)
+    assert check_confidence(half) and not check_confidence(half[1:])
 
 
 def test_every_finding_has_its_severity():
