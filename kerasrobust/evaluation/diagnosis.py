@@ -749,11 +749,11 @@ def _far_behind(
 
 def _one_step(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> Iterable[Finding]:
     """Iterative attacks that broke less than a single step inside the same budget."""
-    whites = [s for s in own if s.knowledge == "white" and _budget(s) is not None]
-    for many in (s for s in whites if s.config.get("max_iter", 1) > 1):
-        for one in (s for s in whites if "max_iter" not in s.config):
+    whites = [(s, eps) for s in own if s.knowledge == "white" and (eps := _budget(s)) is not None]
+    for many, far in (row for row in whites if row[0].config.get("max_iter", 1) > 1):
+        for one, reach in (row for row in whites if "max_iter" not in row[0].config):
             same = one.norm == many.norm and one.targeted == many.targeted
-            if not same or not np.array_equal(_budget(one), _budget(many)):
+            if not same or not np.array_equal(reach, far):
                 continue
             more, less = _broken_by_one(one, many, results)
             if _significant(more, less):
@@ -769,7 +769,7 @@ def _one_step(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> 
 
 def _falling(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> Iterable[Finding]:
     """Attacks that broke less with a larger budget."""
-    rows = [(s, float(eps)) for s in own if (eps := _budget(s)) is not None and eps.ndim == 0]
+    rows = [(s, float(eps)) for s in own if (eps := _budget(s)) is not None and not eps.ndim]
     for small, least in rows:
         for large, most in rows:
             if most <= least or _but_lengths(small) != _but_lengths(large):
