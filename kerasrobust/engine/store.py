@@ -63,6 +63,13 @@ def fingerprint(classifier: Classifier) -> str:
     if classifier.detector is not None:
         detector: Any = type(classifier.detector)
         digest.update(source(detector).encode())
+    digest.update(weights(model).encode())
+    return digest.hexdigest()
+
+
+def weights(model: keras.Model) -> str:
+    """Hash of a model's weights: what tells one training from another, whatever the file."""
+    digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(f"{weight.shape} {weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())

@@ -781,6 +781,7 @@ class Evaluation:
             results=results,
         )
         preset, criterion = plan.preset, plan.criterion
+        network = classifier.model if isinstance(classifier.model, keras.Model) else None
         checked = any(step.checks for group in self.groups for step in group)
         return Report(
             clean=summary.figures(clean, self.metrics),
@@ -790,6 +791,8 @@ class Evaluation:
             settings={
                 "dataset": self.settings["dataset"],
                 "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
+                "parameters": None if network is None else network.count_params(),
+                "weights": None if network is None else storage.weights(network),
                 "samples": len(y),
                 "data": self.source.fingerprint,
                 "shape": list(self.source.sample_shape),

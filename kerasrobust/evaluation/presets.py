@@ -72,7 +72,7 @@ _NSLOSS_OF: dict[str, dict[str, Any]] = {
 # Not in the paper: defaults of the libraries that it used, Foolbox (C&W) and ART (HopSkipJump).
 _NSLOSS_UNPUBLISHED: dict[str, dict[str, Any]] = {
     **{name: {"abort_early": True, **_PLAIN_CWL2} for name in _NSLOSS_CW},
-    "pgd": {"early_stop": False},
+    "pgd": {"early_stop": False, "attack_labels": "hard", "k": None},
     "hsja": {"max_eval": 10000},
 }
 

@@ -36,14 +36,21 @@ def untrained():
 def test_reports_follow_it(validator, digits, digits_model, options, tmp_path):
     x, y = (part[:10] for part in digits)
     folder = kerasrobust.evaluate(digits_model, x, y, **options).save(tmp_path)
-    validator.validate(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    validator.validate(found)
+    assert found["settings"]["parameters"] == digits_model.count_params()
 
 
 def test_a_report_without_labels_and_with_findings_follows_it(validator, digits):
     x = digits[0][:24]
-    found = kerasrobust.evaluate(untrained(), x, attacks=["fgsm:eps=0.1"])
+    model, other = untrained(), untrained()
+    found, again = (kerasrobust.evaluate(m, x, attacks=["fgsm:eps=0.1"]) for m in (model, other))
     assert found.findings
     validator.validate(found.to_dict())
+    assert found.settings["weights"] == again.settings["weights"]  # the same seed
+    other.layers[-1].bias.assign_add([1e-6] * 10)
+    changed = kerasrobust.evaluate(other, x, attacks=["fgsm:eps=0.1"])
+    assert changed.settings["weights"] != found.settings["weights"]
 
 
 @pytest.mark.parametrize("path", [("robust", "accuracy"), ("findings",), ("settings", "data")])
