@@ -750,7 +750,7 @@ def _far_behind(
 def _one_step(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> Iterable[Finding]:
     """Iterative attacks that broke less than a single step inside the same budget."""
     whites = [(s, eps) for s in own if s.knowledge == "white" and (eps := _budget(s)) is not None]
-    for many, far in (row for row in whites if row[0].config.get("max_iter", 1) > 1):
+    for many, far in (row for row in whites if row[0].config.get("max_iter", 1) != 1):
         for one, reach in (row for row in whites if "max_iter" not in row[0].config):
             same = one.norm == many.norm and one.targeted == many.targeted
             if not same or not np.array_equal(reach, far):
@@ -759,11 +759,11 @@ def _one_step(own: list[AttackSummary], results: Mapping[str, AttackResult]) -> 
             if _significant(more, less):
                 yield Finding(
                     "one_step_stronger",
-                    f"{one.name} broke {_samples(more)} in a single step that {many.name}, with "
-                    f"max_iter={many.config['max_iter']} and the same budget, did not, and "
-                    f"{many.name} {less} that it did not. The steps are too short for their "
-                    f"number, or the gradient misleads: the accuracy of {_percent(many.accuracy)} "
-                    f"under {many.name} is not robustness.",
+                    f"{one.name} broke {_samples(more)} in a single step that {many.name}, which "
+                    f"makes several with the same budget, did not, and {many.name} {less} that it "
+                    "did not. The steps are too short for their number, or the gradient misleads: "
+                    f"the accuracy of {_percent(many.accuracy)} under {many.name} is not "
+                    "robustness.",
                 )
 
 

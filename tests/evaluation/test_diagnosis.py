@@ -360,7 +360,10 @@ def test_one_step_that_beats_many(findings):
     one, many = {"config": {"eps": 0.5}}, {"config": {"eps": 0.5, "max_iter": 40}}
     found = findings(table, fgsm=one, pgd=many)
     assert list(found) == ["one_step_stronger"]
-    assert "broke 90 samples in a single step that pgd, with max_iter=40" in found.popitem()[1]
+    assert "fgsm broke 90 samples in a single step that pgd" in found.popitem()[1]
+    # A number of steps that follows from the budget.
+    own_number = {"config": {"eps": 0.5, "max_iter": None}}
+    assert list(findings(table, fgsm=one, pgd=own_number)) == ["one_step_stronger"]
     assert not findings(table, in_a_row=True, fgsm=one, pgd=many)
     assert not findings(table, fgsm=one, pgd={"config": {"eps": 0.4, "max_iter": 40}})
     # As many on either side are chance.
