@@ -171,6 +171,62 @@ import_option = click.option(
 )
 
 
+# The options of several commands.
+model_option = click.option(
+    "--model",
+    metavar="PATH",
+    help="Saved Keras model (.keras, .h5). Default: a small network is trained on the training "
+    "split of the data set.",
+)
+dataset_option = click.option(
+    "--dataset",
+    metavar="NAME|PATH",
+    default="digits",
+    show_default=True,
+    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
+    "per class; its test split is attacked.",
+)
+data_dir_option = click.option(
+    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
+)
+download_option = click.option(
+    "--download", is_flag=True, help="Let TFDS download a data set that is not there."
+)
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Samples drawn from the test split.",
+)
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
+)
+eps_option = click.option(
+    "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
+)
+norm_option = click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+eot_option = click.option(
+    "--eot",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Draws of a randomised model that a gradient is the mean of. Default: the "
+    "model's own number, or 1.",
+)
+votes_option = click.option(
+    "--votes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Draws of a randomised model that a label is voted by. Default: the "
+    "model's own number, or 1.",
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+clip_min_option = click.option(
+    "--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0."
+)
+clip_max_option = click.option(
+    "--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1."
+)
 balanced_option = click.option(
     "--balanced",
     is_flag=True,

@@ -7,37 +7,35 @@ import sys
 import click
 
 from kerasrobust_cli.common import (
-    Norm,
     Number,
     Numbers,
     balanced_option,
+    batch_size_option,
+    clip_max_option,
+    clip_min_option,
+    data_dir_option,
+    dataset_option,
+    download_option,
+    eot_option,
+    eps_option,
     import_option,
     library,
+    model_option,
+    norm_option,
     output_place,
     pixel_bounds,
     print_table,
+    samples_option,
+    seed_option,
+    votes_option,
 )
 
 
 @click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--model",
-    metavar="PATH",
-    help="Saved Keras model (.keras, .h5). Default: a small network is trained on the training "
-    "split of the data set.",
-)
-@click.option(
-    "--dataset",
-    metavar="NAME|PATH",
-    default="digits",
-    show_default=True,
-    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
-    "per class; its test split is attacked.",
-)
-@click.option(
-    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
-)
-@click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
+@model_option
+@dataset_option
+@data_dir_option
+@download_option
 @click.option(
     "--attacks",
     metavar="SPEC",
@@ -46,21 +44,11 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="A benchmark or an attack with its parameters, as in pgd:eps=0.1,max_iter=20. Repeatable.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Samples drawn from the test split.",
-)
+@samples_option
 @balanced_option
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
-)
-@click.option(
-    "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
-)
-@click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+@batch_size_option
+@eps_option
+@norm_option
 @click.option(
     "--metrics",
     metavar="NAME",
@@ -81,23 +69,11 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="What stands for layers without a gradient of use; ignore: attack without them.",
 )
-@click.option(
-    "--eot",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Draws of a randomised model that a gradient is the mean of. Default: the "
-    "model's own number, or 1.",
-)
-@click.option(
-    "--votes",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Draws of a randomised model that a label is voted by. Default: the "
-    "model's own number, or 1.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
-@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
+@eot_option
+@votes_option
+@seed_option
+@clip_min_option
+@clip_max_option
 @click.option(
     "--mean",
     type=Numbers(),

@@ -10,10 +10,20 @@ from kerasrobust_cli.common import (
     Norm,
     Number,
     Numbers,
+    batch_size_option,
+    clip_max_option,
+    clip_min_option,
+    data_dir_option,
+    dataset_option,
+    download_option,
+    eps_option,
     import_option,
     library,
+    norm_option,
     output_folder,
     pixel_bounds,
+    samples_option,
+    seed_option,
 )
 
 
@@ -35,29 +45,13 @@ class Named(click.ParamType):
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _SHARED = (
-    click.option(
-        "--dataset",
-        metavar="NAME|PATH",
-        default="digits",
-        show_default=True,
-        help="digits, the name of a TFDS data set, or a .npz file; its test split is attacked.",
-    ),
-    click.option(
-        "--data-dir",
-        metavar="DIR",
-        help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR.",
-    ),
-    click.option("--download", is_flag=True, help="Let TFDS download a data set that is absent."),
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
-    ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-    click.option(
-        "--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0."
-    ),
-    click.option(
-        "--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1."
-    ),
+    dataset_option,
+    data_dir_option,
+    download_option,
+    batch_size_option,
+    seed_option,
+    clip_min_option,
+    clip_max_option,
     click.option(
         "--output",
         metavar="DIR",
@@ -87,17 +81,6 @@ _ATTACKS = click.option(
     help="A benchmark or an attack with its parameters, as in pgd:eps=0.1,max_iter=20. Repeatable. "
     "Default: pgd.",
 )
-_SAMPLES = click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Samples drawn from the test split.",
-)
-_EPS = click.option(
-    "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
-)
-_NORM = click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
 
 
 @click.group(name="kr-protocol", context_settings=_CONTEXT)
@@ -201,7 +184,7 @@ def _go(protocol, named, drawn, shared, **own):
         multiple=True,
         help="A further model to test on, a defended one say. Repeatable.",
     ),
-    _SAMPLES,
+    samples_option,
     click.option(
         "--eps",
         type=Number(positive=True),
@@ -224,7 +207,7 @@ def n_of_six(models, sizes, others, samples, eps, **shared) -> None:
         multiple=True,
         help="Craft on this model instead. Repeatable.",
     ),
-    *(_ATTACKS, _SAMPLES, _EPS, _NORM),
+    *(_ATTACKS, samples_option, eps_option, norm_option),
 )
 def transfer_matrix(models, substitutes, attacks, samples, eps, norm, **shared) -> None:
     """Craft on each model, judge by every one (BRELU-GDA, Tables 4 and 5; e2SAD, Table 3.2)."""
@@ -233,7 +216,7 @@ def transfer_matrix(models, substitutes, attacks, samples, eps, norm, **shared) 
     _go("transfer_matrix", named, samples, shared, **own)
 
 
-@_protocol(_MODEL, _ATTACKS, _SAMPLES, _EPS, _NORM)
+@_protocol(_MODEL, _ATTACKS, samples_option, eps_option, norm_option)
 def all_targets(model, attacks, samples, eps, norm, **shared) -> None:
     """Aim at every wrong class: best, average and worst case (NsLoss)."""
     own = {"attacks": list(attacks), "eps": eps, "norm": norm}
@@ -242,7 +225,7 @@ def all_targets(model, attacks, samples, eps, norm, **shared) -> None:
 
 @_protocol(
     _MODEL,
-    *(_ATTACKS, _EPS, _NORM),
+    *(_ATTACKS, eps_option, norm_option),
     click.option(
         "--draws", type=click.IntRange(min=2), default=10, show_default=True, help="How many."
     ),
@@ -263,7 +246,7 @@ def repeated(model, attacks, eps, norm, draws, samples, **shared) -> None:
 @_protocol(
     _MODELS,
     _ATTACKS,
-    _SAMPLES,
+    samples_option,
     click.option(
         "--eps",
         type=Numbers(),

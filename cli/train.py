@@ -9,12 +9,17 @@ import click
 from kerasrobust_cli.common import (
     Number,
     balanced_option,
+    clip_max_option,
+    clip_min_option,
+    data_dir_option,
+    download_option,
     import_option,
     library,
     output_folder,
     output_model,
     pixel_bounds,
     print_table,
+    seed_option,
 )
 
 
@@ -86,10 +91,8 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> No
     help="digits, the name of a TFDS data set, a .npz file with a training and a test split, or a "
     "folder of images: train/ and test/, a folder per class in each.",
 )
-@click.option(
-    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
-)
-@click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
+@data_dir_option
+@download_option
 @click.option(
     "--model",
     metavar="NAME|PATH",
@@ -147,9 +150,9 @@ def _list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> No
     is_flag=True,
     help="Save the epoch of the highest accuracy under --robust-attack instead of the last one.",
 )
-@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
-@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@clip_min_option
+@clip_max_option
+@seed_option
 @click.option(
     "--checkpoint",
     metavar="DIR",

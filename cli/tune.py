@@ -7,35 +7,32 @@ import sys
 import click
 
 from kerasrobust_cli.common import (
-    Norm,
     Number,
     balanced_option,
+    batch_size_option,
+    clip_max_option,
+    clip_min_option,
+    data_dir_option,
+    dataset_option,
+    download_option,
+    eot_option,
     import_option,
     library,
+    model_option,
+    norm_option,
     output_folder,
     pixel_bounds,
+    samples_option,
+    seed_option,
+    votes_option,
 )
 
 
 @click.command(name="kr-tune", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--model",
-    metavar="PATH",
-    help="Saved Keras model (.keras, .h5). Default: a small network is trained on the training "
-    "split of the data set.",
-)
-@click.option(
-    "--dataset",
-    metavar="NAME|PATH",
-    default="digits",
-    show_default=True,
-    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
-    "per class; its test split is attacked.",
-)
-@click.option(
-    "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."
-)
-@click.option("--download", is_flag=True, help="Let TFDS download a data set that is not there.")
+@model_option
+@dataset_option
+@data_dir_option
+@download_option
 @click.option(
     "--attacks",
     metavar="SPEC",
@@ -63,24 +60,16 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="Share of the clean accuracy that the choice may cost.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Samples drawn from the test split.",
-)
+@samples_option
 @balanced_option
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
-)
+@batch_size_option
 @click.option(
     "--eps",
     type=Number(positive=True),
     help="Budget; larger changes do not count. Attacks that look for the nearest adversarial point "
     "need one here. 8/255 works.",
 )
-@click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+@norm_option
 @click.option(
     "--gradient",
     type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
@@ -88,29 +77,17 @@ from kerasrobust_cli.common import (
     show_default=True,
     help="What stands for layers without a gradient of use; ignore: attack without them, as AREB.",
 )
-@click.option(
-    "--eot",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Draws of a randomised model that a gradient is the mean of. Default: the "
-    "model's own number, or 1.",
-)
-@click.option(
-    "--votes",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Draws of a randomised model that a label is voted by. Default: the "
-    "model's own number, or 1.",
-)
+@eot_option
+@votes_option
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     help="Train on the training split so long, from the model's weights, for each defense that "
     "has to be trained, label_smoothing say.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--clip-min", type=Number(), help="Lowest valid pixel. Default: the model's, or 0.")
-@click.option("--clip-max", type=Number(), help="Highest valid pixel. Default: the model's, or 1.")
+@seed_option
+@clip_min_option
+@clip_max_option
 @click.option(
     "--output",
     metavar="DIR",

@@ -6,9 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 
-import jinja2
-
-from kerasrobust.evaluation.renderers import table
+from kerasrobust.evaluation.renderers import table, templates
 from kerasrobust.specs import jsonable
 
 # What a screen reader says in place of a picture, and what stands below it.
@@ -38,15 +36,7 @@ def fragment(report: table.ReportData) -> str:
 
 
 def _render(template: str, report: table.ReportData, pictures: Mapping[str, bytes]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(template).render(
+    return templates.template(template, escape=True).render(
         report=report,
         title=table.title(report),
         verdict=table.verdict(report),

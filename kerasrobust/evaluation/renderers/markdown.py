@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
-import jinja2
-
-from kerasrobust.evaluation.renderers import table
-from kerasrobust.specs import jsonable
+from kerasrobust.evaluation.renderers import table, templates
 
 _TEMPLATE = "report.md.jinja"
 
@@ -21,16 +16,7 @@ def render(report: table.ReportData, images: Sequence[str] = ()) -> str:
         report: The report.
         images: File names of pictures to show at its end.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["compact"] = _compact
-    return environment.get_template(_TEMPLATE).render(
+    return templates.template(_TEMPLATE, escape=False).render(
         report=report,
         title=table.title(report),
         found=table.verdict(report),
@@ -42,7 +28,3 @@ def render(report: table.ReportData, images: Sequence[str] = ()) -> str:
         classes=table.class_tables(report),
         images=images,
     )
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(jsonable(value), sort_keys=True)
