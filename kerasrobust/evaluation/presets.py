@@ -196,6 +196,11 @@ def get(
     if name == "nsloss":
         return _nsloss(dataset, channels, value_range, eps, norm)
     if name == "minimal":
+        if eps is not None and norm not in _MINIMAL:
+            raise ValueError(
+                "Expected norm=0, 1, 2 or inf beside the budget of the preset 'minimal'. "
+                f"Received: norm={norm!r}"
+            )
         pairs = _MINIMAL.values() if eps is None else [_MINIMAL[norm]]
         chosen = {label: attack for pair in pairs for label, attack in pair.items()}
         return Preset(name, "", tuple(chosen.values()), {}, labels=tuple(chosen))

@@ -37,6 +37,8 @@ def test_what_it_is_made_of():
     assert of_two.labels == ("alma-l2", "ddn") and not of_two.cascade
     norms = [kerasrobust.attacks.get(name, **own).norm for name, own in chosen.attacks]
     assert norms == [0, 0, 1, 1, 2, 2, math.inf, math.inf]
+    with pytest.raises(ValueError, match="norm=3"):
+        presets.get("minimal", eps=0.3, norm=3)
 
 
 @pytest.mark.slow
