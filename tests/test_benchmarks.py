@@ -59,3 +59,64 @@ def test_metrics_beside_art_and_as_in_areb(monkeypatch, digits_model, tmp_path):
     (row,) = json.loads(result.stdout.splitlines()[-1])
     assert row["model"] == "own" and row["attack"] == "fgsm"
     assert row["psi"] > 0.06 and row["loss sens. L1"] > 0 and 0 < row["CLEVER"] <= 5
+
+
+def without_seconds(path):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.slow
+def test_e2sads_table_goes_on_where_it_was_killed(monkeypatch, tmp_path):
+    module = load("documents", monkeypatch)
+    options = "e2sad --variant e2sad-ss --dataset digits --samples 64 --every 2"
+    options = [*options.split(), "--steps", "2,4", "--attacked", "12", "--output"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    result = CliRunner().invoke(module.main, [*options, str(whole)], catch_exceptions=False)
+    assert "| e2sad-ss | 4 |" in result.stdout and "80 % power at" in result.stdout
+    add = module.Study.add
+
+    def once(self, **row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+        add(self, **row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Study, "add", once)
+        result = CliRunner().invoke(module.main, [*options, str(killed)])
+        assert result.exit_code != 0
+    before = without_seconds(killed / "log.jsonl")
+    with (killed / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"cut off')
+    CliRunner().invoke(module.main, [*options, str(killed)], catch_exceptions=False)
+    text = (killed / "log.jsonl").read_text(encoding="utf-8").replace('{"cut off\n', "")
+    (killed / "log.jsonl").write_text(text, encoding="utf-8")
+    after, expected = (without_seconds(one / "log.jsonl") for one in (killed, whole))
+    assert after == expected and after[: len(before)] == before and len(before) < len(after)
+    # Further steps go on from there.
+    longer = [*options[:-3], "--attacked", "12", "--output", str(killed)]
+    longer[longer.index("2,4")] = "2,4,6"
+    result = CliRunner().invoke(module.main, longer, catch_exceptions=False)
+    assert "| e2sad-ss | 6 |" in result.stdout
+    assert without_seconds(killed / "log.jsonl")[: len(after)] == after
+
+
+@pytest.mark.slow
+def test_nsloss_table_with_weights_that_it_searched(monkeypatch, tmp_path):
+    module = load("documents", monkeypatch)
+    options = "nsloss --variant nsloss-same --variant jacobian-norm --dataset digits --samples 256"
+    options += " --every 2 --steps 2 --standard-steps 60 --attacked 8 --attacks cw,pgd --max-iter 3"
+    options += f" --weights searched --searched 128 --output {tmp_path}"
+    result = CliRunner().invoke(module.main, options.split(), catch_exceptions=False)
+    rows = without_seconds(tmp_path / "log.jsonl")
+    weights = {row["variant"]: row["weight"] for row in rows if "weight" in row}
+    assert set(weights) == {"nsloss-same", "jacobian-norm"} and min(weights.values()) > 0
+    assert {(row["variant"], row["stage"]) for row in rows if "stage" in row} == {
+        (variant, stage) for variant in ("standard", *weights) for stage in ("clean", "cw", "pgd")
+    }
+    left = {
+        key: value.count("1") for row in rows for key, value in row.get("outcomes", {}).items()
+        if row["variant"] == "standard"
+    }  # fmt: skip
+    assert left["cw 1"] >= left["cw 5"] and left["pgd 1"] >= left["pgd 5"]
+    assert "cw 1: nsloss-same above standard" in result.stdout

@@ -576,7 +576,7 @@ def _once(repeat: Repeat | None) -> Repeat:
 def _some(samples: np.ndarray) -> np.ndarray:
     """Places of these samples, of many only a few from all over."""
     rows = np.flatnonzero(samples)
-    return rows[:: -(-len(rows) // _REPEATED)]
+    return rows[:: max(1, -(-len(rows) // _REPEATED))]
 
 
 def _held(result: AttackResult) -> AttackResult:

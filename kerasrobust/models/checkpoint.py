@@ -48,11 +48,13 @@ class Checkpoint(keras.callbacks.Callback):
         folder: Where; made if need be.
         run: What the run is: names of settings and their values, ready for JSON. Another run's
             checkpoint is refused.
+        epochs: How many epochs it shall have.
         others: The other callbacks of the run.
         verbose: Whether resuming is worth a line.
 
     Raises:
-        ValueError: If `folder` holds the checkpoint of a run with other settings, or a damaged one.
+        ValueError: If `folder` holds the checkpoint of a run with other settings, of a longer one,
+            or a damaged one.
 
     Attributes:
         epoch: Epochs made before.
@@ -64,12 +66,14 @@ class Checkpoint(keras.callbacks.Callback):
         self,
         folder: str | os.PathLike[str],
         run: dict[str, Any],
+        epochs: int,
         others: list[keras.callbacks.Callback],
         verbose: bool = False,
     ):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.run = json.loads(json.dumps(run))
+        self.epochs = epochs
         self.others = others
         self.verbose = verbose
         self.epoch, self.stopped = 0, False
@@ -100,6 +104,12 @@ class Checkpoint(keras.callbacks.Callback):
                 "The checkpoint belongs to a run with other settings: repeat them, or give another "
                 f"folder. Received: checkpoint={os.fspath(self.folder)!r} with {changes}"
             )
+        if state["epoch"] > self.epochs:
+            raise ValueError(
+                "The checkpoint belongs to a longer run. "
+                f"Received: checkpoint={os.fspath(self.folder)!r} after {state['epoch']} epochs, "
+                f"epochs={self.epochs}"
+            )
         self.epoch, self.stopped = state["epoch"], state["stopped"]
         self.history = state["history"]
 
@@ -107,7 +117,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not self.epoch:
             return
         if self.verbose:
-            print(f"Resuming after epoch {self.epoch} of {self.run['epochs']}")
+            print(f"Resuming after epoch {self.epoch} of {self.epochs}")
         for key, variable in self._variables().items():
             if key not in self._arrays or self._arrays[key].shape != tuple(variable.shape):
                 raise ValueError(

@@ -93,8 +93,12 @@ class Recipe:
     function of seed, epoch and batch. The result is clipped to the bounds of the data.
 
     Args:
-        epochs: Passes over the samples. Default: 3, or on few samples as many as 600 steps take.
+        epochs: Passes over the samples, or as long as `steps_per_epoch` says. Default: 3, or on few
+            samples as many as 600 steps take.
         steps: The length of the run in steps in the place of `epochs`; rounded up to whole epochs.
+        steps_per_epoch: Length of an epoch in steps, whatever the samples: after so many come
+            validation, callbacks and the checkpoint, and `epochs` and schedules count by it. The
+            samples are passed over all the same, again and again. Default: one pass.
         batch_size: Samples per step. Default 64.
         optimizer: Keras's name of an optimizer, its further arguments behind it, as in
             `"sgd:momentum=0.9,nesterov=true"`. Default `"adam"`.
@@ -127,6 +131,7 @@ class Recipe:
 
     epochs: int | None = None
     steps: int | None = None
+    steps_per_epoch: int | None = None
     batch_size: int = 64
     optimizer: Any = "adam"
     learning_rate: float = 0.001
@@ -138,7 +143,7 @@ class Recipe:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "early_stopping"):
+        for name in ("epochs", "steps", "steps_per_epoch", "early_stopping"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1)
         if self.epochs is not None and self.steps is not None:
@@ -168,6 +173,11 @@ class Recipe:
         """Whether it makes choices by samples that are not trained on."""
         watches = self.early_stopping is not None or self._schedule_name == "plateau"
         return watches and (self.monitor is None or self.monitor.startswith("val_"))
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the rate of a step depends on how many there will be."""
+        return self._schedule_name not in ("constant", "plateau")
 
     def epochs_for(self, steps: int) -> int:
         """Length of a run whose epochs are so many steps long."""

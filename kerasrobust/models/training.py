@@ -44,9 +44,12 @@ def fit(
 
     With `checkpoint` an interrupted run goes on after the last epoch it had finished, when the same
     call is made on the same network again, and ends with the same weights, bit for bit, as if it
-    had not been interrupted. Of the callbacks `kerasrobust.callbacks.RobustAccuracy` and Keras'
+    had not been interrupted. Where a pass over the samples is too long to lose, or callbacks have
+    to be called after a given number of steps, the recipe's `steps_per_epoch` sets the length of an
+    epoch. Of the callbacks `kerasrobust.callbacks.RobustAccuracy` and Keras'
     `EarlyStopping` and `ReduceLROnPlateau` go on as well; others start anew. A run that had
-    finished is not trained any further.
+    finished is not trained any further, unless it is asked for more epochs of a recipe whose rate
+    does not depend on their number (`"constant"`, `"plateau"`), and had not been stopped.
 
     Args:
         model: A `keras.Model`; it is compiled anew.
@@ -85,7 +88,7 @@ def fit(
     seed = check_int("seed", seed, 0, None)
     changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen = recipes.get(recipe, train.input_shape, **changes)
-    steps = -(-len(train) // chosen.batch_size)
+    steps = chosen.steps_per_epoch or -(-len(train) // chosen.batch_size)
     epochs = chosen.epochs_for(steps)
     for part in (train, validation):
         if part is not None:
@@ -111,7 +114,9 @@ def fit(
     if checkpoint is not None:
         run = {
             **chosen.get_config(),
-            "epochs": epochs,
+            # Where the rate does not depend on the length of a run, it may be made longer.
+            "epochs": epochs if chosen.depends_on_length else None,
+            "steps": None,
             "seed": seed,
             "from_logits": from_logits,
             "train": describe_data(train),
@@ -121,7 +126,7 @@ def fit(
             "defense_seed": getattr(model, "seed", None),
             **{type(c).__name__: c.get_config() for c in callbacks if hasattr(c, "get_config")},
         }
-        saved = Checkpoint(checkpoint, run, list(callbacks), verbose=bool(verbose))
+        saved = Checkpoint(checkpoint, run, epochs, list(callbacks), verbose=bool(verbose))
         callbacks.append(saved)
     loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
     accuracy: keras.metrics.Metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -136,7 +141,13 @@ def fit(
         metrics=[accuracy],
     )
     history = model.fit(
-        _batches(train, chosen.batch_size, epochs=range(first, epochs), seed=seed, augment=augment),
+        _batches(
+            train,
+            chosen.batch_size,
+            numbers=range(first * steps, epochs * steps),
+            seed=seed,
+            augment=augment,
+        ),
         initial_epoch=first,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -212,41 +223,45 @@ def _batches(
     data: Dataset,
     batch_size: int,
     *,
-    epochs: range = range(1),
+    numbers: range | None = None,
     seed: int | None = None,
     augment: Sequence[keras.layers.Layer] = (),
 ) -> tf.data.Dataset:
-    """The batches (x, y) of these epochs, each in an order of its own when a seed is given.
+    """The batches (x, y) of these numbers, by default of one pass over the samples.
 
-    Whole batches are gathered from the one array, so that nothing is copied sample by sample.
-    The orders are stateless: `Dataset.shuffle` would mix the global seed into its own. So is
-    augmentation, a function of the seed and of the number of the batch in the run.
+    Pass follows upon pass, each in an order of its own when a seed is given. Whole batches are
+    gathered from the one array, so that nothing is copied sample by sample. The orders are
+    stateless: `Dataset.shuffle` would mix the global seed into its own. So is augmentation, a
+    function of the seed and of the number of the batch in the run.
     """
     count = len(data)
     steps = -(-count // batch_size)
+    numbers = range(steps) if numbers is None else numbers
     with tf.device("cpu"):
         x, y = tf.convert_to_tensor(data.x), tf.convert_to_tensor(data.y)
 
-    def epoch_of_indices(epoch):
+    def one_pass(number):
         indices = tf.range(count, dtype=tf.int64)
         if seed is not None:
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            key = tf.stack([tf.constant(seed, tf.int64), number])
             indices = tf.random.experimental.stateless_shuffle(indices, key)
         batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
-        return batches.enumerate(epoch * steps)
+        return batches.enumerate(number * steps)
 
     def batch(number, indices):
         images = tf.gather(x, indices)
         if augment:
-            # Apart from the keys of the orders, whose second number is an epoch.
+            # Apart from the keys of the orders, whose second number is that of a pass.
             key = tf.stack([tf.constant(seed or 0, tf.int64), -1 - number])
             images = augmentation.apply(augment, images, key, data.clip_values)
         return images, tf.gather(y, indices)
 
-    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_of_indices)
+    begun, ended = numbers.start // steps, -(-numbers.stop // steps)
+    batches = tf.data.Dataset.range(begun, ended).flat_map(one_pass)
+    batches = batches.skip(numbers.start - begun * steps).take(len(numbers))
     batches = batches.map(batch, num_parallel_calls=2 if augment else None).prefetch(2)
     # Of an unknown number of batches Keras warns that the data ran out.
-    return batches.apply(tf.data.experimental.assert_cardinality(len(epochs) * steps))
+    return batches.apply(tf.data.experimental.assert_cardinality(len(numbers)))
 
 
 def default_name(input_shape) -> str:

@@ -10,7 +10,7 @@ from scipy.stats import binom, hypergeom
 
 import kerasrobust
 from kerasrobust.evaluation import Report, compare
-from kerasrobust.evaluation.compare import difference
+from kerasrobust.evaluation.compare import detectable, difference
 from kerasrobust.metrics.outcomes import flags
 from kerasrobust_cli import compare as command
 
@@ -60,6 +60,36 @@ def test_newcombe_s_example():
     before, after = np.arange(80) < 48, np.arange(70) < 56
     value, low, high, _ = difference(before, after, paired=False)
     assert (value, low, high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+
+
+def power(n, differ, value):
+    """Of McNemar's exact test, summed over how many pairs differ and in which direction."""
+    total = 0.0
+    for k in range(n + 1):
+        gained = np.arange(k + 1)
+        rejects = 2 * binom.cdf(np.minimum(gained, k - gained), k, 0.5) < 0.05
+        share = (differ + value) / (2 * differ)
+        total += binom.pmf(k, n, differ) * binom.pmf(gained, k, share)[rejects].sum()
+    return total
+
+
+@pytest.mark.parametrize("counts", [(300, 60, 40, 100), (30, 12, 3, 55), (480, 2, 1, 17)])
+def test_detectable_is_found_in_four_of_five_cases(counts):
+    before, after = pairs(*counts)
+    value, n = detectable(before, after, paired=True), len(before)
+    # The exact test needs a little more than the normal approximation.
+    assert 0.72 < power(n, max((before != after).mean(), value), value) < 0.83
+
+
+def test_detectable_in_other_samples_and_in_a_handful():
+    before, after = np.arange(400) < 240, np.arange(300) < 150
+    shares = (242 / 404, 404), (152 / 304, 304)
+    expected = 2.801585 * math.sqrt(sum(p * (1 - p) / n for p, n in shares))
+    assert detectable(before, after, paired=False) == pytest.approx(expected, rel=1e-6)
+    assert detectable(*pairs(1, 0, 0, 1), paired=True) == 1.0
+    # With more pairs of the same kinds it falls as the root of their number.
+    few, many = (detectable(*pairs(30 * k, 8 * k, 4 * k, 8 * k), True) for k in (10, 1000))
+    assert few / many == pytest.approx(10, rel=0.01)
 
 
 @pytest.fixture(scope="module")

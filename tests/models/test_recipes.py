@@ -208,7 +208,9 @@ def test_callbacks_and_their_direction():
 
 def batches(data, recipe, epochs, seed=0):
     layers = augmentation.layers(recipe.augment, data.clip_values)
-    made = _batches(data, 5, epochs=epochs, seed=seed, augment=layers)
+    steps = -(-len(data) // 5)
+    numbers = range(steps * epochs.start, steps * epochs.stop)
+    made = _batches(data, 5, numbers=numbers, seed=seed, augment=layers)
     return [x.numpy() for x, _ in made]
 
 
@@ -232,6 +234,32 @@ def test_flips_image_by_image_as_a_function_of_seed_and_epoch():
     assert all(np.array_equal(a, b) for a, b in zip(found[7:], later, strict=True))
     other = batches(data, recipe, range(2), seed=1)
     assert not all(np.array_equal(a, b) for a, b in zip(found, other, strict=True))
+
+
+def test_epochs_of_any_length_pass_over_the_same_batches(tmp_path):
+    """Batches in a row, whatever the epochs; schedules and callbacks go by these."""
+    data = pictures(12)
+    whole = [x.numpy() for x, _ in _batches(data, 5, numbers=range(9), seed=2)]
+    assert [len(x) for x in whole] == [5, 5, 2] * 3
+    for start, stop in ((0, 2), (2, 6), (7, 9)):
+        part = [x.numpy() for x, _ in _batches(data, 5, numbers=range(start, stop), seed=2)]
+        assert all(map(np.array_equal, part, whole[start:stop])) and len(part) == stop - start
+    for n in range(3):  # each a pass: all samples, once
+        rows = np.concatenate(whole[3 * n : 3 * n + 3]).reshape(12, -1)
+        np.testing.assert_array_equal(
+            np.unique(rows, axis=0), np.unique(data.x.reshape(12, -1), axis=0)
+        )
+    assert not np.array_equal(whole[0], whole[3])
+
+    recipe = "steps=8,batch_size=5,schedule=cosine,learning_rate=0.1"
+    once, often = linear(), linear()
+    models.fit(once, data, recipe=f"{recipe},steps_per_epoch=8", verbose=0)
+    kept = tmp_path / "run"
+    history = models.fit(
+        often, data, recipe=f"{recipe},steps_per_epoch=2", verbose=0, checkpoint=kept
+    )
+    assert len(history.history["loss"]) == 4
+    np.testing.assert_array_equal(*(model.get_weights()[0] for model in (once, often)))
 
 
 def test_no_two_draws_are_alike():
