@@ -91,10 +91,20 @@ def network(layers, arrays):
     return torch.nn.Sequential(*made).eval()
 
 
+def passes(model, x, y, steps):
+    """Gradients of the loss alone, at the samples."""
+    x = x.requires_grad_()
+    for _ in range(steps):
+        loss = torch.nn.functional.cross_entropy(model(x), y, reduction="sum")
+        torch.autograd.grad(loss, x)
+    return x
+
+
 def attacks(steps):
-    """adv-lib's minimal-norm attacks at so many passes, and C&W and FAB at about as many."""
+    """adv-lib's minimal-norm attacks at so many passes or about as many, and the passes alone."""
     rounds = steps // 100
     found = {
+        "passes": partial(passes, steps=steps),
         "ddn L2": partial(library.ddn, steps=steps, levels=None),
         "sigma_zero L0": partial(library.sigma_zero, num_steps=steps),
         "alma L2": partial(library.alma, num_steps=steps, distance="l2", init_lr_distance=0.1),
