@@ -440,9 +440,9 @@ class Recorder(Classifier):
         finally:
             self._inside = inside
 
-    def logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def logits(self, x: tf.Tensor, *arguments: Any, **options: Any) -> tf.Tensor:
         self._note(-1, x)
-        return super().logits(x, training)
+        return super().logits(x, *arguments, **options)
 
     def gradient(self, x: tf.Tensor, *arguments: Any, **options: Any) -> Any:
         self._note(0, x)

@@ -20,6 +20,8 @@ TARGETS = ("runner_up", "least_likely", "random")
 _HELD = 2**25
 # Backward passes side by side in a graph.
 _SIDE_BY_SIDE = 20
+# Maxima that wait for their fits.
+_WAITING = 2**16
 # Repeated samples that are held at once, in float32 numbers.
 _COPIES = 2**22
 _DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
@@ -121,7 +123,8 @@ def clever(
         # The likeliest class is the own one; of equal ones argmax takes the first, as here.
         others = np.argsort(-logits, axis=1, kind="stable")[:, 1 : k + 1].astype(np.int32)
     margins = np.take_along_axis(logits, own[:, None], 1) - np.take_along_axis(logits, others, 1)
-    scores = np.empty(len(x))
+    slopes = np.empty(margins.shape)
+    waiting: list[np.ndarray] = []  # for their fits, which are made of many samples at once
     for i, (sample, place) in enumerate(zip(x, places, strict=True)):
         maxima = _maxima(
             classifier, sample, own[i], others[i], nb_batches, batch_size, radius, order, chunk,
@@ -131,15 +134,18 @@ def clever(
             raise ValueError(
                 f"CLEVER needs finite gradients. Received: NaN or infinite ones near sample {i}"
             )
-        slopes = np.array([right_endpoint(column) for column in maxima.T])
-        reach = np.divide(
-            margins[i].astype(np.float64),
-            slopes,
-            out=np.where(margins[i] > 0, np.inf, 0.0),
-            where=slopes > 0,
-        )
-        scores[i] = min(reach.min(), radius)
-    return scores
+        waiting.append(maxima.T)
+        if i + 1 == len(x) or len(waiting) * maxima.size >= _WAITING:
+            ends = right_endpoint(np.concatenate(waiting))
+            slopes[i + 1 - len(waiting) : i + 1] = ends.reshape(len(waiting), -1)
+            waiting = []
+    reach = np.divide(
+        margins.astype(np.float64),
+        slopes,
+        out=np.where(margins > 0, np.inf, 0.0),
+        where=slopes > 0,
+    )
+    return np.minimum(reach.min(axis=1), radius)
 
 
 def _logits(classifier: Classifier, x: np.ndarray, chunk: int, seed: int) -> np.ndarray:

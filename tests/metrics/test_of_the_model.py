@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import stats
+from scipy import optimize, stats
 from scipy.spatial import distance
 
 import kerasrobust
@@ -111,6 +111,24 @@ def test_the_endpoint_is_that_of_the_distribution(shape):
     _, location, _ = stats.weibull_min.fit(-maxima, shape, loc=-5.0, scale=1.0)
     assert found == pytest.approx(-location, abs=0.02)
     assert extreme_value.right_endpoint(100.0 * maxima) == pytest.approx(100.0 * found, rel=1e-6)
+
+
+def test_a_fit_is_the_least_loss_that_scipy_finds():
+    """Of many samples at once, each as alone; and L-BFGS-B on the same loss gets no lower."""
+    rng = np.random.default_rng(5)
+    maxima = rng.normal(10, 1, (6, 50, 20)).max(axis=2)
+    maxima[0] = 3.0
+    found = extreme_value.right_endpoint(maxima)
+    alone = [extreme_value.right_endpoint(row) for row in maxima]
+    np.testing.assert_allclose(found, alone, rtol=1e-9)
+    assert found[0] == 3.0
+    spread = np.ptp(maxima[1])
+    below = np.sort(maxima[1].max() - maxima[1])[None] / spread
+    losses = lambda logs: extreme_value._loss(np.asarray(logs)[None], below)[0][0]  # noqa: E731
+    gap = np.log((found[1] - maxima[1].max()) / spread)
+    ours = optimize.minimize_scalar(lambda shape: losses([shape, gap])).x
+    theirs = optimize.minimize(losses, [ours, gap], method="Nelder-Mead", options={"xatol": 1e-8})
+    np.testing.assert_allclose(theirs.x, [ours, gap], atol=1e-4)
 
 
 def test_maxima_without_a_distribution_end_at_the_largest():
