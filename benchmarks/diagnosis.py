@@ -32,7 +32,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import click
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 

@@ -413,6 +413,8 @@ def test_every_finding_has_its_severity():
     assert set(codes) == set(SEVERITY)
     ranks = ["invalid", "doubtful", "note"]
     assert sorted(SEVERITY.values(), key=ranks.index) == list(SEVERITY.values())
+    guide = (package.parent / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", guide, re.MULTILINE) == [*SEVERITY.items()]
     findings = by_weight(Finding(code, "") for code in reversed(SEVERITY))
     assert [finding.code for finding in findings] == list(SEVERITY)
     assert findings[0].to_dict() == {

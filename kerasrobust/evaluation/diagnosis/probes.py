@@ -80,7 +80,7 @@ class Subject:
 
     Attributes:
         classifier: The model as attacks see it.
-        take: Samples by their places.
+        take: Samples by their places; what was taken once is at hand.
         y: True labels, int64 `[n]`.
         repeat: Runs an attack on some samples; what leaves the budget of the evaluation fails.
         anywhere: The same, where that does not count.
@@ -198,6 +198,14 @@ def probe(
         return []
     with_budget = [row for row in whites if budget_of(row) is not None]
     best = max(with_budget, key=lambda row: int(known[row.name].success.sum()), default=None)
+    wanted = [
+        some(attacked),
+        some(attacked, _PLANTED),
+        _hardest(known[(best or whites[0]).name], attacked),
+    ]
+    if best is not None:
+        wanted.append(some(_left(best, whites, known, attacked)))
+    subject.take(np.unique(np.concatenate(wanted)))  # read once, at hand from then on
     findings = list(_unbounded(subject, best, whites, known, attacked))
     if subject.randomised:
         subject.skipped["others"] = "the model draws at inference"
@@ -208,6 +216,26 @@ def probe(
         findings += _planted(subject, best, attacked)
     findings += _gains(subject, best, whites, known, attacked)
     return findings
+
+
+def _hardest(result: AttackResult, attacked: np.ndarray) -> np.ndarray:
+    """Places of a few samples, those that an attack left before others."""
+    left = attacked & ~result.success
+    rows = np.concatenate([some(left), some(attacked & ~left)])[:REPEATED]
+    return np.sort(rows)
+
+
+def _left(
+    best: AttackSummary,
+    whites: Sequence[AttackSummary],
+    results: Mapping[str, AttackResult],
+    attacked: np.ndarray,
+) -> np.ndarray:
+    """Samples that no white-box attack broke in the budget of the strongest one."""
+    eps = budget_of(best)
+    assert eps is not None
+    broken = [inside(results[row.name], best.norm, eps) for row in whites]
+    return attacked & ~np.any(broken, axis=0)
 
 
 def _unbounded(
@@ -221,9 +249,7 @@ def _unbounded(
     row = whites[0] if best is None else best
     norm = math.inf if best is None else row.norm
     low, high = subject.classifier.clip_values
-    left = attacked & ~results[row.name].success
-    rows = np.concatenate([some(left), np.flatnonzero(attacked & ~left)])[:REPEATED]
-    rows.sort()
+    rows = _hardest(results[row.name], attacked)
     features = int(np.prod(subject.take(rows[:1]).shape[1:]))
     full = (high - low) * {1.0: features, 2.0: math.sqrt(features)}.get(norm, 1.0)
     eps = None if best is None else budget_of(best)
@@ -331,8 +357,8 @@ def _noise(
     """Random points of the ball, and on its surface, beside what the attacks broke in it."""
     eps, norm = budget_of(best), best.norm
     assert eps is not None
-    broken = np.any([inside(results[row.name], norm, eps) for row in whites], axis=0)
     rows = some(attacked)
+    broken = ~_left(best, whites, results, attacked)[rows]
     x, y, judge = subject.take(rows), subject.y[rows], subject.classifier.judging
     low, high = subject.classifier.clip_values
     radius = np.broadcast_to(eps[rows] if eps.ndim else eps, len(rows)).astype(np.float32)
@@ -343,7 +369,7 @@ def _noise(
         labels, _, accepted = judge.judge(np.clip(x + delta, low, high), subject.batch_size, key)
         fell |= accepted & (labels != y)
         subject.pay(rows, queries=len(rows) * judge.votes)
-    more, less = int((fell & ~broken[rows]).sum()), int((broken[rows] & ~fell).sum())
+    more, less = int((fell & ~broken).sum()), int((broken & ~fell).sum())
     share = more / len(rows)
     subject.note("noise_as_good", share, LUCK, rows)
     if beyond_luck(more, len(rows)) and not significant(less, more):
@@ -443,8 +469,7 @@ def _breaks_more(
     twice = longer(best, 2, restarts=True)
     if twice is None:
         twice = pgd_in_place_of(best, norm, float(np.max(eps)), _STEPS)
-    broken = np.any([inside(results[row.name], norm, eps) for row in whites], axis=0)
-    rows = some(attacked & ~broken)
+    rows = some(_left(best, whites, results, attacked))
     if not len(rows):
         subject.skipped[f"still_gains: {best.name}"] = "no sample was left"
         return
