@@ -115,6 +115,11 @@ from kerasrobust_cli.common import (
     help="What --fail-under looks at: the accuracy, or the lower end of its interval.",
 )
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
+@click.option(
+    "--no-probes",
+    is_flag=True,
+    help="Spend no passes on whether the attacks can be trusted: a few samples' worth of them.",
+)
 @import_option
 @click.option("--list-attacks", is_flag=True, help="Print what --attacks knows and exit.")
 @click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
@@ -146,6 +151,7 @@ def main(
     fail_under,
     fail_on,
     cross_check,
+    no_probes,
     imports,
     list_attacks,
     quiet,
@@ -218,6 +224,7 @@ def main(
             output=output,
             workers=workers,
             ray_address=ray_address,
+            probes=not no_probes,
             verbose=not quiet and sys.stderr.isatty(),
         )
     if sys.stdout.isatty():

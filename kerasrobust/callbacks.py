@@ -188,6 +188,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             eps=self.eps,
             norm=self.norm,
             batch_size=self.batch_size,
+            probes=False,
         )
 
     def get_config(self) -> dict[str, Any]:

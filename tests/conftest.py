@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -19,6 +20,24 @@ def names_of_others(monkeypatch):
 
     for registry in (ATTACKS, DEFENSES, METRICS):
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_probes():
+    """No passes on whether attacks can be trusted, but in tests that ask for `probes`."""
+    from kerasrobust.evaluation import diagnosis
+
+    module = importlib.import_module("kerasrobust.evaluation.evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "probe", lambda *given: [])
+        yield module, diagnosis.probe
+
+
+@pytest.fixture
+def probes(without_probes, monkeypatch):
+    """Evaluations in this test probe."""
+    module, probe = without_probes
+    monkeypatch.setattr(module, "probe", probe)
 
 
 @pytest.fixture(scope="session")

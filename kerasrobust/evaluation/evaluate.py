@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -17,7 +18,7 @@ import tqdm
 
 from kerasrobust._version import __version__
 from kerasrobust.attacks import ATTACKS, Attack
-from kerasrobust.checks import check_int, check_labels
+from kerasrobust.checks import check_bool, check_int, check_labels
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
@@ -28,6 +29,7 @@ from kerasrobust.engine.source import Block, Source
 from kerasrobust.evaluation import pictures, presets, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
+    Subject,
     by_weight,
     check_attack_labels,
     check_batches,
@@ -40,6 +42,7 @@ from kerasrobust.evaluation.diagnosis import (
     check_predictions,
     check_starts,
     diagnose,
+    probe,
 )
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
@@ -76,6 +79,7 @@ def evaluate(
     output: str | os.PathLike[str] | None = None,
     workers: int = 1,
     ray_address: str | None = None,
+    probes: bool = True,
     verbose: bool = False,
 ) -> Report:
     """Attacks a classifier and reports what is left of its accuracy.
@@ -137,6 +141,10 @@ def evaluate(
             report, within rounding where they have another number of threads.
         ray_address: Of a running Ray cluster; `output` must be where all its hosts reach it.
             By default workers are started on this machine.
+        probes: Spend passes on whether the attacks can be trusted, on a few samples: whether they
+            succeed where everything is allowed, beat noise, gain by more steps and find an
+            adversarial example that was planted (`diagnosis.probes`). What that cost is in
+            `report.settings["probes"]`.
         verbose: Show a progress bar for each attack.
 
     Returns:
@@ -182,6 +190,7 @@ def evaluate(
             cross_check=cross_check,
             keep_adversaries=keep_adversaries,
             output=folder,
+            probes=probes,
             verbose=verbose,
         )
         pieces = evaluation.pieces()
@@ -228,7 +237,8 @@ class Evaluation:
     Each process makes the same object, with a common `output`, and computes some of `units()`; what
     another one has finished is read, not computed again. `evaluate` computes them all in a row.
 
-    Args: as of `evaluate`, and `targeted`, whether the attacks aim at a class.
+    Args: as of `evaluate`, and `targeted`, whether the attacks aim at a class. There are no
+        `probes` unless they are asked for.
 
     Attributes:
         targets: The classes that targeted attacks aim at, int64 of shape `(n,)`; other ones may be
@@ -255,6 +265,7 @@ class Evaluation:
         cross_check: bool = False,
         keep_adversaries: bool = False,
         output: str | os.PathLike[str] | None = None,
+        probes: bool = False,
         verbose: bool = False,
         targeted: bool = False,
     ):
@@ -294,7 +305,7 @@ class Evaluation:
                 at = len(self.groups) if self.plan.cascade else place + 1
                 self.groups.insert(at, check)
         self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
-        self.keep = keep_adversaries
+        self.keep, self.probes = keep_adversaries, check_bool("probes", probes)
         self.settings = {"dataset": dataset, "cross_check": cross_check}
         self.store = None
         if output is not None:
@@ -308,6 +319,8 @@ class Evaluation:
         self._parts: dict[tuple[str, int], AttackResult] = {}
         self._examples: dict[tuple[str, int], tuple[AttackResult, np.ndarray]] = {}
         self._clean: dict[int, dict[str, np.ndarray]] = {}
+        # Samples that were asked for again by their places: few.
+        self._asked: dict[int, np.ndarray] = {}
         self._model = storage.fingerprint(classifier) if self.store else ""
 
     def _check_metrics(self) -> None:
@@ -361,7 +374,8 @@ class Evaluation:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs to compute a piece whose samples it is given."""
-        return {**self.__dict__, "_parts": {}, "_examples": {}, "_prologues": {}, "_clean": {}}
+        own = ("_parts", "_examples", "_prologues", "_clean", "_asked")
+        return {**self.__dict__, **{name: {} for name in own}}
 
     def pieces(self) -> Iterator[tuple[Unit, Block]]:
         """All units with their samples."""
@@ -752,8 +766,12 @@ class Evaluation:
             findings += check_starts(rows, results)
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings += self.missing
+        subject = None
+        if self.probes:
+            subject = self._subject(randomised)
+            findings += probe(subject, rows, results)
         if plan.preset is not None and plan.preset.note:
-            findings.append(Finding("few_classes", plan.preset.note))
+            findings.append(Finding("few_classes", plan.preset.note, self.nb_classes, 4))
         if not self.given:
             findings.append(
                 Finding(
@@ -810,6 +828,7 @@ class Evaluation:
                 "preset_variant": preset and preset.variant,
                 "unpublished_parameters": preset and preset.unpublished,
                 "cross_check": self.settings["cross_check"],
+                "probes": subject and subject.to_dict(),
             },
             versions={
                 "kerasrobust": __version__,
@@ -851,8 +870,38 @@ class Evaluation:
             parts.append(found)
         return {key: np.concatenate([part[key] for part in parts]) for key in ("labels", "radii")}
 
-    def _repeat(self, description: dict[str, Any], rows: np.ndarray) -> AttackResult | None:
-        """An attack with other parameters on some samples; None for one that has no name."""
+    def _subject(self, randomised: bool) -> Subject:
+        """What is probed once all attacks have run."""
+        return Subject(
+            self.classifier,
+            self._take,
+            self.y,
+            repeat=self._repeat,
+            anywhere=functools.partial(self._repeat, criterion=Criterion()),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            randomised=randomised,
+            in_a_row=self.plan.cascade,
+        )
+
+    def _take(self, rows: np.ndarray) -> np.ndarray:
+        """Some samples by their places; those that were asked for before are at hand."""
+        new = [row for row in rows.tolist() if row not in self._asked]
+        if new:
+            self._asked.update(zip(new, self.source.take(np.array(new)), strict=True))
+        return np.stack([self._asked[row] for row in rows.tolist()])
+
+    def _repeat(
+        self, description: dict[str, Any], rows: np.ndarray, criterion: Criterion | None = None
+    ) -> AttackResult | None:
+        """An attack with other parameters on some samples; None for one that has no name.
+
+        Args:
+            description: Its `name` and `config`.
+            rows: Places of the samples.
+            criterion: The budget outside of which success does not count; by default that of the
+                evaluation.
+        """
         name, config = description["name"], dict(description["config"])
         if name not in ATTACKS.names():
             return None
@@ -860,10 +909,20 @@ class Evaluation:
             if isinstance(config.get(key), list):
                 config[key] = np.asarray(config[key])[rows]
         attack = ATTACKS.get({"name": name, "config": config}).bind(self.classifier)
-        wanted = self.targets if attack.targeted else self.y
-        result = attack.run(self.source.take(rows), wanted[rows])
+        wanted = (self.targets if attack.targeted else self.y)[rows]
+        x, key = self._take(rows), ""
+        result = None
+        if self.store:
+            data = storage.digest({"x": x, "y": wanted})
+            key = storage.digest({**self._describe(attack), "data": data, **self._answers(rows)})
+            batch = Batch(0, rows, len(rows), {"x": x}, wanted, len(rows))
+            result = self.store.load(f"{name}-again", key, batch)
+        if result is None:
+            result = attack.run(x, wanted)
+            if self.store:
+                self.store.save(f"{name}-again", key, result)
         clean = self.labels[rows], self.confidence[rows], self.accepted[rows]
-        return summary.within(result, self.plan.criterion, *clean)
+        return summary.within(result, criterion or self.plan.criterion, *clean)
 
     def _shown_examples(self) -> pictures.Examples:
         """The samples that pictures show, in the order of `shown`."""

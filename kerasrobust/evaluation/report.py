@@ -22,7 +22,7 @@ from kerasrobust.metrics import registry
 from kerasrobust.metrics.base import Metric
 from kerasrobust.specs import jsonable
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def schema() -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Report:
             clean=read_figures(data["clean"]),
             robust=read_figures(data["robust"]),
             attacks={name: AttackSummary.from_dict(row) for name, row in data["attacks"].items()},
-            findings=[Finding(one["code"], one["message"]) for one in data["findings"]],
+            findings=[Finding.from_dict(one) for one in data["findings"]],
             settings=data["settings"],
             versions=data["versions"],
             metrics=registry.known(data["metrics"]),

@@ -36,6 +36,7 @@ from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import survived
 from kerasrobust.engine.pixel_range import default_bounds
 from kerasrobust.evaluation import pictures, presets
+from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.evaluation.renderers import tables as renderers
 from kerasrobust.evaluation.renderers.table import WORST, Table
@@ -266,7 +267,7 @@ class Row:
         clean: Booleans of shape `(n,)`, right without attack.
         attacks: By attack, what stayed right under it.
         worst: What stayed right under all of them.
-        findings: Reasons to distrust the figures: codes, and what the report says.
+        findings: Reasons to distrust the figures.
     """
 
     name: str
@@ -274,7 +275,7 @@ class Row:
     clean: np.ndarray
     attacks: dict[str, np.ndarray]
     worst: np.ndarray
-    findings: list[tuple[str, str]]
+    findings: list[Finding]
 
     @property
     def clean_accuracy(self) -> float:
@@ -294,7 +295,7 @@ class Row:
             "clean": _share(self.clean),
             "attacks": {name: _share(flags) for name, flags in self.attacks.items()},
             "robust": _share(self.worst),
-            "findings": [{"code": code, "message": message} for code, message in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
 
@@ -416,7 +417,7 @@ class Tuning:
             "measure it on others."
         )
         if chosen.findings:
-            codes = ", ".join(dict.fromkeys(code for code, _ in chosen.findings))
+            codes = ", ".join(dict.fromkeys(finding.code for finding in chosen.findings))
             told += f" Its report gives reasons to distrust the figures: {codes}."
         return told
 
@@ -424,7 +425,7 @@ class Tuning:
         """Sentences below the tables."""
         codes: dict[str, list[str]] = {}
         for row in self.rows.values():
-            for code in dict.fromkeys(code for code, _ in row.findings):
+            for code in dict.fromkeys(finding.code for finding in row.findings):
                 codes.setdefault(code, []).append(row.name)
         notes = []
         for code, names in codes.items():
@@ -770,7 +771,7 @@ class _Runner:
             clean=evaluation.correct,
             attacks=attacks,
             worst=report.samples.survived,
-            findings=[(finding.code, finding.message) for finding in report.findings],
+            findings=report.findings,
         )
         if store is not None:
             store.save_prologue("row", key, _written(row))
@@ -805,7 +806,11 @@ class _Runner:
 
 
 def _written(row: Row) -> dict[str, np.ndarray]:
-    about = {"gradient": row.gradient, "attacks": list(row.attacks), "findings": row.findings}
+    about = {
+        "gradient": row.gradient,
+        "attacks": list(row.attacks),
+        "findings": [finding.to_dict() for finding in row.findings],
+    }
     return {
         "clean": row.clean,
         "worst": row.worst,
@@ -822,5 +827,5 @@ def _read(name: str, stored: dict[str, np.ndarray]) -> Row:
         clean=stored["clean"],
         attacks=dict(zip(about["attacks"], stored["attacks"], strict=True)),
         worst=stored["worst"],
-        findings=[(code, message) for code, message in about["findings"]],
+        findings=[Finding.from_dict(one) for one in about["findings"]],
     )

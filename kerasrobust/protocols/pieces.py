@@ -94,7 +94,7 @@ class Pieces:
         self.output = None if output is None else pathlib.Path(output)
         if self.output is not None and self.output.exists() and not self.output.is_dir():
             raise NotADirectoryError(f"`output` must be a folder. Received: output={output!r}")
-        self.findings: list[dict[str, str]] = []
+        self.findings: list[dict[str, Any]] = []
 
     def make(self, name: str, model: Any, x: Any, y: Any, **own: Any) -> Evaluation:
         """An evaluation, not yet run.
@@ -128,10 +128,7 @@ class Pieces:
         place = self._place(name)
         if place is not None:
             report.save(place)
-        self.findings += [
-            {"piece": name, "code": finding.code, "message": finding.message}
-            for finding in report.findings
-        ]
+        self.findings += [{"piece": name, **finding.to_dict()} for finding in report.findings]
         return report
 
     def result(

@@ -15,7 +15,7 @@ from kerasrobust.evaluation.renderers import tables
 from kerasrobust.protocols import renderers
 from kerasrobust.specs import jsonable
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ProtocolResult:
     protocol: str
     settings: dict[str, Any]
     rows: list[dict[str, Any]]
-    findings: list[dict[str, str]]
+    findings: list[dict[str, Any]]
 
     def __post_init__(self) -> None:
         for name in ("settings", "rows", "findings"):

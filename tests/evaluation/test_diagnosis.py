@@ -35,7 +35,8 @@ def findings(make_result, make_attack):
     def find(table, repeat=None, in_a_row=False, **changes):
         rows, results = {}, {}
         for name, (shifts, kind, norm, knowledge, checks) in table.items():
-            result = make_result(shifts, **{"name": name, **changes.get(name, {})})
+            changed = {"name": name, "x": None, "x_adv": None, **changes.get(name, {})}
+            result = make_result(shifts, **changed)
             results[name] = result
             y = np.zeros(len(shifts), np.int64)
             rows[name] = summary.summarise(
@@ -51,9 +52,14 @@ def findings(make_result, make_attack):
             )
         found = diagnose(rows, results, repeat, in_a_row)
         assert len({finding.code for finding in found}) == len(found)
-        return {finding.code: finding.message for finding in found}
+        return {finding.code: told(finding) for finding in found}
 
     return find
+
+
+def told(finding):
+    """Message and command, a line each."""
+    return f"{finding.message}\n{finding.command}"
 
 
 def budget(shifts):
@@ -329,7 +335,7 @@ def blindly(make_result, make_attack, zeros, shifts=(NAN,) * 40, norm=2.0, offer
     row = summary.summarise("pgd", attack, result, y, right, 2, 1.0)
     found = check_gradients({"pgd": row}, {"pgd": result}, offered)
     assert all(finding.code == "zero_gradients" for finding in found)
-    return [finding.message for finding in found]
+    return [told(finding) for finding in found]
 
 
 def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack):
@@ -338,12 +344,12 @@ def test_gradients_that_are_zero_leave_an_attack_blind(make_result, make_attack)
 
     (message,) = find([6, 0, 0, 0])
     assert "pgd attacked 10 samples blindly (25 % of those it did not break)" in message
-    assert "--attacks square:eps=0.25,norm=2 or --attacks hsja:norm=2." in message
-    attacks.get("square:eps=0.25,norm=2"), attacks.get("hsja:norm=2")
+    assert message.endswith('\nkr-eval ... --attacks "square:eps=0.25,norm=2"')
+    attacks.get("square:eps=0.25,norm=2"), attacks.get("hsja:norm=inf")
     (message,) = find([6, 0], norm=math.inf, offered=("ignore", "straight_through"))
-    assert "square:eps=0.25 or --attacks hsja:norm=inf or --gradient straight_through." in message
+    assert message.endswith("\nkr-eval ... --gradient straight_through")
     (message,) = find([10], norm=1.0)
-    assert "square" not in message
+    assert message.endswith("\nkr-eval ... --attacks hsja:norm=2")
     # Half of the gradients; two of forty samples, three of forty; none.
     assert not find([5])
     assert not find([9] * 2 + [0] * 38)
@@ -401,15 +407,24 @@ def test_a_saturated_softmax():
 
 def test_every_finding_has_its_severity():
     package = Path(kerasrobust.__file__).parent
-    text = "".join(path.read_text(encoding="utf-8") for path in package.glob("evaluation/*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in package.glob("evaluation/**/*.py"))
     codes = re.findall(r'Finding\(\s*"(\w+)"', text)
+    codes += re.findall(r'^    code, .* = "(\w+)"', text, re.MULTILINE)
     assert set(codes) == set(SEVERITY)
     ranks = ["invalid", "doubtful", "note"]
     assert sorted(SEVERITY.values(), key=ranks.index) == list(SEVERITY.values())
+    guide = (package.parent / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", guide, re.MULTILINE) == [*SEVERITY.items()]
     findings = by_weight(Finding(code, "") for code in reversed(SEVERITY))
     assert [finding.code for finding in findings] == list(SEVERITY)
     assert findings[0].to_dict() == {
         "code": "constant_predictions",
         "severity": "invalid",
         "message": "",
+        "value": None,
+        "threshold": None,
+        "command": None,
     }
+    full = Finding("not_converged", "far", math.inf, 2.0, "kr-eval ...")
+    assert Finding.from_dict(full.to_dict()) == full and full.to_dict()["value"] == "inf"
+    assert full.measured == "measured inf, threshold 2" and not findings[0].measured

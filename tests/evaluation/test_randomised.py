@@ -49,7 +49,8 @@ def data():
 
 
 def of(report, code):
-    return [finding.message for finding in report.findings if finding.code == code]
+    """Messages and commands, a line each."""
+    return [f"{one.message}\n{one.command}" for one in report.findings if one.code == code]
 
 
 def figures(report):
@@ -98,8 +99,8 @@ def test_the_finding_says_what_holds_and_what_to_do(data):
     gone = int((found & ~result.columns["holds"]).sum())
     assert 0 < gone < found.sum()
     assert f"Of {found.sum()} successes {gone} (" in message
-    assert "--eot 20 --votes 10" in message
-    assert "--attacks autoattack-rand --eps 0.07" in message and "seed" not in message
+    assert "draws=20, votes=10" in message and "seed" not in message
+    assert message.endswith("\nkr-eval ... --attacks autoattack-rand --eps 0.07 --votes 10")
     # The share is that of another judgement: noise beyond the margins flips about as many.
     again = Evaluation(build(Noise(0.3)), *data, attacks=PGD, eps=0.07, batch_size=20)
     for unit in reversed(list(again.units())):

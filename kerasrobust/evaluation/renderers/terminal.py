@@ -47,9 +47,10 @@ def render(report: ReportData, console: Console | None = None) -> None:
             console.print(small)
             console.print(" ".join(content.legends), style="dim", highlight=False)
     for finding in report.findings:
-        console.print(
-            Text.assemble((finding.code, "bold"), f" ({finding.severity}): ", finding.message)
-        )
+        about = ", ".join(part for part in (finding.severity, finding.measured) if part)
+        console.print(Text.assemble((finding.code, "bold"), f" ({about}): ", finding.message))
+        if finding.command:
+            console.print(Text(f"  Next: {finding.command}"))
 
 
 def text(report: ReportData) -> str:
