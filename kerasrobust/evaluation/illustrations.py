@@ -76,7 +76,8 @@ def compute(
     - `loss_surface`: that of FGSM's direction, up to 4/3 of the budget, as in E2SAD's Figure 3.3;
     - `loss_against_eps`: along FGSM, up to four times the budget, as in GEA's Figure 6.
 
-    A picture is left out, with a warning, where the attack moves no sample.
+    A picture is left out, with a warning, where no gradient leads to the inputs or the attack moves
+    no sample.
 
     Args:
         names: What `check` returned.
@@ -104,7 +105,7 @@ def compute(
                 drawn = surfaces.planes(classifier, of, labels, across=reach, up=reach, **common)
             else:
                 drawn = surfaces.lines(classifier, of, labels, **common)
-        except surfaces.NoDirection as error:
+        except ValueError as error:  # a picture is not worth the report
             warnings.warn(f"No picture {name!r}: {error}", stacklevel=2)
             continue
         (found[name],) = drawn.values()

@@ -23,10 +23,6 @@ _MOVED = 1e-6
 _PARALLEL = 1e-4
 
 
-class NoDirection(ValueError):
-    """An attack left all samples as they are."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Surface:
     """What a model says at points around samples.
@@ -371,7 +367,7 @@ def adversarial(
 
     Raises:
         TypeError: If the attack needs gradients that the model does not have.
-        NoDirection: A `ValueError`, if it leaves all samples as they are.
+        ValueError: If it leaves all samples as they are.
     """
     order, aimed = norms.check_norm(norm), targets is not None
     plan = resolve(attack, eps=eps, norm=norm, batch_size=batch_size, seed=seed, targeted=aimed)
@@ -385,7 +381,7 @@ def adversarial(
     moved = result.x_adv - x
     moved = np.where(np.abs(moved) > _MOVED * (high - low), moved, 0).astype(np.float32)
     if not moved.any():
-        raise NoDirection(
+        raise ValueError(
             f"{recipe.name!r} leaves all {len(x)} samples as they are: there is no direction. "
             f"Received: attack={attack!r}"
         )
