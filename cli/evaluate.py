@@ -56,6 +56,13 @@ from kerasrobust_cli.common import (
     help="A further figure of the report: psi, clever_l2:samples=20 ... Repeatable.",
 )
 @click.option(
+    "--picture",
+    "pictures",
+    type=click.Choice(["decision_space", "loss_surface", "loss_against_eps", "security_curves"]),
+    multiple=True,
+    help="A further picture of the report, in the folder of --output. Repeatable.",
+)
+@click.option(
     "--defense",
     metavar="NAME[:k=v,...]",
     multiple=True,
@@ -136,6 +143,7 @@ def main(
     eps,
     norm,
     metrics,
+    pictures,
     defense,
     gradient,
     eot,
@@ -167,6 +175,8 @@ def main(
         raise click.UsageError("--defense works on pixels: it cannot come after --mean and --std")
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise click.UsageError(f"--fail-under is a share from 0 to 1, not {fail_under:g}")
+    if pictures and output is None:
+        raise click.UsageError("--picture needs --output")
     with library(imports):
         import kerasrobust
 
@@ -215,6 +225,7 @@ def main(
             data.y,
             attacks=list(attacks),
             metrics=metrics,
+            pictures=pictures,
             dataset=data.name,
             eps=eps,
             norm=norm,

@@ -22,6 +22,7 @@ folder that holds it prepared, nothing is downloaded.
 import numpy as np
 
 import kerasrobust
+from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.2
 TRAINED, ATTACKED, EPOCHS = 6000, 1000, 4
@@ -90,6 +91,27 @@ for name, model in victims.items():
         model, test.x[:200], test.y[:200], attacks=[f"pgd:eps={EPS},eps_step=0.02,max_iter=20"]
     )
     print(f"{name}: {report.attacks['pgd'].accuracy:.2f} under PGD")
+
+"""
+## Look around the samples
+
+The paper's Figures 5 and 6: classes and loss on the plane of the direction of an attacker's network
+(across) and the model's own (up), and the loss of 128 samples along FGSM. The pictures are
+`decision_space.png` and `loss_against_eps.png`.
+"""
+
+planes = surfaces.planes(
+    victims,
+    test.x[:1],
+    test.y[:1],
+    eps=EPS,
+    source=crafting[0],
+    across=(-2 * EPS, 2 * EPS),
+    up=(-EPS, 4 * EPS),
+)
+pictures.decision_space("decision_space.png", planes)
+lines = surfaces.lines(victims, test.x[:128], test.y[:128], eps=EPS, across=(0, 0.5))
+pictures.loss_against_eps("loss_against_eps.png", lines)
 
 """
 ## What was measured

@@ -1,4 +1,7 @@
-"""Image classification data as NumPy arrays: embedded digits, TFDS names, files, folders."""
+"""Image classification data as NumPy arrays: embedded digits, TFDS names, files, folders.
+
+And points of two coordinates, on which a decision boundary can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ import numpy as np
 from kerasrobust.checks import check_bool, check_bounds, check_int
 
 SPLITS = ("train", "test")
+# Points of two coordinates, by scikit-learn, and where their middle is.
+POINTS = {"circles": (0.0, 0.0), "moons": (0.5, 0.25)}
+# Points in each split, and the width of the box in scikit-learn's unit.
+_POINTS_EACH, _POINTS_WIDTH = 500, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Dataset:
     Attributes:
         name: Name of the data set, as an evaluation preset knows it.
         split: "train" or "test", or the TFDS split it was read from.
-        x: float32 images [n, height, width, channels] within `clip_values`.
+        x: float32 images [n, height, width, channels], or points [n, 2], within `clip_values`.
         y: int64 labels [n] in 0..nb_classes-1.
         class_names: One name per class.
         clip_values: The bounds (lowest, highest) of a valid pixel.
@@ -49,7 +56,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """(height, width, channels), or (2,)."""
         return tuple(self.x.shape[1:])
 
 
@@ -68,6 +75,9 @@ def load(
 
     - `"digits"`: scikit-learn's 8x8 grey digits, 1437 for training and 360 for testing, a fixed
       stratified split. Nothing is downloaded.
+    - `"circles"` and `"moons"`: scikit-learn's points of two classes, one around the other or
+      interlocked, with noise of 0.05 and 0.1; 500 for training and 500 for testing. The bounds are
+      4 apart in scikit-learn's unit: a length of 0.3 there, as in BRELU-GDA, is 0.075 in 0..1.
     - a path ending in `.npz`: the arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`,
       which serve as the test split. Images are [n, height, width] or [n, height, width, channels],
       labels integers [n] or [n, 1]. An optional array `class_names` holds one string per class;
@@ -126,6 +136,8 @@ def load(
         return _load_npz(Path(text), split, draw, bounds)
     if text == "digits":
         return _load_digits(split, draw, bounds)
+    if text in POINTS:
+        return _load_points(text, split, draw, bounds)
     if _is_folder(name):
         return _load_folder(Path(text).expanduser(), split, draw, bounds)
     return _load_tfds(text, split, data_dir, draw, bounds, download)
@@ -241,6 +253,24 @@ def _load_digits(split, draw: _Draw, bounds) -> Dataset:
     # Values run from 0 to 16 in steps of one.
     x = _scale(bunch.images[rows, :, :, None] * (255 / 16), bounds)
     return Dataset("digits", split, x, bunch.target[rows].astype(np.int64), names, bounds)
+
+
+def _load_points(name: str, split, draw: _Draw, bounds) -> Dataset:
+    from sklearn.datasets import make_circles, make_moons
+
+    if split not in SPLITS:
+        raise ValueError(f"{name!r} has the splits {list(SPLITS)}. Received: split={split!r}")
+    if name == "moons":
+        x, y = make_moons(2 * _POINTS_EACH, noise=0.1, random_state=0)
+    else:
+        x, y = make_circles(2 * _POINTS_EACH, noise=0.05, factor=0.5, random_state=0)
+    first = _POINTS_EACH * SPLITS.index(split)
+    names = ("0", "1")
+    rows = first + draw.rows(y[first : first + _POINTS_EACH], name, names)
+    low, high = bounds
+    share = (x[rows] - np.array(POINTS[name])) / _POINTS_WIDTH + 0.5
+    points = (low + (high - low) * share).astype(np.float32)
+    return Dataset(name, split, points, y[rows].astype(np.int64), names, bounds)
 
 
 def _load_npz(path: Path, split, draw: _Draw, bounds) -> Dataset:
@@ -499,12 +529,12 @@ def _builder(tfds, name: str, data_dir):
     try:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (DatasetNotFoundError, ValueError) as error:
-        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        known = ["digits", *POINTS, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            "Expected 'digits', the path of a .npz file or of a folder of images, or the name of a "
-            "TFDS data set."
+            "Expected 'digits', 'moons', 'circles', the path of a .npz file or of a folder of "
+            "images, or the name of a TFDS data set."
             f"{hint} Received: name={name!r}"
         ) from error
 
@@ -512,10 +542,12 @@ def _builder(tfds, name: str, data_dir):
 def _check(data: Dataset) -> None:
     """What every attack may rely on, checked once."""
     low, high = data.clip_values
-    if data.x.ndim != 4 or len(data.x) == 0 or len(data.x) != len(data.y):
+    form = data.x.ndim == 4 or data.x.shape[1:] == (2,)
+    if not form or len(data.x) == 0 or len(data.x) != len(data.y):
         raise ValueError(
-            "Expected at least one image [n, height, width, channels] and one label each. "
-            f"Received: images of shape {data.x.shape} and labels of shape {data.y.shape}"
+            "Expected at least one image [n, height, width, channels], or point [n, 2], and one "
+            f"label each. Received: images of shape {data.x.shape} and labels of shape "
+            f"{data.y.shape}"
         )
     smallest, largest = float(data.x.min()), float(data.x.max())
     if not (np.isfinite(smallest) and np.isfinite(largest)):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_circles, make_moons
 
 from kerasrobust import datasets
 
@@ -36,6 +36,27 @@ def test_digits_are_scikit_learns_in_two_disjoint_stratified_parts():
     assert np.abs(together - together.round()).max() < 1e-5
     share = np.bincount(test.y) / np.bincount(labels)
     assert np.all(np.abs(share - 360 / 1797) < 0.01)
+
+
+@pytest.mark.parametrize("name", ["moons", "circles"])
+def test_points_are_scikit_learns(name):
+    train, test = datasets.load(name, "train"), datasets.load(name, clip_values=(-1, 1))
+    assert train.x.shape == test.x.shape == (500, 2) and train.input_shape == (2,)
+    assert train.x.dtype == np.float32 and test.clip_values == (-1.0, 1.0)
+    if name == "moons":
+        points, labels = make_moons(1000, noise=0.1, random_state=0)
+        middle = [0.5, 0.25]
+    else:
+        points, labels = make_circles(1000, noise=0.05, factor=0.5, random_state=0)
+        middle = [0.0, 0.0]
+    # A quarter of the box is scikit-learn's 1.
+    np.testing.assert_allclose(4 * (train.x - 0.5) + middle, points[:500], atol=1e-5)
+    np.testing.assert_allclose(2 * test.x + middle, points[500:], atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate([train.y, test.y]), labels)
+    drawn = datasets.load(name, samples=10, balanced=True)
+    assert np.bincount(drawn.y).tolist() == [5, 5]
+    with pytest.raises(ValueError, match="Received: split='validation'"):
+        datasets.load(name, "validation")
 
 
 def test_draw_is_seeded_nested_and_keeps_the_order():

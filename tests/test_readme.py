@@ -57,6 +57,7 @@ def test_links_lead_somewhere():
         "deploying.md",
         "black_box.md",
         "metrics.md",
+        "pictures.md",
     ],
 )
 def test_the_guide_runs(guide, tmp_path, monkeypatch):

@@ -824,13 +824,44 @@ class Classifier:
             probabilities of these labels, the mean over the passes; and bool `[n]`, whether the
             detector, if there is one, accepts the sample, and a model that abstains does not.
         """
+        return self.examine(x, None, batch_size, key)[:3]
+
+    def examine(
+        self,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        batch_size: int = 128,
+        key: tuple[int, int] = (0, 0),
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `judge`, and from the same passes the loss of labels.
+
+        Args:
+            x: Samples.
+            y: Integer labels `[n]`; None where no loss is asked for.
+            batch_size: Samples per pass.
+            key: See `predict`.
+
+        Returns:
+            What `judge` returns, and the float64 cross-entropy of `y` in nats `[n]`, the mean over
+            the passes: NaN without `y`, and of a model that answers labels only.
+        """
         ballots, probability = np.zeros(()), np.zeros(())
+        losses = np.zeros(len(x))
+        rows = np.arange(len(x))
         for vote in range(self.votes):
             scores = self.predict(x, batch_size, (key[0], key[1] * self.votes + vote))
             ballots = ballots + (scores == scores.max(axis=1, keepdims=True))
-            probability = probability + special.softmax(scores.astype(np.float64), axis=1)
+            exact = scores.astype(np.float64)
+            probability = probability + special.softmax(exact, axis=1)
+            if y is None or self.answers_labels:
+                losses[:] = np.nan
+                continue
+            own = exact[rows, y]
+            exact[rows, y] = -np.inf
+            # log(1 + e^m) of the log-odds m: exact where -log p is rounded off.
+            losses += np.logaddexp(0.0, special.logsumexp(exact, axis=1) - own) / self.votes
         labels = ballots.argmax(axis=1)
-        confidence = probability[np.arange(len(x)), labels] / self.votes
+        confidence = probability[rows, labels] / self.votes
         accepted = np.ones(len(x), bool)
         if self.detector is not None:
             (accepted,) = self.passes(
@@ -838,7 +869,7 @@ class Classifier:
             )
         if self._certain is not None:
             accepted &= np.asarray(self._certain(ballots))
-        return labels, confidence.astype(np.float32), accepted
+        return labels, confidence.astype(np.float32), accepted, losses
 
     def _call(self, x: np.ndarray) -> np.ndarray:
         """Scores of a callable, checked, and its samples counted."""

@@ -1,6 +1,6 @@
 """Evaluation: run attacks, judge them, report."""
 
-from kerasrobust.evaluation import presets
+from kerasrobust.evaluation import pictures, presets, surfaces
 from kerasrobust.evaluation.compare import Comparison, compare
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.evaluate import evaluate
@@ -18,7 +18,9 @@ __all__ = [
     "TuningInterrupted",
     "compare",
     "evaluate",
+    "pictures",
     "presets",
     "resolve",
+    "surfaces",
     "tune",
 ]

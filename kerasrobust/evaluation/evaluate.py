@@ -26,7 +26,8 @@ from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
-from kerasrobust.evaluation import pictures, presets, summary
+from kerasrobust.evaluation import illustrations, presets, summary
+from kerasrobust.evaluation import pictures as drawing
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     Subject,
@@ -46,6 +47,7 @@ from kerasrobust.evaluation.diagnosis import (
 )
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.resolve import references, resolve, unique
+from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.evaluation.workers import check_ray, shared_out
 from kerasrobust.metrics import Metric, Outcome, Points, registry
 
@@ -68,6 +70,7 @@ def evaluate(
     *,
     attacks: Any = "areb",
     metrics: str | Metric | Sequence[str | Metric] = (),
+    pictures: str | Sequence[str] = (),
     dataset: str | None = None,
     eps: float | None = None,
     norm: float | str | None = None,
@@ -122,6 +125,9 @@ def evaluate(
             batch size and seed.
         metrics: Further figures for the report: names (`kerasrobust.metrics.names()`),
             specifications such as `"clever_l2:samples=20"`, or metrics.
+        pictures: Further pictures of the report, of samples that are right without attack:
+            `"decision_space"`, `"loss_surface"`, `"loss_against_eps"` (some 4,000 passes each;
+            `evaluation.illustrations`) and `"security_curves"`.
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
             adversarial samples beyond it do not count for *any* attack.
@@ -181,6 +187,7 @@ def evaluate(
             y,
             attacks=attacks,
             metrics=metrics,
+            pictures=pictures,
             dataset=dataset,
             eps=eps,
             norm=norm,
@@ -256,6 +263,7 @@ class Evaluation:
         *,
         attacks: Any = "areb",
         metrics: str | Metric | Sequence[str | Metric] = (),
+        pictures: str | Sequence[str] = (),
         dataset: str | None = None,
         eps: float | None = None,
         norm: float | str | None = None,
@@ -279,6 +287,7 @@ class Evaluation:
         self.source = Source(x, y, classifier)
         self.metrics = registry.resolve(metrics)
         self._check_metrics()
+        self.pictures = illustrations.check(pictures, classifier)
         low, high = classifier.clip_values
         shape = classifier.input_shape or self.source.sample_shape
         self.plan = resolve(
@@ -356,7 +365,7 @@ class Evaluation:
         draw = np.random.default_rng(self.seed)
         shift = draw.integers(1, self.nb_classes, len(labels))
         self.targets = (self.y + shift) % self.nb_classes
-        self.shown = pictures.choose(self.y, self.correct)
+        self.shown = drawing.choose(self.y, self.correct)
 
     def bar(self, group: int) -> tqdm.tqdm:
         """A progress bar of the steps of one attack or cascade, or of the clean samples."""
@@ -829,6 +838,7 @@ class Evaluation:
                 "unpublished_parameters": preset and preset.unpublished,
                 "cross_check": self.settings["cross_check"],
                 "probes": subject and subject.to_dict(),
+                "pictures": list(self.pictures),
             },
             versions={
                 "kerasrobust": __version__,
@@ -837,6 +847,7 @@ class Evaluation:
             },
             metrics=self.metrics,
             examples=self._shown_examples(),
+            surfaces=self._surfaces(),
             samples=Samples(
                 self.source.whole()[0] if self.keep else None,
                 y,
@@ -924,7 +935,18 @@ class Evaluation:
         clean = self.labels[rows], self.confidence[rows], self.accepted[rows]
         return summary.within(result, criterion or self.plan.criterion, *clean)
 
-    def _shown_examples(self) -> pictures.Examples:
+    def _surfaces(self) -> dict[str, Surface]:
+        """What the pictures on request show beside the figures."""
+        if not set(self.pictures) & set(illustrations.SIZES):
+            return {}
+        most = max(samples for samples, _ in illustrations.SIZES.values())
+        right = np.flatnonzero(self.correct)[:most]
+        rows = right if len(right) else np.arange(min(most, len(self.y)))
+        eps, norm = illustrations.budget(self.plan, self.classifier)
+        of = self.classifier, self.source.take(rows), self.y[rows]
+        return illustrations.compute(self.pictures, *of, eps, norm, self.batch_size, self.seed)
+
+    def _shown_examples(self) -> drawing.Examples:
         """The samples that pictures show, in the order of `shown`."""
         shown: dict[str, AttackResult] = {}
         for step in itertools.chain.from_iterable(self.groups):
@@ -934,7 +956,7 @@ class Evaluation:
             order = np.argsort(places)[np.searchsorted(np.sort(places), self.shown)]
             shown[step.name] = together.take(order)
         x = self.source.take(self.shown)
-        return pictures.Examples(x, self.y[self.shown], self.labels[self.shown], shown)
+        return drawing.Examples(x, self.y[self.shown], self.labels[self.shown], shown)
 
 
 def _version(package: str) -> str:

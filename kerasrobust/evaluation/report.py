@@ -7,7 +7,7 @@ import importlib.resources
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pictures import Examples
 from kerasrobust.evaluation.renderers import files, html, markdown, terminal
 from kerasrobust.evaluation.summary import AttackSummary, read_figures
+from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics import registry
 from kerasrobust.metrics.base import Metric
 from kerasrobust.specs import jsonable
@@ -72,6 +73,8 @@ class Report:
         metrics: The declarations of the figures.
         examples: A few samples and what the attacks made of them; `None` in a report that was
             loaded.
+        surfaces: What the pictures on request show beside the figures, by their names; empty in a
+            report that was loaded.
         samples: The arrays behind the figures; `None` in a report that was loaded.
     """
 
@@ -85,6 +88,9 @@ class Report:
         default_factory=registry.resolve, repr=False, compare=False
     )
     examples: Examples | None = dataclasses.field(default=None, repr=False, compare=False)
+    surfaces: Mapping[str, Surface] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
     samples: Samples | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
@@ -157,7 +163,8 @@ class Report:
         """Writes `report.json`, `report.md`, `report.html`, and the pictures.
 
         These are `examples.png`, `budget.png` and `certified.png`: of images, of minimal-norm
-        attacks and of a certified model. The page holds them and needs no other file.
+        attacks and of a certified model, and those that `evaluate` was asked for. The page holds
+        them and needs no other file.
 
         Args:
             folder: Created if absent; files of these names in it are replaced.

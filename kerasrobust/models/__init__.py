@@ -1,9 +1,9 @@
 """Networks that the papers and the documentation measure, built by name; training and loading.
 
 Every builder returns a functional `keras.Model` for images of `input_shape` (height, width,
-channels; no batch axis) whose pixel values lie in the bounds the caller trains with.
-The output is a softmax over `nb_classes`; `logits=True` leaves the softmax out, with the same
-weights in the same order, so that one can be loaded into the other.
+channels; no batch axis), `brelu_gda_mlp` for points; their values lie in the bounds the caller
+trains with. The output is a softmax over `nb_classes`; `logits=True` leaves the softmax out, with
+the same weights in the same order, so that one can be loaded into the other.
 
 | document | name | parameters | weight layers |
 | --- | --- | --- | --- |
@@ -12,6 +12,7 @@ weights in the same order, so that one can be loaded into the other.
 | AREB | areb_resnet | 0.27 M | 20 |
 | E2SAD | e2sad_cnn_mnist, e2sad_cnn_svhn | 3.3 M, 1.8 M | 4, 5 |
 | BRELU-GDA | brelu_gda_cnn, brelu_gda_resnet | 0.71 M, 0.32 M | 4, 6 |
+| BRELU-GDA | brelu_gda_mlp, for points of two coordinates | 0.004 M | 3 |
 | GEA | vgg13, resnet32, resnet50 | 9.4 M, 0.46 M, 23.5 M | 11, 32, 50 |
 | NSLOSS | nsloss_cnn, vgg19 | 1.2 M, 20.6 M | 4, 19 |
 | - | digits_cnn | 0.04 M | 4 |
@@ -30,7 +31,7 @@ from kerasrobust.models.areb import (
     areb_cnn_robust,
     areb_resnet,
 )
-from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_resnet
+from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_mlp, brelu_gda_resnet
 from kerasrobust.models.digits import digits_cnn
 from kerasrobust.models.e2sad import e2sad_cnn_mnist, e2sad_cnn_svhn
 from kerasrobust.models.loading import load
@@ -50,6 +51,7 @@ __all__ = [
     "areb_cnn_robust",
     "areb_resnet",
     "brelu_gda_cnn",
+    "brelu_gda_mlp",
     "brelu_gda_resnet",
     "default_name",
     "digits_cnn",

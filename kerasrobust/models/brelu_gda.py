@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from kerasrobust.checks import check_int
-from kerasrobust.models._blocks import check_arguments, conv_relu, head, layer_seeds
+from kerasrobust.models._blocks import check_arguments, conv_relu, dense_relu, head, layer_seeds
 
 
 def brelu_gda_cnn(
@@ -111,6 +111,50 @@ def brelu_gda_resnet(
     x = layers.MaxPooling2D(3)(x)
     x = layers.Flatten()(x)
     return head(inputs, x, nb_classes, logits, "brelu_gda_resnet", seeds)
+
+
+def brelu_gda_mlp(
+    input_shape=(2,),
+    nb_classes: int = 2,
+    *,
+    units: int = 64,
+    logits: bool = False,
+    seed: int | None = None,
+) -> keras.Model:
+    """The network of BRELU-GDA's Figure 2: two dense hidden layers with ReLU, for points.
+
+    The paper gives no widths.
+
+    Args:
+        input_shape: (inputs,). Default (2,), for `datasets.load("moons")` and `"circles"`.
+        nb_classes: Number of classes. Default 2.
+        units: Width of the hidden layers. Default 64.
+        logits: Leave the softmax out. Default False.
+        seed: Seed of the initial weights; None draws them anew each time. Default None.
+
+    Returns:
+        A functional `keras.Model`, [batch, inputs] -> [batch, nb_classes].
+
+    Raises:
+        ValueError: For a shape, class count or width that does not fit.
+
+    Reference: Zantedeschi, Nicolae & Rawat, "Efficient Defenses Against Adversarial Attacks",
+    2017, arXiv:1707.06728, section 3.2.
+
+    Example:
+        >>> model = kerasrobust.wrap(kerasrobust.models.brelu_gda_mlp(), defense="gda:sigma=0.075")
+    """
+    if not isinstance(input_shape, (list, tuple)) or len(input_shape) != 1:
+        raise ValueError(
+            f"brelu_gda_mlp expects input_shape=(inputs,). Received: input_shape={input_shape!r}"
+        )
+    shape = (check_int("input_shape", input_shape[0], 1),)
+    check_int("nb_classes", nb_classes, 2)
+    seeds = layer_seeds(seed)
+    inputs = keras.Input(shape, name="point")
+    x = dense_relu(inputs, check_int("units", units, 1), seeds)
+    x = dense_relu(x, units, seeds)
+    return head(inputs, x, nb_classes, logits, "brelu_gda_mlp", seeds)
 
 
 def _check_strides(strides, count: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from kerasrobust.models.areb import (
     areb_cnn_robust,
     areb_resnet,
 )
-from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_resnet
+from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_mlp, brelu_gda_resnet
 from kerasrobust.models.digits import digits_cnn
 from kerasrobust.models.e2sad import e2sad_cnn_mnist, e2sad_cnn_svhn
 from kerasrobust.models.nsloss import nsloss_cnn
@@ -31,6 +31,7 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
         areb_cnn_robust,
         areb_resnet,
         brelu_gda_cnn,
+        brelu_gda_mlp,
         brelu_gda_resnet,
         digits_cnn,
         e2sad_cnn_mnist,

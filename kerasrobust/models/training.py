@@ -166,18 +166,16 @@ def _check_fits(model: keras.Model, data: Dataset) -> None:
     """Keras reports a wrong shape from inside the compiled step; say it before."""
     # Only a functional model knows its shapes; of any other kind Keras judges.
     expected = getattr(model, "input_shape", None)
-    if isinstance(expected, tuple) and len(expected) != 4:
-        raise ValueError(
-            "fit expects a model of images [batch, height, width, channels]. "
-            f"Received: a model with input_shape={expected}"
+    if isinstance(expected, tuple) and (
+        len(expected) != data.x.ndim
+        or any(
+            size not in (None, actual)
+            for size, actual in zip(expected[1:], data.input_shape, strict=True)
         )
-    if isinstance(expected, tuple) and any(
-        size not in (None, actual)
-        for size, actual in zip(expected[1:], data.input_shape, strict=True)
     ):
         raise ValueError(
-            f"The model expects images of shape {expected[1:]}. "
-            f"Received: {data.name!r} with images of shape {data.input_shape}"
+            f"The model expects samples of shape {expected[1:]}. "
+            f"Received: {data.name!r} with samples of shape {data.input_shape}"
         )
     units = _units(model, data)
     if max(units, 2) < data.nb_classes:
@@ -265,14 +263,17 @@ def _batches(
 
 
 def default_name(input_shape) -> str:
-    """The network that the commands take for images of this shape when none is named.
+    """The network that the commands take for samples of this shape when none is named.
 
     Args:
-        input_shape: (height, width, channels).
+        input_shape: (height, width, channels), or (2,).
 
     Returns:
-        `"digits_cnn"` for images smaller than 12x12 pixels, else `"areb_cnn"`.
+        `"digits_cnn"` for images smaller than 12x12 pixels, else `"areb_cnn"`; `"brelu_gda_mlp"`
+        for points.
     """
+    if len(input_shape) == 1:
+        return "brelu_gda_mlp"
     return "digits_cnn" if min(input_shape[:2]) < 12 else "areb_cnn"
 
 

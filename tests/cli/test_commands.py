@@ -46,6 +46,20 @@ def model(data, tmp_path_factory):
     return path
 
 
+def test_further_pictures_lie_in_the_folder(data, model, tmp_path):
+    arguments = ("--model", model, "--dataset", data, "--samples", 8, "--attacks", "fgsm:eps=0.1")
+    names = ("loss_against_eps", "security_curves")
+    pictures = [part for name in names for part in ("--picture", name)]
+    result = run(evaluate, *arguments, *pictures, "--output", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    for name in names:
+        assert (tmp_path / "report" / f"{name}.png").is_file()
+    result = run(evaluate, *arguments, *pictures)
+    assert result.exit_code == 2 and "--picture needs --output" in result.output
+    result = run(evaluate, *arguments, "--picture", "portrait", "--output", tmp_path / "other")
+    assert result.exit_code == 2 and "security_curves" in result.output
+
+
 def test_a_robustness_that_is_too_low_fails_the_command(data, model):
     arguments = ("--model", model, "--dataset", data, "--samples", 40, "--attacks", "fgsm:eps=0.1")
     # All 40 samples withstand; the lower end of Wilson's interval is 40 / (40 + 1.96^2) = 0.912.

@@ -5,8 +5,10 @@ import math
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from kerasrobust.evaluation import pictures
+from kerasrobust.evaluation.surfaces import Surface
 
 NAN = math.nan
 
@@ -146,3 +148,192 @@ def test_tuning_has_a_panel_for_each_defense_and_the_undefended_dashed(tmp_path)
     with pytest.raises(ValueError, match="one accuracy for each"):
         curves = {"a": {"clean": {"value": [1], "accuracy": []}}}
         pictures.tuning_curves(tmp_path / "none.png", curves, {})
+
+
+# ---- what models say around samples -------------------------------------------------------------
+
+
+def surface(labels, losses, *, y=0, axes=None, eps=0.1, sizes=None, confidence=1.0):
+    """A `Surface` of given values, `[n, a, b]` or `[n, a]`."""
+    labels, losses = np.asarray(labels), np.asarray(losses, float)
+    axes = axes or [np.linspace(-0.2, 0.2, n) for n in labels.shape[1:]]
+    return Surface(
+        axes=tuple(axes),
+        losses=losses,
+        labels=labels,
+        confidence=np.broadcast_to(np.float32(confidence), labels.shape),
+        sizes=np.zeros(labels.shape) if sizes is None else sizes,
+        y=np.full(len(labels), y),
+        eps=eps,
+        names=("fgsm", "random, orthogonal")[: len(axes)],
+    )
+
+
+def share(image, colour):
+    return float((np.abs(image - np.array(to_rgb(colour))).max(axis=-1) < 0.02).mean())
+
+
+def test_decision_space_colours_classes_and_the_loss(tmp_path):
+    true, blue, orange = "#f2f2f2", "#0072b2", "#e69f00"
+    halves = np.zeros((1, 20, 20), int)
+    halves[:, 10:] = 3
+    quarter = halves.copy()
+    quarter[:, :10, :10] = 5
+    flat = np.zeros(halves.shape)
+    path = tmp_path / "space.png"
+    pictures.decision_space(path, {"a": surface(halves, flat, eps=None)})
+    half = drawn(path)
+    upper = half[: len(half) // 2]
+    # Half of the panel each; the fooled half is on the right, the loss below is one colour.
+    assert share(upper, blue) == pytest.approx(share(upper, true), rel=0.1) and share(upper, blue)
+
+    def columns(colour):
+        """Those where a quarter of the height and more has the colour."""
+        found = (np.abs(upper - to_rgb(colour)).max(axis=-1) < 0.02).mean(axis=0)
+        return np.flatnonzero(found > 0.25)
+
+    assert 0 < columns(blue).min() - columns(true).max() < 4
+    pictures.decision_space(path, {"a": surface(quarter, flat)}, [f"name {i}" for i in range(6)])
+    three = drawn(path)[: len(half) // 2]
+    assert share(three, blue) > 1.8 * share(three, orange) > 0.02
+    # A steep loss beside a flat one has the same scale: only the steep one is bright.
+    steep = np.broadcast_to(np.linspace(0, 9, 20)[:, None], halves.shape)
+    pictures.decision_space(path, {"flat": surface(halves, flat), "steep": surface(halves, steep)})
+    low = drawn(path)[len(half) // 2 :]
+    middle = low.shape[1] // 2
+    purple = "#440154"
+    assert share(low[:, :middle], purple) > 3 * share(low[:, middle:], purple)
+    # Without a loss, of a model that answers labels, there is one row.
+    pictures.decision_space(path, {"a": surface(halves, np.full(halves.shape, NAN))})
+    assert len(drawn(path)) < 0.7 * len(half)
+
+
+def test_decision_space_shows_the_budget_and_what_is_rejected(tmp_path):
+    inside = np.zeros((1, 30, 30), int)
+    sizes = np.abs(np.linspace(-0.2, 0.2, 30))[None, :, None] + np.zeros(inside.shape)
+    path = tmp_path / "space.png"
+    pictures.decision_space(path, {"a": surface(inside, inside)})
+    none = drawn(path)
+    pictures.decision_space(path, {"a": surface(inside, inside, sizes=sizes)})
+    some = drawn(path)
+    changed = (np.abs(none - some).max(axis=-1) > 0.1).sum(axis=0)
+    lines = np.flatnonzero(changed > 0.2 * len(none))
+    # Two upright lines, a budget to the left and to the right of the sample.
+    assert len(lines) >= 2 and 0.3 < np.ptp(lines) / none.shape[1] < 0.5
+    rejected = inside.copy()
+    rejected[:, :15] = -1
+    pictures.decision_space(path, {"a": surface(rejected, inside)})
+    assert share(drawn(path), "#333333") > 0.05 > share(none, "#333333")
+
+
+def test_loss_surface_has_one_height_for_all_panels(tmp_path):
+    losses = np.linspace(0, 5, 9)[:, None] + np.zeros((2, 9, 9))
+    labels = np.zeros(losses.shape, int)
+    steep, flat = surface(labels, losses), surface(labels, 0 * losses)
+    path = tmp_path / "surface.png"
+
+    def bright(surfaces):
+        pictures.loss_surface(path, surfaces)
+        image = drawn(path)
+        # Yellow and green: the upper part of the scale.
+        return float(((image[..., 1] > 0.65) & (image[..., 2] < 0.5)).mean()), image.shape
+
+    alone, shape = bright({"steep": steep})
+    beside, wide = bright({"flat": flat, "steep": steep})
+    none, _ = bright({"flat": flat})
+    assert alone > 0.02 and none == 0 and wide[1] == 2 * shape[1]
+    assert beside == pytest.approx(alone / 2, rel=0.3)  # half of the picture has none
+    _, four = bright(dict.fromkeys("abcd", flat))
+    assert four[0] == 2 * shape[0] and four[1] == 2 * shape[1]
+
+
+def test_loss_against_eps_shows_quantiles(tmp_path):
+    """Samples with a constant loss of 0 to 100: the median lies at half of the height."""
+    losses = np.linspace(0, 100, 101)[:, None] + np.zeros((101, 5))
+    line = surface(np.zeros(losses.shape, int), losses, axes=[np.linspace(0, 0.4, 5)])
+    path = tmp_path / "lines.png"
+    pictures.loss_against_eps(path, {"a": line})
+    image = drawn(path)
+
+    def rows(colour):
+        """Those where a third of the width and more has the colour."""
+        found = (np.abs(image - np.array(to_rgb(colour))).max(axis=-1) < 0.03).sum(axis=1)
+        return np.flatnonzero(found > image.shape[1] / 3)
+
+    blue = np.array(to_rgb("#0072b2"))
+    outer = 1 - 0.18 * (1 - blue)
+    inner = outer - 0.4 * (outer - blue)
+    median, outer, inner = rows(blue), rows(outer), rows(inner)
+    height = np.ptp(outer) / 0.9  # nine in ten of the samples
+    assert len(median) and np.ptp(median) < 5
+    assert np.ptp(inner) / height == pytest.approx(0.5, abs=0.03)
+    assert (median.mean() - outer.min()) / height == pytest.approx(0.45, abs=0.03)
+    pictures.loss_against_eps(path, {name: line for name in "abcd"})
+    assert drawn(path).shape[0] > 1.6 * image.shape[0]  # in two rows
+
+
+def test_decision_boundary_is_strong_where_the_model_is_sure(tmp_path):
+    labels = np.zeros((1, 40, 40), int)
+    labels[:, 20:] = 1
+    axes = [np.linspace(0, 1, 40)] * 2
+    x, y = np.array([[0.25, 0.5], [0.75, 0.5]]), np.array([0, 1])
+    path = tmp_path / "boundary.png"
+
+    def colourfulness(confidence, **options):
+        one = surface(labels, 0.0 * labels, axes=axes, confidence=confidence)
+        pictures.decision_boundary(path, {"a": one}, x, y, **options)
+        image = drawn(path)
+        return float(np.ptp(image, axis=-1).mean()), image
+
+    sure, image = colourfulness(1.0)
+    unsure, _ = colourfulness(0.5001)
+    assert sure > 5 * unsure
+    # Blue on the left, orange on the right.
+    blue = image[..., 2] - image[..., 0]
+    half = image.shape[1] // 2
+    assert blue[:, :half].mean() > 0.1 and blue[:, half:].mean() < -0.1
+    more = {"a": (np.full((1, 2), 0.9), np.zeros(1, int))}
+    _, beside = colourfulness(1.0, augmented=more)
+    assert 0 < (np.abs(image - beside) > 0.1).any(axis=-1).mean() < 0.01
+
+
+def test_security_curves_have_a_panel_for_each_norm(tmp_path):
+    fgsm = {"norm": math.inf, "eps": [0.0, 0.1], "accuracy": [1.0, 0.2]}
+    cwl2 = {"norm": 2, "eps": [0.0, 1.0], "accuracy": [1.0, 0.0]}
+    point = {"norm": math.inf, "eps": [0.1], "accuracy": [0.1]}
+    certified = {"radius": [0.0, 0.5], "accuracy": [0.8, 0.0]}
+    path = tmp_path / "curves.png"
+    grey = "#d2d2d2"
+
+    def image(*arguments):
+        pictures.security_curves(path, *arguments)
+        return drawn(path)
+
+    one, two = image({"fgsm": fgsm}), image({"fgsm": fgsm, "cwl2": cwl2})
+    assert two.shape[1] == pytest.approx(2 * one.shape[1], abs=2)
+    proven = image({"fgsm": fgsm, "cwl2": cwl2}, certified)
+    assert share(proven, grey) > 0.02 > share(two, grey)
+    # The certificate has its own panel where no attack has its norm.
+    assert image({"fgsm": fgsm}, certified).shape == two.shape
+    marked = image({"fgsm": fgsm, "pgd": point})
+    assert 0 < share(marked, "#e69f00") < 0.01  # a mark, and the one in the legend
+    for curves in ({}, {"a": {**fgsm, "accuracy": [1.0]}}):
+        with pytest.raises(ValueError, match="at least one curve|2 and 1 values for 'a'"):
+            pictures.security_curves(path, curves)
+
+
+def test_surfaces_that_cannot_be_drawn(tmp_path):
+    path = tmp_path / "none.png"
+    plane = surface(np.zeros((2, 3, 3), int), np.zeros((2, 3, 3)))
+    line = surface(np.zeros((2, 3), int), np.full((2, 3), NAN))
+    for draw, surfaces, message in (
+        (pictures.decision_space, {}, "at least one plane"),
+        (pictures.decision_space, {"a": plane}, "'a' with 2 axes and 2 samples"),
+        (pictures.loss_surface, {"a": line}, "'a' with 1 axes"),
+        (pictures.loss_against_eps, {"a": plane}, "Expected a line"),
+        (pictures.loss_against_eps, {"a": line}, "'a' without finite losses"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw(path, surfaces)
+    with pytest.raises(ValueError, match=r"x of shape \(2, 3\)"):
+        pictures.decision_boundary(path, {"a": plane.take(0)}, np.zeros((2, 3)), np.zeros(2))

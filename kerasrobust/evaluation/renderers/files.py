@@ -6,17 +6,20 @@ import io
 import json
 import os
 import pathlib
+from typing import Any
 
+from kerasrobust.engine.box import LENGTHS
 from kerasrobust.evaluation import pictures
 from kerasrobust.evaluation.renderers import html, markdown, table
 from kerasrobust.evaluation.renderers.table import ReportData
+from kerasrobust.evaluation.summary import AttackSummary
 
 
 def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
     """Writes `report.json`, `report.md`, `report.html` and what pictures there are.
 
-    These are `examples.png` of images, `budget.png` of minimal-norm attacks, and `certified.png` of
-    a certified model; the page holds them as well.
+    These are `examples.png` of images, `budget.png` of minimal-norm attacks, `certified.png` of a
+    certified model, and those that `evaluate` was asked for; the page holds them as well.
 
     Args:
         report: The report.
@@ -67,4 +70,61 @@ def draw(report: ReportData) -> dict[str, bytes]:
         certified = io.BytesIO()
         pictures.certified_curves(certified, lines)
         drawn["certified.png"] = certified.getvalue()
+    for name in report.settings.get("pictures") or []:
+        requested = io.BytesIO()
+        if name == "security_curves":
+            security, proven = security_curves(report), None
+            if not security:
+                continue
+            if verdict:
+                proven = {"radius": verdict["radius"], "accuracy": verdict["certified"]}
+            pictures.security_curves(requested, security, proven)
+        elif name in report.surfaces:
+            _surface(requested, name, report)
+        else:
+            continue
+        drawn[f"{name}.png"] = requested.getvalue()
     return drawn
+
+
+def _surface(file: io.BytesIO, name: str, report: ReportData) -> None:
+    surface, model = report.surfaces[name], report.settings["model"]
+    if name == "decision_space":
+        panels = {
+            f"sample {place + 1}: class {label}": surface.take(place)
+            for place, label in enumerate(surface.y)
+        }
+        pictures.decision_space(file, panels)
+    elif name == "loss_surface":
+        pictures.loss_surface(file, {model: surface})
+    else:
+        pictures.loss_against_eps(file, {model: surface})
+
+
+def security_curves(report: ReportData) -> dict[str, dict[str, Any]]:
+    """Accuracy against budget of each attack of a report, by its name.
+
+    Of minimal-norm attacks their curve; of an attack that was run with several budgets and the same
+    parameters else the accuracy at each, from that without attack on; of other budget attacks the
+    one point. Rows that are cross-checks are left out.
+
+    Returns:
+        `{"norm", "eps", "accuracy"}` by name.
+    """
+    curves: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[Any, ...], list[AttackSummary]] = {}
+    for name, row in report.attacks.items():
+        if row.checks is not None:
+            continue
+        if row.figures.get("budget_curve"):
+            curves[name] = row.figures["budget_curve"]
+        elif row.kind == "budget" and isinstance(row.config.get("eps"), (int, float)):
+            same = {key: row.config[key] for key in row.config if key not in LENGTHS}
+            groups.setdefault((row.attack, json.dumps(same, sort_keys=True)), []).append(row)
+    for rows in groups.values():
+        points = sorted((float(row.config["eps"]), row.accuracy) for row in rows)
+        if len(points) > 1:
+            points.insert(0, (0.0, report.clean["accuracy"]))
+        eps, accuracy = (list(column) for column in zip(*points, strict=True))
+        curves[rows[0].name] = {"norm": rows[0].norm, "eps": eps, "accuracy": accuracy}
+    return curves

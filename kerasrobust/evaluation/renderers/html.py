@@ -14,6 +14,11 @@ _CAPTIONS = {
     "examples.png": "Clean samples, and what each attack made of them.",
     "budget.png": "Accuracy against budget.",
     "certified.png": "Accuracy against L2 radius: certified, and left by the attacks.",
+    "security_curves.png": "Accuracy against budget: left by each attack, and certified if it is.",
+    "decision_space.png": "The model's classes, and the loss, on planes through four samples: "
+    "across in the direction of PGD, up in a random one.",
+    "loss_surface.png": "Mean loss around the samples: in the direction of FGSM and a random one.",
+    "loss_against_eps.png": "Loss of the samples along the direction of FGSM.",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pictures import Examples
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics.base import Metric
 
 WORST = "worst case"
@@ -38,6 +39,8 @@ class ReportData(Protocol):
     def metrics(self) -> Sequence[Metric]: ...
     @property
     def examples(self) -> Examples | None: ...
+    @property
+    def surfaces(self) -> Mapping[str, Surface]: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 

@@ -17,6 +17,9 @@ from kerasrobust.engine.result import AttackResult
 File = str | os.PathLike[str] | IO[bytes]
 _RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#777777"
 _COLUMNS = 10
+# Okabe and Ito's colours, which the colour-blind tell apart.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+_MARKERS, _STYLES = "osD^vP", ("-", "--", ":")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +165,56 @@ def certified_curves(path: File, curves: Mapping[str, Mapping]) -> None:
     figure = Figure(figsize=(4.0, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     _accuracy_panel(figure.subplots(), curves, "radius", "L2 radius")
+    figure.savefig(path, dpi=120, format="png")
+
+
+def security_curves(
+    path: File,
+    curves: Mapping[str, Mapping],
+    certified: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Draws accuracy against budget of all attacks, and what is certified, one panel per norm.
+
+    What each attack left bounds the accuracy from above, what is certified from below: between the
+    lowest curve and the shaded area lies what is not known. An attack that was run with one budget
+    is a single mark.
+
+    Args:
+        path: PNG file to write, a path or an open file.
+        curves: By attack, `{"norm": p, "eps": budgets, "accuracy": shares}`.
+        certified: `{"radius": L2 radii, "accuracy": shares}` of a certified model.
+
+    Raises:
+        ValueError: If there is no curve, or the two lists of one differ in length.
+    """
+    if not curves:
+        raise ValueError(f"Expected at least one curve. Received: curves={curves!r}")
+    norms = sorted(
+        {float(curve["norm"]) for curve in curves.values()} | ({2.0} if certified else set())
+    )
+    longest = max(len(name) for name in curves)
+    figure = Figure(figsize=((3.9 + 0.075 * longest) * len(norms), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
+        chosen = {name: c for name, c in curves.items() if float(c["norm"]) == norm}
+        if certified and norm == 2:
+            axis.fill_between(
+                certified["radius"],
+                100 * np.asarray(certified["accuracy"]),
+                color=_UNTOUCHED,
+                alpha=0.35,
+                linewidth=0,
+                label="certified",
+            )
+        _accuracy_panel(axis, chosen, "eps", f"L{norm:g} budget")
+        for number, line in enumerate(axis.lines):
+            line.set_color(COLOURS[number % len(COLOURS)])
+            line.set_marker(_MARKERS[number % len(_MARKERS)])
+            line.set_linestyle(_STYLES[number // len(COLOURS) % len(_STYLES)])
+            line.set(markersize=4, clip_on=False, zorder=3)
+            line.set_markevery(max(1, len(line.get_xdata()) // 8))
+        axis.set_xlim(left=0)
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     figure.savefig(path, dpi=120, format="png")
 
 
