@@ -51,6 +51,9 @@ SEVERITY = {
     "no_counterpart": "note",
     "few_classes": "note",
     "no_labels": "note",
+    "only_correct": "note",
+    "repeated_draws": "note",
+    "partial": "doubtful",
 }
 # Budgets below these shares of the width of the box are not usual in their norms (MNIST: 1.5 in L2,
 # CIFAR-10: 0.25 and more): beside grey levels they were probably meant for 0..1.
