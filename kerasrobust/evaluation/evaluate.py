@@ -145,8 +145,8 @@ def evaluate(
             wrong class in turn, of which the worst per sample counts: the sample is attacked until
             a target is reached, by minimal-norm attacks towards all, for the shortest way. Without
             it an attack that is `targeted` itself gets a random one.
-        max_queries: Most queries per sample of every attack that counts them, see `QueryAttack`;
-            a lower limit of an attack's own stays.
+        max_queries: Most queries per sample, and target, of every attack that counts them, see
+            `QueryAttack`; a lower limit of an attack's own stays.
         only_correct: Attack and count only the samples that the model gets right without attack.
         repeats: Measure so many draws of `samples` samples (AREB: 10 of 100) from the arrays `x`
             and `y`, in one run. The figures are those of all draws together, which is their mean,
