@@ -45,14 +45,17 @@ class Number(click.ParamType):
 
 
 class Numbers(click.ParamType):
-    """A number, or several with commas between them, one per channel."""
+    """A number, or several with commas between them; above zero if asked."""
 
     name = "numbers"
+
+    def __init__(self, positive: bool = False) -> None:
+        self.one = Number(positive)
 
     def convert(self, value, param, ctx):
         if isinstance(value, tuple):
             return value
-        return tuple(Number().convert(part, param, ctx) for part in str(value).split(","))
+        return tuple(self.one.convert(part, param, ctx) for part in str(value).split(","))
 
 
 class Norm(click.ParamType):
@@ -65,6 +68,27 @@ class Norm(click.ParamType):
         if isinstance(value, float) or str(value) not in norms:
             self.fail(f"{value!r} is not one of 1, 2, inf", param, ctx)
         return norms[str(value)]
+
+
+class Sectioned(click.Command):
+    """A command whose help lists its options under headings.
+
+    Args:
+        sections: By heading, names of parameters; what is in none comes last.
+    """
+
+    def __init__(self, *args, sections: dict[str, tuple[str, ...]], **options) -> None:
+        super().__init__(*args, **options)
+        self.sections = sections
+
+    def format_options(self, ctx, formatter) -> None:
+        found = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        listed = {heading: list(names) for heading, names in self.sections.items()}
+        taken = {name for names in listed.values() for name in names}
+        listed["Other"] = [name for name in found if name not in taken]
+        for heading, names in listed.items():
+            with formatter.section(heading):
+                formatter.write_dl([found[name] for name in names if found.get(name)])
 
 
 def output_folder(ctx, param, value: str | None) -> Path | None:
@@ -90,6 +114,16 @@ def output_model(ctx, param, value: str) -> Path:
     _check_name(path, value, ctx, param)
     if path.suffix != ".keras":
         raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
+    output_file(ctx, param, value)
+    return path
+
+
+def output_file(ctx, param, value: str | None) -> Path | None:
+    """A file in an existing folder, checked before any work is done."""
+    if value is None:
+        return None
+    path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.is_dir():
         raise click.BadParameter(f"{value!r} is a folder", ctx, param)
     if not path.absolute().parent.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -9,6 +10,7 @@ import click
 from kerasrobust_cli.common import (
     Number,
     Numbers,
+    Sectioned,
     balanced_option,
     batch_size_option,
     clip_max_option,
@@ -17,11 +19,11 @@ from kerasrobust_cli.common import (
     dataset_option,
     download_option,
     eot_option,
-    eps_option,
     import_option,
     library,
     model_option,
     norm_option,
+    output_file,
     output_place,
     pixel_bounds,
     print_table,
@@ -30,8 +32,30 @@ from kerasrobust_cli.common import (
     votes_option,
 )
 
+# What a shell gives a command that Ctrl-C ends.
+_INTERRUPTED = 130
+_SECTIONS = {
+    "Model": ("model", "defense", "gradient", "eot", "votes", "mean", "std"),
+    "Data": (
+        *("dataset", "data_dir", "download", "samples", "balanced", "repeats", "only_correct"),
+        *("clip_min", "clip_max"),
+    ),
+    "Attacks": (
+        *("attacks", "list_attacks", "eps", "norm", "targeted", "targets", "max_queries"),
+        *("cross_check", "seed"),
+    ),
+    "Report": ("metrics", "output", "form", "save_adversarial", "quiet"),
+    "In a pipeline": ("fail_under", "fail_on", "junit"),
+    "Running": ("batch_size", "workers", "ray_address"),
+}
 
-@click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(
+    name="kr-eval",
+    cls=Sectioned,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @model_option
 @dataset_option
 @data_dir_option
@@ -47,8 +71,36 @@ from kerasrobust_cli.common import (
 @samples_option
 @balanced_option
 @batch_size_option
-@eps_option
+@click.option(
+    "--eps",
+    type=Numbers(positive=True),
+    help="Budget; larger changes do not count. 8/255 works, and several, rising: "
+    "2/255,4/255,8/255.",
+)
 @norm_option
+@click.option("--targeted", is_flag=True, help="Aim at a class: --targets random.")
+@click.option(
+    "--targets",
+    type=click.Choice(["random", "next", "least_likely", "all"]),
+    help="The wrong class that attacks aim at; all: every one, and the worst counts.",
+)
+@click.option(
+    "--max-queries",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Most queries per sample of each black-box attack.",
+)
+@click.option(
+    "--only-correct",
+    is_flag=True,
+    help="Attack and count only samples that the model gets right.",
+)
+@click.option(
+    "--repeats",
+    metavar="N",
+    type=click.IntRange(min=2),
+    help="Measure N draws of --samples samples: mean and deviation (AREB: 10 of 100).",
+)
 @click.option(
     "--metrics",
     metavar="NAME",
@@ -92,7 +144,21 @@ from kerasrobust_cli.common import (
     "--output",
     metavar="DIR",
     callback=output_place,
-    help="Folder for the report: HTML, Markdown, JSON, pictures.",
+    help="Folder for the report: HTML, Markdown, JSON, pictures. The same command on the same "
+    "folder goes on where it was interrupted.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "json", "html"]),
+    default="table",
+    show_default=True,
+    help="What is printed.",
+)
+@click.option(
+    "--save-adversarial",
+    is_flag=True,
+    help="Write the adversarial samples to --output, a .npz file for each attack.",
 )
 @click.option(
     "--workers",
@@ -112,7 +178,8 @@ from kerasrobust_cli.common import (
     "--fail-under",
     metavar="SHARE",
     type=Number(),
-    help="Exit with status 1 if the robust accuracy is below this share, 0.4 say; errors have 2.",
+    help="Exit with status 1 if the robust accuracy is below this share, 0.4 say, or a finding "
+    "says that it means nothing; errors have 2. Of several budgets the largest counts.",
 )
 @click.option(
     "--fail-on",
@@ -120,6 +187,12 @@ from kerasrobust_cli.common import (
     default="figure",
     show_default=True,
     help="What --fail-under looks at: the accuracy, or the lower end of its interval.",
+)
+@click.option(
+    "--junit",
+    metavar="FILE",
+    callback=output_file,
+    help="Write that as JUnit XML, a test case for each claim.",
 )
 @click.option("--cross-check", is_flag=True, help="Rerun the attacks through ART, side by side.")
 @click.option(
@@ -129,7 +202,7 @@ from kerasrobust_cli.common import (
 )
 @import_option
 @click.option("--list-attacks", is_flag=True, help="Print what --attacks knows and exit.")
-@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
+@click.option("--quiet", is_flag=True, help="Print the report and nothing else.")
 @click.version_option(package_name="kerasrobust")
 def main(
     model,
@@ -142,6 +215,11 @@ def main(
     batch_size,
     eps,
     norm,
+    targeted,
+    targets,
+    max_queries,
+    only_correct,
+    repeats,
     metrics,
     pictures,
     defense,
@@ -154,10 +232,13 @@ def main(
     mean,
     std,
     output,
+    form,
+    save_adversarial,
     workers,
     ray_address,
     fail_under,
     fail_on,
+    junit,
     cross_check,
     no_probes,
     imports,
@@ -177,6 +258,15 @@ def main(
         raise click.UsageError(f"--fail-under is a share from 0 to 1, not {fail_under:g}")
     if pictures and output is None:
         raise click.UsageError("--picture needs --output")
+    if junit is not None and fail_under is None:
+        raise click.UsageError("--junit needs --fail-under")
+    if save_adversarial and output is None:
+        raise click.UsageError("--save-adversarial needs --output")
+    if repeats is not None and balanced:
+        raise click.UsageError("--repeats draws evenly: it cannot be --balanced")
+    if eps is not None and len(eps) == 1:
+        (eps,) = eps
+    targets = targets or ("random" if targeted else None)
     with library(imports):
         import kerasrobust
 
@@ -185,7 +275,13 @@ def main(
             _print_attacks(presets, kerasrobust.attacks)
             return
         # `evaluate` checks everything before it attacks, but a model may be trained before that.
-        kerasrobust.evaluation.resolve(list(attacks), eps=eps, norm=norm)
+        kerasrobust.evaluation.resolve(
+            list(attacks),
+            eps=eps,
+            norm=norm,
+            targeted=targets is not None,
+            max_queries=max_queries,
+        )
         kerasrobust.metrics.registry.resolve(metrics)
         layers = kerasrobust.defenses.resolve(defense) if defense else []
         for one in layers:
@@ -203,9 +299,12 @@ def main(
         if network is not None and layers:
             network = kerasrobust.wrap(network, layers, clip_values=bounds)
         source = {"data_dir": data_dir, "clip_values": bounds, "download": download}
+        drawn = samples if repeats is None else None
         data = kerasrobust.datasets.load(
-            dataset, samples=samples, seed=seed, balanced=balanced, **source
+            dataset, samples=drawn, seed=seed, balanced=balanced, **source
         )
+        if repeats is not None and samples > len(data):
+            raise click.UsageError(f"--samples: {data.name!r} has {len(data)} of them to draw from")
         if network is None:
             if not quiet:
                 click.echo(
@@ -219,41 +318,68 @@ def main(
                 network = kerasrobust.wrap(network, layers, clip_values=bounds)
         preprocessing = (mean or (0.0,), std or (1.0,)) if normalised else None
         options = {"gradient": gradient, "draws": eot, "votes": votes}
-        report = kerasrobust.evaluate(
-            kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
-            data.x,
-            data.y,
-            attacks=list(attacks),
-            metrics=metrics,
-            pictures=pictures,
-            dataset=data.name,
-            eps=eps,
-            norm=norm,
-            batch_size=batch_size,
-            seed=seed,
-            cross_check=cross_check,
-            output=output,
-            workers=workers,
-            ray_address=ray_address,
-            probes=not no_probes,
-            verbose=not quiet and sys.stderr.isatty(),
-        )
-    if sys.stdout.isatty():
+        try:
+            report = kerasrobust.evaluate(
+                kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
+                data.x,
+                data.y,
+                attacks=list(attacks),
+                metrics=metrics,
+                pictures=pictures,
+                dataset=data.name,
+                eps=eps,
+                norm=norm,
+                targets=targets,
+                max_queries=max_queries,
+                only_correct=only_correct,
+                repeats=repeats or 1,
+                samples=None if repeats is None else samples,
+                batch_size=batch_size,
+                seed=seed,
+                cross_check=cross_check,
+                save_adversaries=save_adversarial,
+                output=output,
+                workers=workers,
+                ray_address=ray_address,
+                probes=not no_probes,
+                verbose=not quiet,
+            )
+        except kerasrobust.evaluation.EvaluationInterrupted as stop:
+            if stop.report is not None:
+                _tell(stop.report, form, output, quiet)
+            click.echo(_how_to_go_on(stop.report, output), err=True)
+            sys.exit(_INTERRUPTED)
+    _tell(report, form, output, quiet)
+    if fail_under is not None:
+        if junit is not None:
+            junit.write_text(report.to_junit(fail_under, fail_on), encoding="utf-8")
+        failures = [claim.failure for claim in report.claims(fail_under, fail_on) if claim.failure]
+        for failure in failures:
+            click.echo(failure, err=True)
+        if failures:
+            sys.exit(1)
+
+
+def _tell(report, form, output, quiet) -> None:
+    if form == "json":
+        click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+    elif form == "markdown":
+        click.echo(report.to_markdown())
+    elif form == "html":
+        click.echo(report.to_html())
+    elif sys.stdout.isatty():
         report.render()
     else:
         click.echo(str(report))
     if output is not None and not quiet:
         click.echo(f"Report written to {output}", err=True)
-    if fail_under is not None:
-        low, _ = report.robust["accuracy_interval"]
-        reached = report.robust_accuracy if fail_on == "figure" else low
-        if reached < fail_under:
-            click.echo(
-                f"Robust accuracy{' (lower end)' if fail_on == 'interval' else ''} is "
-                f"{100 * reached:.1f} %, below {100 * fail_under:g} %.",
-                err=True,
-            )
-            sys.exit(1)
+
+
+def _how_to_go_on(report, output) -> str:
+    what = "no batch was finished" if report is None else "the report is of what was finished"
+    if output is None:
+        return f"Interrupted: {what}. Nothing is kept without --output; with it a run goes on."
+    return f"Interrupted: {what}. The same command goes on from here."
 
 
 def _print_attacks(presets, attacks) -> None:

@@ -249,7 +249,7 @@ def repeated(model, attacks, eps, norm, draws, samples, **shared) -> None:
     samples_option,
     click.option(
         "--eps",
-        type=Numbers(),
+        type=Numbers(positive=True),
         required=True,
         help="Budgets with commas between them, rising: 0.05,0.1,0.2 or 4/255,8/255.",
     ),

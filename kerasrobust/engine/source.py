@@ -68,6 +68,7 @@ class Source:
         self._length: int | None = None
         # Number of the next block, size of blocks, and the pass that gives them.
         self._reading: tuple[int, int, Iterator[Block]] | None = None
+        self._kept: np.ndarray | None = None
         self.streams = is_stream(x)
         if not self.streams:
             self._x = classifier.check(np.asarray(x))
@@ -103,6 +104,19 @@ class Source:
         assert self._fingerprint is not None
         return self._fingerprint
 
+    def keep(self, rows: np.ndarray) -> None:
+        """Leaves out all other samples from here on.
+
+        Args:
+            rows: bool `[n]`.
+        """
+        self._fingerprint, self._reading, self._length = None, None, int(rows.sum())
+        if self.streams:
+            self._kept = rows
+            return
+        self._x = self._x[rows]
+        self._y = None if self._y is None else self._y[rows]
+
     def blocks(self, size: int) -> Iterator[Block]:
         """All samples in order, in blocks of one size, the last one maybe smaller."""
         if not self.streams:
@@ -113,7 +127,8 @@ class Source:
                 self._fingerprint = _digest(hashlib.sha256(), self._x, self._y).hexdigest()
             return
         digest, first, index = hashlib.sha256(), 0, 0
-        for x, y in _rebatched(iter(self._data), size, self.has_labels):
+        parts = iter(self._data) if self._kept is None else _only(iter(self._data), self._kept)
+        for x, y in _rebatched(parts, size, self.has_labels):
             x = self.classifier.check(x)
             labels = None if y is None else self._labels(y, len(x))
             _digest(digest, x, labels)
@@ -160,7 +175,7 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """All but the samples, which another process is given block by block."""
         len(self), self.fingerprint  # known from here on
-        own = ("_x", "_y", "_data", "_reading", "mask")
+        own = ("_x", "_y", "_data", "_reading", "_kept", "mask")
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def whole(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -292,6 +307,15 @@ class _Batches:
         if isinstance(self.data, tf.data.Dataset):
             return self.data.as_numpy_iterator()
         return (self.data[i] for i in range(self.data.num_batches))
+
+
+def _only(parts: Iterator[Any], rows: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches of any size, some samples left out."""
+    first = 0
+    for part in parts:
+        held = rows[first : first + len(part[0])]
+        first += len(part[0])
+        yield tuple(column[held] for column in part)
 
 
 def _rebatched(

@@ -18,7 +18,10 @@ from kerasrobust.metrics.proportion import proportion
 from kerasrobust.specs import jsonable
 
 # Settings without which two accuracies are not accuracies of the same thing.
-_THREAT = ("dataset", "shape", "classes", "clip_values", "eps", "norm", "preset")
+_THREAT = (
+    *("dataset", "shape", "classes", "clip_values", "preset"),
+    *("eps", "norm", "budgets", "targets", "max_queries", "only_correct", "repeats", "partial"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,9 +25,10 @@ from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
-from kerasrobust.engine.source import Block, Source
-from kerasrobust.evaluation import illustrations, presets, summary
+from kerasrobust.engine.source import Block, Source, is_stream
+from kerasrobust.evaluation import aims, draws, illustrations, presets, progress, summary
 from kerasrobust.evaluation import pictures as drawing
+from kerasrobust.evaluation.adversaries import FOLDER, Adversaries
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     Subject,
@@ -54,7 +55,15 @@ from kerasrobust.metrics import Metric, Outcome, Points, registry
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
 _BLOCK = 1024
+# AREB's size of a draw.
+_DRAW = 100
 Watch = Callable[[str, np.ndarray, AttackResult], Any]
+
+
+def _unwatched(name: str, rows: np.ndarray, result: AttackResult) -> None:
+    """Looks at no batch."""
+
+
 # What a stored measurement was made of.
 _POINTS = ("x", "x_adv", "y", "places")
 # The streams of a randomised model's draws that are no attack's; those count up from 0.
@@ -72,13 +81,19 @@ def evaluate(
     metrics: str | Metric | Sequence[str | Metric] = (),
     pictures: str | Sequence[str] = (),
     dataset: str | None = None,
-    eps: float | None = None,
+    eps: float | Sequence[float] | None = None,
     norm: float | str | None = None,
+    targets: str | None = None,
+    max_queries: int | None = None,
+    only_correct: bool = False,
+    repeats: int = 1,
+    samples: int | None = None,
     clip_values: tuple[float, float] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     cross_check: bool = False,
     keep_adversaries: bool = False,
+    save_adversaries: bool = False,
     output: str | os.PathLike[str] | None = None,
     workers: int = 1,
     ray_address: str | None = None,
@@ -106,9 +121,10 @@ def evaluate(
     A model that certifies its answers, a smoothed one say (`certify(x)`, with `labels` and L2
     `radii`), is asked for its certificates as well, and the report has a verdict from both sides.
 
-    `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack.
-    A targeted attack is given, for every sample, a class other than the true one, drawn with
-    `seed`.
+    `robust_accuracy` is the worst case per sample: right without attack, and changed by no attack;
+    with several budgets, by no attack at any of them, which is that at the largest.
+
+    Ctrl-C ends the run with an `EvaluationInterrupted`, which holds a report of what is finished.
 
     Args:
         model: A `keras.Model`, a `Classifier`, an ART estimator, or a callable that returns
@@ -130,8 +146,22 @@ def evaluate(
             `evaluation.illustrations`) and `"security_curves"`.
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
-            adversarial samples beyond it do not count for *any* attack.
+            adversarial samples beyond it do not count for *any* attack. Of several budgets, rising,
+            each attack has a row for each (`pgd@0.1`), by one compiled program; what is left in the
+            worst case at each stands in `report.robust["budgets"]`.
         norm: Norm of that budget, 1, 2 or inf (the default).
+        targets: Make every attack aim at a wrong class: `"random"`, drawn with `seed`; `"next"`,
+            the one after the true class; `"least_likely"`, by the model's scores; or `"all"`, every
+            wrong class in turn, of which the worst per sample counts: the sample is attacked until
+            a target is reached, by minimal-norm attacks towards all, for the shortest way. Without
+            it an attack that is `targeted` itself gets a random one.
+        max_queries: Most queries per sample, and target, of every attack that counts them, see
+            `QueryAttack`; a lower limit of an attack's own stays.
+        only_correct: Attack and count only the samples that the model gets right without attack.
+        repeats: Measure so many draws of `samples` samples (AREB: 10 of 100) from the arrays `x`
+            and `y`, in one run. The figures are those of all draws together, which is their mean,
+            and beside each accuracy stands the standard deviation of one draw.
+        samples: Size of a draw, 100 by default.
         clip_values: Smallest and largest pixel value; by default the model's own, else `(0, 1)`.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
@@ -140,6 +170,8 @@ def evaluate(
         keep_adversaries: Keep all adversarial samples (`report.samples`), which takes as much
             memory as the samples per attack. Without it figures per sample are kept, and a few
             samples for the pictures.
+        save_adversaries: Write them to `output`, a file for each attack in `adversarial/`, batch by
+            batch; see `kerasrobust.evaluation.adversaries.Adversaries`.
         output: Folder for the report, a path or a URL that `fsspec` opens. Each batch's result is
             stored there as soon as it is finished; the same call on the same folder goes on after
             the last finished one.
@@ -151,12 +183,13 @@ def evaluate(
             succeed where everything is allowed, beat noise, gain by more steps and find an
             adversarial example that was planted (`diagnosis.probes`). What that cost is in
             `report.settings["probes"]`.
-        verbose: Show a progress bar for each attack.
+        verbose: Show a progress bar over the batches of all attacks, on a terminal.
 
     Returns:
         A `Report`.
 
     Raises:
+        EvaluationInterrupted: On Ctrl-C.
         ValueError: If a sample, a label, a bound or a hyperparameter is out of range, or an attack
             or preset is unknown; before any attack is run.
         TypeError: If an argument is of the wrong kind, or an attack or metric needs gradients that
@@ -172,6 +205,11 @@ def evaluate(
     shared = check_int("workers", workers, 1) > 1 or ray_address is not None
     if shared:
         check_ray(workers)
+    if check_bool("save_adversaries", save_adversaries) and output is None:
+        raise ValueError(
+            "Adversarial samples are written to `output`. Received: save_adversaries=True, "
+            "output=None"
+        )
     if ray_address is not None and output is None:
         raise ValueError(
             "The hosts of a cluster share an `output` folder. Received: output=None, "
@@ -191,6 +229,11 @@ def evaluate(
             dataset=dataset,
             eps=eps,
             norm=norm,
+            targets=targets,
+            max_queries=max_queries,
+            only_correct=only_correct,
+            repeats=repeats,
+            samples=samples,
             clip_values=clip_values,
             batch_size=batch_size,
             seed=seed,
@@ -200,14 +243,45 @@ def evaluate(
             probes=probes,
             verbose=verbose,
         )
+        watch: Watch = _unwatched
+        adversaries = None
+        if save_adversaries:
+            adversaries = stack.enter_context(Adversaries(evaluation.y, evaluation.places))
+            watch = adversaries.watch
         pieces = evaluation.pieces()
-        if shared:
-            pieces = stack.enter_context(shared_out(evaluation, workers, ray_address))
-        evaluation.run(pieces)
-    report = evaluation.report()
-    if output is not None:
-        storage.put(output, report.save)
+        report: Report | None
+        interrupt = None
+        try:
+            if shared:
+                pieces = stack.enter_context(shared_out(evaluation, workers, ray_address))
+            evaluation.run(pieces, watch)
+            report = evaluation.report()
+        except KeyboardInterrupt as error:
+            interrupt = error
+            finished = evaluation.finished()
+            report = None if finished is None else finished.report()
+        if output is not None and report is not None:
+            storage.put(output, report.save)
+            if adversaries is not None:
+                storage.put(f"{os.fspath(output)}/{FOLDER}", adversaries.save)
+    if interrupt is not None:
+        raise EvaluationInterrupted(report) from interrupt
+    assert report is not None
     return report
+
+
+class EvaluationInterrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of an evaluation.
+
+    Attributes:
+        report: Of the batches that were finished, `settings["partial"]` says of what; None where
+            there was none. It lies in `output` as well, where there is one, and the same call on
+            the same folder goes on.
+    """
+
+    def __init__(self, report: Report | None):
+        super().__init__("The evaluation was interrupted.")
+        self.report = report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,17 +291,21 @@ class Step:
     Attributes:
         name: In the report.
         attack: The attack, bound.
+        criterion: When what it finds counts.
         checks: Name of the attack whose cross-check it is, or None.
     """
 
     name: str
     attack: Attack
+    criterion: Criterion
     checks: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
     """A batch of one attack, or of a cascade: what is computed, stored and shared out.
+
+    An attack that does not depend on the budget is one, however many there are.
 
     Attributes:
         group: Number of the attack or cascade.
@@ -244,12 +322,12 @@ class Evaluation:
     Each process makes the same object, with a common `output`, and computes some of `units()`; what
     another one has finished is read, not computed again. `evaluate` computes them all in a row.
 
-    Args: as of `evaluate`, and `targeted`, whether the attacks aim at a class. There are no
-        `probes` unless they are asked for.
+    Args: as of `evaluate`. There are no `probes` unless they are asked for.
 
     Attributes:
         targets: The classes that targeted attacks aim at, int64 of shape `(n,)`; other ones may be
             assigned before anything is computed, or after `forget`.
+        places: Of the samples in what was given, int64 of shape `(n,)`.
 
     Raises:
         ValueError, TypeError, OSError: As `evaluate`, before any attack is run.
@@ -265,8 +343,13 @@ class Evaluation:
         metrics: str | Metric | Sequence[str | Metric] = (),
         pictures: str | Sequence[str] = (),
         dataset: str | None = None,
-        eps: float | None = None,
+        eps: float | Sequence[float] | None = None,
         norm: float | str | None = None,
+        targets: str | None = None,
+        max_queries: int | None = None,
+        only_correct: bool = False,
+        repeats: int = 1,
+        samples: int | None = None,
         clip_values: tuple[float, float] | None = None,
         batch_size: int = 128,
         seed: int = 0,
@@ -275,7 +358,6 @@ class Evaluation:
         output: str | os.PathLike[str] | None = None,
         probes: bool = False,
         verbose: bool = False,
-        targeted: bool = False,
     ):
         if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
             raise ValueError(
@@ -284,6 +366,14 @@ class Evaluation:
             )
         self.classifier = classifier = Classifier.of(model, clip_values)
         self.judge = classifier.judging
+        self.aims = aims.check_aims(targets)
+        self.draws: np.ndarray | None = None
+        self.repeats, places = _repeats(x, y, repeats, samples, seed)
+        if places is not None:
+            x, y = np.asarray(x)[places], np.asarray(y)[places]
+            self.draws = np.repeat(np.arange(repeats), len(places) // repeats)
+        if check_bool("only_correct", only_correct) and y is None and not is_stream(x):
+            raise ValueError("Which samples are right only labels tell. Received: y=None")
         self.source = Source(x, y, classifier)
         self.metrics = registry.resolve(metrics)
         self._check_metrics()
@@ -300,26 +390,43 @@ class Evaluation:
             nb_classes=classifier.known_classes,
             batch_size=batch_size,
             seed=seed,
-            targeted=targeted,
+            targeted=self.aims is not None,
+            max_queries=max_queries,
         )
-        bound = {name: attack.bind(classifier) for name, attack in self.plan.attacks.items()}
+        once = {id(attack): attack.bind(classifier) for attack in self.plan.attacks.values()}
+        bound = {name: once[id(attack)] for name, attack in self.plan.attacks.items()}
         checks, self.missing = references(bound, classifier) if cross_check else ({}, [])
-        steps = [Step(name, attack) for name, attack in bound.items()]
         # A cascade is one group; apart from it each attack is one, followed by its cross-check.
-        self.groups = [steps] if self.plan.cascade else [[step] for step in steps]
-        for place, step in reversed(list(enumerate(steps))):
-            if step.name in checks:
-                name = unique("art:" + step.name, bound)
-                check = [Step(name, checks[step.name], step.name)]
-                at = len(self.groups) if self.plan.cascade else place + 1
-                self.groups.insert(at, check)
+        self.groups: list[list[Step]] = []
+        late: list[list[Step]] = []
+        for names in self.plan.groups():
+            criteria = {name: self.plan.criterion_of(name) for name in names}
+            self.groups.append([Step(name, bound[name], criteria[name]) for name in names])
+            for name in names:
+                if name in checks:
+                    full = unique("art:" + name, bound)
+                    check = [Step(full, checks[name], criteria[name], name)]
+                    (late if self.plan.cascade else self.groups).append(check)
+        self.groups += late
         self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
         self.keep, self.probes = keep_adversaries, check_bool("probes", probes)
-        self.settings = {"dataset": dataset, "cross_check": cross_check}
+        self.settings = {
+            "dataset": dataset,
+            "cross_check": cross_check,
+            "targets": self.aims,
+            "max_queries": max_queries,
+        }
+        self.partial: dict[str, Any] | None = None
         self.store = None
         if output is not None:
             self.store = storage.Store(f"{os.fspath(output)}/results")
         self._look()
+        self.places = np.arange(len(self.y)) if places is None else places
+        self.given_samples, self.given_accuracy = len(self.y), float(self.correct.mean())
+        self.only_correct = only_correct
+        if only_correct:
+            self._keep_correct()
+        self.shown = drawing.choose(self.y, self.correct)
         self._check_metrics()  # that a callable answers labels only shows in the clean pass
         for step in itertools.chain.from_iterable(self.groups):
             if step.attack.access == "scores":
@@ -339,7 +446,7 @@ class Evaluation:
     def _look(self) -> None:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
         judged: list[tuple[np.ndarray, ...]] = []
-        given = []
+        given, unlikely = [], []
         for block in self.source.blocks(_BLOCK):
             if not judged:
                 for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
@@ -348,6 +455,11 @@ class Evaluation:
             judged.append(self.judge.judge(block.x, self.batch_size, key))
             if block.y is not None:
                 given.append(block.y)
+            if self.aims == "least_likely":
+                self.judge.check_scores()
+                scores = self.judge.predict(block.x, self.batch_size, key)
+                wanted = judged[-1][0] if block.y is None else block.y
+                unlikely.append(aims.least_likely(scores, wanted))
         labels, confidence, accepted = (np.concatenate(part) for part in zip(*judged, strict=True))
         if not np.all(np.isfinite(confidence)):
             raise ValueError(
@@ -362,24 +474,27 @@ class Evaluation:
             self.nb_classes = max(self.nb_classes, int(self.y.max()) + 1)
         check_labels(self.y, len(labels), self.nb_classes)
         self.correct = clean_correct(labels, accepted, self.y)
-        draw = np.random.default_rng(self.seed)
-        shift = draw.integers(1, self.nb_classes, len(labels))
-        self.targets = (self.y + shift) % self.nb_classes
-        self.shown = drawing.choose(self.y, self.correct)
-
-    def bar(self, group: int) -> tqdm.tqdm:
-        """A progress bar of the steps of one attack or cascade, or of the clean samples."""
-        if group == _CLEAN_GROUP:
-            return tqdm.tqdm(
-                total=len(self.source), desc="clean", unit="sample", disable=not self.verbose
-            )
-        steps = self.groups[group]
-        return tqdm.tqdm(
-            total=sum(step.attack.max_steps() for step in steps) * len(self.source),
-            desc=", ".join(step.name for step in steps),
-            unit="step",
-            disable=not self.verbose,
+        self.targets = aims.choose(
+            self.aims,
+            self.y,
+            self.nb_classes,
+            self.seed,
+            np.concatenate(unlikely) if unlikely else None,
         )
+
+    def _keep_correct(self) -> None:
+        """Leaves out the samples that the model gets wrong without attack."""
+        right = self.correct
+        if not self.given or not right.any():
+            raise ValueError(
+                "There must be labels, and samples that the model gets right. Received: "
+                f"{int(right.sum())} of {len(right)} samples right, only_correct=True"
+            )
+        self.source.keep(right)
+        for name in ("y", "labels", "confidence", "accepted", "targets", "places", "draws"):
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name)[right])
+        self.correct = right[right]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs to compute a piece whose samples it is given."""
@@ -393,19 +508,27 @@ class Evaluation:
     def run(
         self,
         pieces: Iterable[tuple[Unit, Block]] | None = None,
-        watch: Watch = lambda name, rows, result: None,
+        watch: Watch = _unwatched,
     ) -> None:
-        """Computes pieces in a row, by default all, with a progress bar for each attack.
+        """Computes pieces in a row, by default all, with a progress bar over their number.
 
         Args:
             pieces: Units with their samples.
             watch: See `compute`.
         """
         pieces = self.pieces() if pieces is None else pieces
-        for group, of_group in itertools.groupby(pieces, lambda piece: piece[0].group):
-            with self.bar(group) as bar:
-                for unit, block in of_group:
-                    self.compute(unit, bar.update, block, watch)
+        total = sum(1 for _ in self.units())
+        with progress.bar(total, self.verbose) as bar:
+            for unit, block in pieces:
+                steps = self._steps(unit.group)
+                name = ", ".join(step.name for step in steps) or "clean"
+                with bar.batch(name, self._work(steps) * len(block.x)) as update:
+                    self.compute(unit, update, block, watch)
+
+    def _work(self, steps: list[Step]) -> int:
+        """Steps per sample, at most."""
+        runs = self.nb_classes - 1 if self.aims == "all" else 1
+        return runs * sum(step.attack.max_steps() for step in steps) or 1
 
     def units(self) -> Iterator[Unit]:
         """All units: the clean samples where metrics measure them, then attack by attack."""
@@ -415,7 +538,7 @@ class Evaluation:
                 yield Unit(group, index)
 
     def _batches(self, group: int) -> int:
-        return -(-len(self.source) // self._size(group))
+        return -(-len(self.y) // self._size(group))
 
     def _steps(self, group: int) -> list[Step]:
         return [] if group == _CLEAN_GROUP else self.groups[group]
@@ -445,7 +568,7 @@ class Evaluation:
         unit: Unit,
         progress: Callable[[int], Any] = lambda steps: None,
         block: Block | None = None,
-        watch: Watch = lambda name, rows, result: None,
+        watch: Watch = _unwatched,
     ) -> None:
         """Computes a piece, or reads it where it is finished already.
 
@@ -488,30 +611,35 @@ class Evaluation:
         places = np.arange(block.rows.start, block.rows.stop)
         standing = self._untouched(block.x, places) if self.plan.cascade else None
         chain: list[Any] = []
+        # What attacks found, before the budget: one that stands here for several runs once.
+        raw: dict[int, AttackResult] = {}
         for step in steps:
             attack = step.attack
-            wanted = self.targets if attack.targeted else self.y
+            aimed = attack.targeted and self.aims != "all"
+            wanted = self.targets if aimed else self.y
             batch = attack.batch(
                 unit.index, places, len(self.source), {"x": block.x}, wanted[places]
             )
             batch = dataclasses.replace(batch, whole=min(self._size(unit.group), len(self.source)))
             prologue = self._prologue(step)
-            key = self._key(step, batch, prologue, chain) if self.store else ""
-            result = self.store.load(step.name, key, batch) if self.store else None
+            result = raw.get(id(attack)) if standing is None else None
             if result is None:
-                result = self._run(attack, batch, prologue, standing, progress)
-                if self.store:
-                    self.store.save(step.name, key, result)
-            else:
-                progress(attack.max_steps() * len(places))
-            chain.append([key, dataclasses.astuple(self.plan.criterion)])
-            result = summary.within(
-                result,
-                self.plan.criterion,
-                self.labels[places],
-                self.confidence[places],
-                self.accepted[places],
-            )
+                key = self._key(step, batch, prologue, chain) if self.store else ""
+                result = self.store.load(step.name, key, batch) if self.store else None
+                if result is None:
+                    result = self._run(step, batch, prologue, standing, progress)
+                    if self.store:
+                        self.store.save(step.name, key, result)
+                else:
+                    progress(self._work([step]) * len(places))
+                chain.append([key, dataclasses.astuple(step.criterion)])
+                raw = {id(attack): result}
+            else:  # read again, at no cost
+                result = dataclasses.replace(
+                    result, executed_queries=0, executed_gradients=0, seconds=0.0
+                )
+                progress(self._work([step]) * len(places))
+            result = self._within(result, step, places)
             standing = result if standing is not None else None
             points = summary.points_of(
                 result,
@@ -529,6 +657,11 @@ class Evaluation:
             if not self.keep:
                 result = dataclasses.replace(result, x=None, x_adv=None)
             self._parts[step.name, unit.index] = result
+
+    def _within(self, result: AttackResult, step: Step, places: np.ndarray) -> AttackResult:
+        """What counts of it."""
+        clean = self.labels[places], self.confidence[places], self.accepted[places]
+        return summary.within(result, step.criterion, *clean)
 
     def _context(self, places: np.ndarray) -> dict[str, Any]:
         low, high = self.classifier.clip_values
@@ -630,19 +763,22 @@ class Evaluation:
 
     def _run(
         self,
-        attack: Attack,
+        step: Step,
         batch: Batch,
         prologue: Prologue,
         standing: AttackResult | None,
         progress: Callable[[int], Any],
     ) -> AttackResult:
         """An attack on a batch; in a cascade on what stands, added to what was broken before."""
+        attack = step.attack
+        if self.aims == "all":
+            return self._towards_all(step, batch, prologue, progress)
         if standing is None:
             return run_batch(attack, batch, prologue, progress)
         rows = np.flatnonzero(~standing.success)
         progress(attack.max_steps() * (len(standing.success) - len(rows)))
         nothing = np.zeros(len(standing.success), np.int64)
-        step = dataclasses.replace(
+        result = dataclasses.replace(
             standing,
             name=attack.name,
             config=attack.get_config(),
@@ -654,8 +790,34 @@ class Evaluation:
             seconds=0.0,
         )
         if not len(rows):
-            return step
-        return step.overlaid(run_batch(attack, batch.part(rows), prologue, progress), rows)
+            return result
+        return result.overlaid(run_batch(attack, batch.part(rows), prologue, progress), rows)
+
+    def _towards_all(
+        self,
+        step: Step,
+        batch: Batch,
+        prologue: Prologue,
+        progress: Callable[[int], Any],
+    ) -> AttackResult:
+        """An attack towards every wrong class, of which the worst outcome per sample counts.
+
+        What is out of the budget is not kept: it would stand for a target that counts.
+        """
+        attack = step.attack
+
+        def run(part: Batch) -> AttackResult:
+            return self._within(run_batch(attack, part, prologue, progress), step, part.rows)
+
+        return aims.worst(
+            batch,
+            self.y[batch.rows],
+            self.nb_classes,
+            run,
+            attack.norm,
+            whole=attack.kind == "minimal",
+            skipped=lambda samples: progress(attack.max_steps() * samples),
+        )
 
     def _prologue(self, step: Step) -> Prologue:
         if step.name not in self._prologues:
@@ -695,6 +857,8 @@ class Evaluation:
             "prologue": storage.digest(prologue) if prologue else None,
             "before": chain,
         }
+        if self.aims == "all":
+            parts["all targets"] = [self.nb_classes, dataclasses.astuple(step.criterion)]
         return storage.digest({**parts, **self._answers(batch.rows)})
 
     def result(self, name: str) -> AttackResult:
@@ -709,7 +873,40 @@ class Evaluation:
             if any(step.name == name for step in steps)
         ]
         batches = range(self._batches(group))
-        return AttackResult.concatenate([self._parts[name, index] for index in batches])
+        parts = [self._parts[name, index] for index in batches]
+        return AttackResult.concatenate(parts).take(np.arange(len(self.y)))
+
+    def finished(self) -> Evaluation | None:
+        """What is finished, as an evaluation whose report may be asked for; None if nothing is.
+
+        It is of the attacks that have begun, and of the samples that all of these have finished.
+        Its report makes no further passes.
+        """
+        done = {}
+        for number, steps in enumerate(self.groups):
+            count = 0
+            while all((step.name, count) in self._parts for step in steps):
+                count += 1
+            if count:
+                done[number] = min(count * self._size(number), len(self.y))
+        if not done:
+            return None
+        part = Evaluation.__new__(Evaluation)
+        part.__dict__.update(self.__dict__)
+        n = min(done.values())
+        for name in ("y", "labels", "confidence", "accepted", "correct", "targets", "places"):
+            setattr(part, name, getattr(self, name)[:n])
+        part.shown = self.shown[self.shown < n]
+        part.draws = None  # not all of them are whole
+        missing = [
+            step.name
+            for number, steps in enumerate(self.groups)
+            for step in steps
+            if number not in done
+        ]
+        part.groups = [self.groups[number] for number in done]
+        part.partial = {"samples": n, "of": len(self.y), "missing": missing}
+        return part
 
     def report(self) -> Report:
         """The report, once all pieces are computed."""
@@ -725,9 +922,15 @@ class Evaluation:
         nearest: dict[float, tuple[list[str], np.ndarray]] = {}
         rows: dict[str, summary.AttackSummary] = {}
         robust = self.correct.copy()
+        # What was found within a budget counts within each larger one.
+        left = {eps: self.correct.copy() for eps in sorted(set(plan.budgets.values()))}
         for step in itertools.chain.from_iterable(self.groups):
             results[step.name] = result = self.result(step.name)
-            robust &= survived(result.labels, result.accepted, y, self.correct)
+            stands = survived(result.labels, result.accepted, y, self.correct)
+            robust &= stands
+            for eps, unbroken in left.items():
+                if step.criterion.eps is not None and step.criterion.eps <= eps:
+                    unbroken &= stands
             fooled = result.success & (result.labels != y)
             fell = np.minimum(fell, np.where(fooled, result.l2, np.inf))
             if step.attack.kind == "minimal" and not result.targeted:
@@ -746,6 +949,7 @@ class Evaluation:
                 checks=step.checks,
                 metrics=self.metrics,
                 radii=radii,
+                draws=self.draws,
             )
         findings = check_predictions(self.labels, y if self.given else None, self.nb_classes)
         findings += check_confidence(self.confidence)
@@ -776,7 +980,7 @@ class Evaluation:
         findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
         findings += self.missing
         subject = None
-        if self.probes:
+        if self.probes and self.partial is None:
             subject = self._subject(randomised)
             findings += probe(subject, rows, results)
         if plan.preset is not None and plan.preset.note:
@@ -789,19 +993,31 @@ class Evaluation:
                     "clean accuracy is 100 % by definition and says nothing about the model.",
                 )
             )
+        findings += self._chosen()
         untouched = self._untouched(None, slice(None))
         if self._clean:
             batches = [self._clean[index] for index in range(self._batches(_CLEAN_GROUP))]
-            columns = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+            columns = {
+                key: np.concatenate([b[key] for b in batches])[: len(y)] for key in batches[0]
+            }
             untouched = dataclasses.replace(untouched, columns=columns)
         clean = Outcome(
-            untouched, y, self.correct, self.nb_classes, high - low, row="clean", radii=radii
+            untouched,
+            y,
+            self.correct,
+            self.nb_classes,
+            high - low,
+            row="clean",
+            radii=radii,
+            draws=self.draws,
         )
         budgets = [row.config.get("eps") for row in rows.values() if row.norm == 2]
         worst = dataclasses.replace(
             clean,
             row="worst",
             unbroken=robust,
+            left=left,
+            norm=plan.criterion.norm,
             fell=fell,
             budgets=tuple(float(b) for b in budgets if b is not None and np.ndim(b) == 0),
             nearest=nearest,
@@ -821,7 +1037,7 @@ class Evaluation:
                 "parameters": None if network is None else network.count_params(),
                 "weights": None if network is None else storage.weights(network),
                 "samples": len(y),
-                "data": self.source.fingerprint,
+                "data": self._data(),
                 "shape": list(self.source.sample_shape),
                 "classes": self.nb_classes,
                 "labels": "given" if self.given else "predicted",
@@ -833,6 +1049,12 @@ class Evaluation:
                 "seed": self.seed,
                 "eps": criterion.eps,
                 "norm": None if criterion.eps is None else criterion.norm,
+                "budgets": list(left) or None,
+                "targets": self.settings["targets"],
+                "max_queries": self.settings["max_queries"],
+                "only_correct": self._only_correct(),
+                "repeats": self.repeats,
+                "partial": self.partial,
                 "preset": preset and preset.name,
                 "preset_variant": preset and preset.variant,
                 "unpublished_parameters": preset and preset.unpublished,
@@ -846,10 +1068,10 @@ class Evaluation:
                 **({_ART: _version(_ART)} if checked else {}),
             },
             metrics=self.metrics,
-            examples=self._shown_examples(),
+            examples=self._shown_examples() if len(self.shown) else None,
             surfaces=self._surfaces(),
             samples=Samples(
-                self.source.whole()[0] if self.keep else None,
+                self.source.whole()[0][: len(y)] if self.keep else None,
                 y,
                 self.labels,
                 robust,
@@ -858,16 +1080,65 @@ class Evaluation:
             ),
         )
 
+    def _data(self) -> str:
+        """Hash of the samples that the report is about."""
+        found = self.source.fingerprint
+        return found if len(self.y) == len(self.source) else storage.digest([found, len(self.y)])
+
+    def _only_correct(self) -> dict[str, Any] | None:
+        """Of how many samples those are that are right, and the accuracy there."""
+        if not self.only_correct:
+            return None
+        return {"of": self.given_samples, "accuracy": self.given_accuracy}
+
+    def _chosen(self) -> list[Finding]:
+        """What a reader must know of the choice of samples."""
+        found = []
+        if self.partial is not None:
+            n, of, missing = (self.partial[key] for key in ("samples", "of", "missing"))
+            without = f", without {', '.join(missing)}" if missing else ""
+            found.append(
+                Finding(
+                    "partial",
+                    f"The run was interrupted: the figures are those of the first {n:,} of {of:,} "
+                    f"samples{without}, and nothing was repeated to look for reasons to distrust "
+                    "them. The same call on the same output folder goes on.",
+                )
+            )
+        if self.only_correct:
+            found.append(
+                Finding(
+                    "only_correct",
+                    f"Only the samples that the model gets right without attack are counted: the "
+                    f"clean accuracy is 100 % by construction. On all {self.given_samples:,} it is "
+                    f"{100 * self.given_accuracy:.1f} %.",
+                )
+            )
+        if self.repeats is not None:
+            found.append(
+                Finding(
+                    "repeated_draws",
+                    f"The samples are {self.repeats['draws']} draws of {self.repeats['samples']:,} "
+                    f"from {self.repeats['of']:,}, and some are in several: the intervals take "
+                    "them for others each time and are too narrow where the draws are a large "
+                    "part of the data. The deviation is that of one draw.",
+                )
+            )
+        return found
+
     def _certificate(self) -> dict[str, np.ndarray] | None:
         """Labels and radii that the model proves, where it does; read where they are stored.
 
         A radius in the unit behind a normalisation is none of the samples'.
         """
         judge, parts = self.judge, []
+        if self.partial is not None:
+            return None
         if not hasattr(judge.model, "certify") or judge.preprocessing is not None:
             return None
         blocks = self.source.blocks(self.batch_size)
-        for block in tqdm.tqdm(blocks, "certify", unit="batch", disable=not self.verbose):
+        quiet = None if self.verbose else True  # None: shown on a terminal
+        for block in tqdm.tqdm(blocks, "certify", unit="batch", disable=quiet):
             key = ""
             if self.store:
                 data = storage.digest({"x": block.x})
@@ -914,7 +1185,7 @@ class Evaluation:
                 evaluation.
         """
         name, config = description["name"], dict(description["config"])
-        if name not in ATTACKS.names():
+        if self.partial is not None or name not in ATTACKS.names():
             return None
         for key in ("eps", "eps_step"):  # one per sample, maybe
             if isinstance(config.get(key), list):
@@ -937,7 +1208,7 @@ class Evaluation:
 
     def _surfaces(self) -> dict[str, Surface]:
         """What the pictures on request show beside the figures."""
-        if not set(self.pictures) & set(illustrations.SIZES):
+        if self.partial is not None or not set(self.pictures) & set(illustrations.SIZES):
             return {}
         most = max(samples for samples, _ in illustrations.SIZES.values())
         right = np.flatnonzero(self.correct)[:most]
@@ -957,6 +1228,22 @@ class Evaluation:
             shown[step.name] = together.take(order)
         x = self.source.take(self.shown)
         return drawing.Examples(x, self.y[self.shown], self.labels[self.shown], shown)
+
+
+def _repeats(
+    x: Any, y: Any, repeats: int, samples: int | None, seed: int
+) -> tuple[dict[str, int] | None, np.ndarray | None]:
+    """How many draws of how many samples out of how many, and their places."""
+    check_int("repeats", repeats, 1)
+    if repeats == 1:
+        if samples is not None:
+            raise ValueError(
+                f"`samples` is the size of a draw: give `repeats`. Received: {samples=}"
+            )
+        return None, None
+    samples = _DRAW if samples is None else samples
+    places = draws.draw(x, y, repeats, samples, seed)
+    return {"draws": repeats, "samples": samples, "of": len(x)}, np.concatenate(places)
 
 
 def _version(package: str) -> str:

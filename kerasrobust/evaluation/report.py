@@ -16,7 +16,7 @@ from rich.console import Console
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pictures import Examples
-from kerasrobust.evaluation.renderers import files, html, markdown, terminal
+from kerasrobust.evaluation.renderers import files, html, junit, markdown, terminal
 from kerasrobust.evaluation.summary import AttackSummary, read_figures
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics import registry
@@ -185,6 +185,14 @@ class Report:
     def to_html(self) -> str:
         """The report as one page of HTML that needs no other file."""
         return html.page(self, files.draw(self))
+
+    def claims(self, least: float, on: str = "figure") -> list[junit.Claim]:
+        """What a pipeline relies on, and whether it holds; see `renderers.junit.claims`."""
+        return junit.claims(self, least, on)
+
+    def to_junit(self, least: float, on: str = "figure") -> str:
+        """The same as JUnit XML."""
+        return junit.render(self, self.claims(least, on))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasrobust import attacks as registry
 from kerasrobust.attacks import Attack
+from kerasrobust.checks import check_float, check_int
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.evaluation import presets
@@ -25,25 +28,46 @@ class Plan:
     """Recipes and what counts.
 
     Attributes:
-        attacks: Recipes by their names in the report, in the order they run.
-        criterion: The budget inside of which adversarial samples count for any attack.
+        attacks: Recipes by their names in the report, in the order they run. What needs to run but
+            once for several budgets is the same object under each name.
+        criterion: The budget inside of which adversarial samples count for any attack; of several
+            the largest.
         preset: The preset they come from, if any.
+        budgets: Where there are several, the budget of each attack, by its name.
     """
 
     attacks: dict[str, Attack]
     criterion: Criterion
     preset: presets.Preset | None
+    budgets: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def cascade(self) -> bool:
         """Whether each attack gets only the samples that the ones before it left."""
         return self.preset is not None and self.preset.cascade
 
+    def criterion_of(self, name: str) -> Criterion:
+        """The budget inside of which adversarial samples of one attack count."""
+        eps = self.budgets.get(name, self.criterion.eps)
+        return dataclasses.replace(self.criterion, eps=eps)
+
+    def groups(self) -> list[list[str]]:
+        """Names of the attacks that run together: a cascade, or one that runs once for several."""
+        if self.cascade:
+            apart: dict[Any, list[str]] = {}
+            for name in self.attacks:
+                apart.setdefault(self.budgets.get(name), []).append(name)
+            return list(apart.values())
+        shared: dict[int, list[str]] = {}
+        for name, attack in self.attacks.items():
+            shared.setdefault(id(attack), []).append(name)
+        return list(shared.values())
+
 
 def resolve(
     requested: Any,
     *,
-    eps: float | None = None,
+    eps: float | Sequence[float] | None = None,
     norm: float | str | None = None,
     dataset: str | None = None,
     channels: int | None = 1,
@@ -53,13 +77,16 @@ def resolve(
     seed: int = 0,
     verbose: bool = False,
     targeted: bool = False,
+    max_queries: int | None = None,
 ) -> Plan:
     """Reads a request for attacks; a command calls it before it reads data or a model.
 
     Args:
         requested: The name of a preset, an attack specification, an attack, or a list of these; see
             `kerasrobust.evaluate`.
-        eps: Budget of the evaluation.
+        eps: Budget of the evaluation, or several, rising: then each attack is there at each of
+            them, named after it (`pgd@0.1`). The budget is no part of the compiled program; an
+            attack that does not depend on it, a minimal-norm one, runs once.
         norm: Its norm.
         dataset: Name of the data set.
         channels: Of its images; None where their shape does not tell.
@@ -69,11 +96,104 @@ def resolve(
         seed: Likewise.
         verbose: Likewise.
         targeted: Whether all of them aim at a class, those that are given as well.
+        max_queries: Most queries of the attacks that count them, where they have no lower limit.
 
     Raises:
         ValueError: If a name is unknown, a parameter out of range, or things do not go together.
         TypeError: If an argument is of the wrong kind.
     """
+    budgets: list[Any] = [eps]
+    if isinstance(eps, (list, tuple, np.ndarray)):
+        budgets = check_budgets(eps)
+    if max_queries is not None:
+        check_int("max_queries", max_queries, 1)
+    plans = [
+        _resolve(
+            requested,
+            eps=budget,
+            norm=norm,
+            dataset=dataset,
+            channels=channels,
+            value_range=value_range,
+            nb_classes=nb_classes,
+            common={"batch_size": batch_size, "seed": seed, "verbose": verbose},
+            targeted=targeted,
+        )
+        for budget in budgets
+    ]
+    plan = plans[0] if len(plans) == 1 else _together(plans, requested)
+    return plan if max_queries is None else _capped(plan, max_queries, requested)
+
+
+def check_budgets(eps: Any) -> list[float]:
+    """Several budgets as a list.
+
+    Raises:
+        ValueError: If they are no positive, rising numbers.
+    """
+    if not isinstance(eps, (list, tuple, np.ndarray)) or not len(eps):
+        raise ValueError(f"`eps` must be a list of budgets. Received: eps={eps!r}")
+    budgets = [check_float("eps", one, above=True) for one in eps]
+    if any(one >= other for one, other in zip(budgets, budgets[1:], strict=False)):
+        raise ValueError(f"`eps` must rise. Received: eps={eps!r}")
+    return budgets
+
+
+def _together(plans: list[Plan], requested: Any) -> Plan:
+    """One plan of several that differ in the budget."""
+    names = list(plans[0].attacks)
+    entries = [(plan, name) for name in names for plan in plans]
+    if plans[0].cascade:
+        entries = [(plan, name) for plan in plans for name in names]
+    attacks: dict[str, Attack] = {}
+    budgets: dict[str, float] = {}
+    for plan, name in entries:
+        attack, eps = plan.attacks[name], plan.criterion.eps
+        assert eps is not None
+        own = attack.get_config().get("eps")
+        if attack.kind == "budget" and own not in (None, eps):
+            raise ValueError(
+                "With several budgets an attack must leave its own to them. "
+                f"Received: eps={own!r} of {name!r} in attacks={requested!r}"
+            )
+        first = plans[0].attacks[name]
+        if attack.get_config() == first.get_config() and not plan.cascade:
+            attack = first
+        full = unique(f"{name}@{eps:.4g}", attacks)
+        attacks[full], budgets[full] = attack, eps
+    return dataclasses.replace(plans[-1], attacks=attacks, budgets=budgets)
+
+
+def _capped(plan: Plan, most: int, requested: Any) -> Plan:
+    """The plan with a limit of queries for each attack that counts them."""
+    capped: dict[int, Attack] = {}
+    for attack in plan.attacks.values():
+        if hasattr(attack, "max_queries") and id(attack) not in capped:
+            own = attack.max_queries
+            capped[id(attack)] = limited = copy.copy(attack)
+            limited.max_queries = most if own is None else min(own, most)
+    if not capped:
+        raise ValueError(
+            "`max_queries` is for attacks that query a model, and none of these does. "
+            f"Received: max_queries={most}, attacks={requested!r}"
+        )
+    attacks = {name: capped.get(id(attack), attack) for name, attack in plan.attacks.items()}
+    return dataclasses.replace(plan, attacks=attacks)
+
+
+def _resolve(
+    requested: Any,
+    *,
+    eps: Any,
+    norm: Any,
+    dataset: Any,
+    channels: int | None,
+    value_range: float,
+    nb_classes: int | None,
+    common: dict[str, Any],
+    targeted: bool,
+) -> Plan:
+    """See `resolve`; for one budget or none."""
     if dataset is not None and not isinstance(dataset, str):
         raise TypeError(f"`dataset` must be the name of a data set. Received: dataset={dataset!r}")
     items = list(requested) if isinstance(requested, (list, tuple)) else [requested]
@@ -113,9 +233,13 @@ def resolve(
                 f"an attack, or a list of these. Received: attacks={item!r}"
             )
     criterion = _budget(eps, norm)
-    common = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
     if targeted:
-        common["targeted"] = True
+        if chosen is not None and chosen.cascade:
+            raise ValueError(
+                f"The preset {chosen.name!r} leaves the true class, and aims at none that is given."
+                f" Received: targets beside attacks={requested!r}"
+            )
+        common = {**common, "targeted": True}
     plan: dict[str, Attack] = {}
     for item, parameters, explicit, label in wanted:
         if isinstance(item, str):

@@ -195,6 +195,7 @@ def summarise(
     checks: str | None = None,
     metrics: Sequence[Metric] | None = None,
     radii: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
 ) -> AttackSummary:
     """Computes an attack's row of the report from what it found.
 
@@ -211,12 +212,15 @@ def summarise(
         checks: Name of the attack this one cross-checks.
         metrics: The metrics of the report, those of every report by default.
         radii: See `Outcome`.
+        draws: Likewise.
     """
     metrics = registry.resolve() if metrics is None else metrics
     kind, norm = attack.kind, float(attack.norm)
     points = points_of(result, y, value_range=value_range, norm=norm)
     result = measured(result, metrics, points)
-    outcome = Outcome(result, y, clean_correct, nb_classes, value_range, kind, norm, radii=radii)
+    outcome = Outcome(
+        result, y, clean_correct, nb_classes, value_range, kind, norm, radii=radii, draws=draws
+    )
     row = figures(outcome, metrics)
     taken = sorted(set(row) & set(_IDENTITY))
     if taken:

@@ -82,6 +82,43 @@ class Accuracy(Share):
         return proportion(outcome.survived)
 
 
+def deviation(values) -> float:
+    """Standard deviation of one draw, from several of them.
+
+    Args:
+        values: A figure of each draw, shape `(draws,)`, 2 or more.
+
+    Returns:
+        That of a sample, divided by `draws - 1`.
+    """
+    return float(np.std(np.asarray(values, np.float64), ddof=1))
+
+
+class Deviation(Metric):
+    """Standard deviation of the accuracy over draws of the samples, and that of each draw.
+
+    AREB measures ten draws of 100 samples. Rows of a report without draws have no such figure.
+    """
+
+    key = "accuracy_deviation"
+    header = "dev. %"
+    digits = 1
+    legend = "Dev.: standard deviation of the accuracy over the draws of the samples, in points."
+    rows = ("clean", "attack", "worst")
+
+    def figures(self, outcome: Outcome) -> dict[str, Any]:
+        if outcome.draws is None:
+            return {}
+        numbers = np.unique(outcome.draws)
+        if len(numbers) < 2:
+            return {}
+        values = [float(outcome.survived[outcome.draws == number].mean()) for number in numbers]
+        return {self.key: deviation(values), "accuracy_draws": values}
+
+    def format(self, value: Any) -> str:
+        return super().format(None if value is None else 100.0 * value)
+
+
 class ClassAccuracy(Metric):
     """Accuracy per class, `None` for classes without samples."""
 

@@ -78,6 +78,9 @@ class Outcome:
             the shortest distance that one of them found, shape `(n,)`: `inf` where none did, 0 for
             a sample that is wrong already.
         results: In the row `"worst"` what each attack found, by name.
+        left: In the row `"worst"`, where the attacks had several budgets, by budget, rising,
+            booleans of shape `(n,)`: what no attack within it changed. `norm` is theirs.
+        draws: Of samples that are several draws the number of each one's, int64 of shape `(n,)`.
     """
 
     result: AttackResult
@@ -94,6 +97,8 @@ class Outcome:
     budgets: tuple[float, ...] = ()
     nearest: Mapping[float, tuple[list[str], np.ndarray]] = dataclasses.field(default_factory=dict)
     results: Mapping[str, AttackResult] = dataclasses.field(default_factory=dict)
+    left: Mapping[float, np.ndarray] = dataclasses.field(default_factory=dict)
+    draws: np.ndarray | None = None
 
     @functools.cached_property
     def attacked(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.metrics.base import Metric, Outcome
+from kerasrobust.metrics.proportion import proportion
 
 _POINTS = 21
 
@@ -87,6 +88,29 @@ class Nearest(Metric):
                 }
                 found.append({**figures, **_curve(distances)})
         return found or None
+
+
+class Budgets(Metric):
+    """Accuracy in the worst case at each of several budgets, that of the clean samples at 0 first.
+
+    `{"norm", "eps", "accuracy", "accuracy_interval"}`, the last three by budget; `None` for one
+    budget. What was found within a budget counts within every larger one: the accuracy never rises.
+    """
+
+    key = "budgets"
+    rows = ("worst",)
+
+    def compute(self, outcome: Outcome) -> dict[str, Any] | None:
+        if not outcome.left:
+            return None
+        shares = [proportion(outcome.clean_correct), *map(proportion, outcome.left.values())]
+        found = [share for share in shares if share is not None]
+        return {
+            "norm": outcome.norm,
+            "eps": [0.0, *outcome.left],
+            "accuracy": [share.value for share in found],
+            "accuracy_interval": [[share.low, share.high] for share in found],
+        }
 
 
 def _curve(distances: np.ndarray) -> dict[str, list[float]]:

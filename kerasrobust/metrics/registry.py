@@ -21,6 +21,7 @@ STANDARD = {
     "gave_up": _HERE + "counts:GaveUp",
     "rejected": _HERE + "rejection:Rejected",
     "accuracy": _HERE + "accuracy:Accuracy",
+    "accuracy_deviation": _HERE + "accuracy:Deviation",
     "certified_accuracy": _HERE + "certified:CertifiedAccuracy",
     "false_positive_rate": _HERE + "rejection:FalsePositiveRate",
     "success_rate": _HERE + "success_rate:SuccessRate",
@@ -39,6 +40,7 @@ STANDARD = {
     "outcomes": _HERE + "outcomes:Outcomes",
     "budget_curve": _HERE + "budget_curve:BudgetCurve",
     "nearest": _HERE + "budget_curve:Nearest",
+    "budgets": _HERE + "budget_curve:Budgets",
     "verdict": _HERE + "certified:Verdict",
 }
 # ... and those that ask more of the model, or of the caller, and are there by name only.

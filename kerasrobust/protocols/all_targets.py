@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.evaluation.aims import every
 from kerasrobust.protocols.pieces import Pieces, classifiers, share
 from kerasrobust.protocols.result import ProtocolResult
 
@@ -74,16 +75,16 @@ def all_targets(
         "batch_size": batch_size,
         "seed": seed,
         "verbose": verbose,
-        "targeted": True,
+        "targets": "next",
     }
     pieces = Pieces("all_targets", output, options)
     evaluation = pieces.make("targets", classifier, x, y)
     y, classes = evaluation.y, evaluation.nb_classes
     reached: dict[str, list[np.ndarray]] = {}
     distances: dict[str, list[np.ndarray]] = {}
-    for shift in range(1, classes):
+    for shift, targets in every(y, classes):
         evaluation.forget()
-        evaluation.targets = (y + shift) % classes
+        evaluation.targets = targets
         pieces.run(f"{shift} further", evaluation)
         for attack, bound in evaluation.plan.attacks.items():
             result = evaluation.result(attack)

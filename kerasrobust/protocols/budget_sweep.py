@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from kerasrobust.checks import check_float
 from kerasrobust.engine.criterion import survived
+from kerasrobust.evaluation.resolve import check_budgets
 from kerasrobust.protocols.pieces import Pieces, check_alike, classifiers, share
 from kerasrobust.protocols.result import ProtocolResult
 
@@ -61,11 +61,7 @@ def budget_sweep(
 
     >>> found = kerasrobust.protocols.budget_sweep(model, x, y, eps=[0.05, 0.1, 0.2])
     """
-    if not isinstance(eps, (list, tuple)) or not eps:
-        raise ValueError(f"`eps` must be a list of budgets. Received: eps={eps!r}")
-    budgets = [check_float("eps", one, above=True) for one in eps]
-    if any(one >= other for one, other in zip(budgets, budgets[1:], strict=False)):
-        raise ValueError(f"`eps` must rise. Received: eps={eps!r}")
+    budgets = check_budgets(eps)
     found = classifiers("models", models, clip_values)
     check_alike(found)
     options = {

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.checks import check_int
+from kerasrobust.evaluation.draws import draw
 from kerasrobust.evaluation.renderers.table import WORST
+from kerasrobust.metrics.accuracy import deviation
 from kerasrobust.protocols.pieces import Pieces, classifiers
 from kerasrobust.protocols.result import ProtocolResult
 
@@ -65,20 +66,8 @@ def repeated(
 
     >>> found = kerasrobust.protocols.repeated(model, x, y, attacks="pgd:eps=0.1", samples=100)
     """
-    check_int("draws", draws, 2)
-    check_int("samples", samples, 1)
-    check_int("seed", seed, 0)
-    if not hasattr(x, "__array__") or y is None:
-        raise TypeError(f"`x` and `y` must be arrays to draw from. Received: x={type(x).__name__}")
+    drawn = draw(x, y, draws, samples, seed)
     x, y = np.asarray(x), np.asarray(y)
-    if samples > len(x):
-        raise ValueError(
-            f"`samples` must be at most the {len(x)} there are to draw from. Received: {samples=}"
-        )
-    if len(y) != len(x):
-        raise ValueError(
-            f"There must be a label for each sample. Received: {len(x)} and {len(y)} of them"
-        )
     ((name, classifier),) = classifiers("model", [model], clip_values).items()
     options = {
         "attacks": attacks,
@@ -90,10 +79,7 @@ def repeated(
     }
     pieces = Pieces("repeated", output, options)
     made = {}
-    for number in range(draws):
-        # A draw of its own for each number: more draws are the same ones and further ones.
-        drawn = np.random.default_rng((seed, number)).permutation(len(x))[:samples]
-        rows = np.sort(drawn)
+    for number, rows in enumerate(drawn):
         piece = f"draw {number + 1}"
         made[piece] = pieces.make(piece, classifier, x[rows], y[rows], seed=seed + number)
     values: dict[str, list[float]] = {}
@@ -109,7 +95,7 @@ def repeated(
             "attack": attack,
             "values": of,
             "mean": float(np.mean(of)),
-            "deviation": float(np.std(of, ddof=1)),
+            "deviation": deviation(of),
         }
         for attack, of in values.items()
     ]

@@ -36,12 +36,15 @@ SEVERITY = {
     "not_converged": "doubtful",
     "still_gains": "doubtful",
     "cross_check": "doubtful",
+    "partial": "doubtful",
     "saturated": "note",
     "few_samples": "note",
     "gave_up": "note",
     "no_counterpart": "note",
     "few_classes": "note",
     "no_labels": "note",
+    "only_correct": "note",
+    "repeated_draws": "note",
 }
 
 

@@ -48,6 +48,7 @@ def _render(template: str, report: table.ReportData, pictures: Mapping[str, byte
         threat=table.threat_model(report),
         main=table.main_table(report),
         further={
+            "Accuracy by budget": table.budgets_table(report),
             "Nearest adversaries": table.nearest_table(report),
             "Two-sided verdict": table.verdict_table(report),
         },

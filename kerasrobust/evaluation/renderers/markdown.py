@@ -22,6 +22,7 @@ def render(report: table.ReportData, images: Sequence[str] = ()) -> str:
         found=table.verdict(report),
         threat=table.threat_model(report),
         main=table.main_table(report),
+        budgets=table.budgets_table(report),
         nearest=table.nearest_table(report),
         verdict=table.verdict_table(report),
         counts=table.counts_table(report),

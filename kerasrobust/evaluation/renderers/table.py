@@ -20,6 +20,15 @@ _DOUBT = {
 }
 
 
+# What the attacker wants who aims at a class.
+_TARGETS = {
+    "random": "a class of its choice",
+    "next": "the class after the true one",
+    "least_likely": "the least likely class",
+    "all": "a class of its choice, which may be each of the wrong ones",
+}
+
+
 class ReportData(Protocol):
     """What a renderer reads of a `Report`."""
 
@@ -58,13 +67,34 @@ def title(report: ReportData) -> str:
     budget = ""
     if report.settings.get("eps") is not None:
         norm = norm_name(float(report.settings["norm"]))
-        budget = f", adversarial within {norm} {report.settings['eps']:.4g}"
+        eps = report.settings.get("budgets") or [report.settings["eps"]]
+        budget = f", adversarial within {norm} {', '.join(f'{one:.4g}' for one in eps)}"
     return f"{name}, {report.settings['samples']:,} samples{budget}"
 
 
 def verdict(report: ReportData) -> str:
     """What was found, and whether it can be trusted."""
+    settings = report.settings
     clean, robust = (100 * figures["accuracy"] for figures in (report.clean, report.robust))
+    partial, chosen = settings.get("partial"), settings.get("only_correct")
+    begin = "Partial, the run was interrupted: " if partial else ""
+    samples, of = f"{settings['samples']:,} samples", ""
+    if chosen:
+        clean = 100 * chosen["accuracy"]
+        samples += " that are right without attack"
+        of = f"of {chosen['of']:,} "
+    within, less = "", ""
+    budgets = report.robust.get("budgets")
+    if budgets:
+        within = f" within {norm_name(float(budgets['norm']))} {budgets['eps'][-1]:.4g}"
+        pairs = list(zip(budgets["eps"], budgets["accuracy"], strict=True))[1:-1]
+        less = "".join(f", {100 * share:.1f} % within {eps:.4g}" for eps, share in pairs)
+    drawn = ""
+    if report.robust.get("accuracy_deviation") is not None:
+        drawn = (
+            f", the mean of {settings['repeats']['draws']} draws with a deviation of "
+            f"{100 * report.robust['accuracy_deviation']:.1f} points"
+        )
     low, high = (100 * end for end in report.robust["accuracy_interval"])
     doubt = ""
     for severity, told in _DOUBT.items():
@@ -72,8 +102,9 @@ def verdict(report: ReportData) -> str:
         if codes and not doubt:
             doubt = f" {told}: {', '.join(dict.fromkeys(codes))}."
     return (
-        f"{robust:.1f} % of {report.settings['samples']:,} samples withstand every attack (95 % "
-        f"interval {low:.1f} to {high:.1f} %); {clean:.1f} % are right without one.{doubt}"
+        f"{begin}{robust:.1f} % of {samples} withstand every attack{within} (95 % interval "
+        f"{low:.1f} to {high:.1f} %{drawn}){less}; {clean:.1f} % "
+        f"{of}are right without one.{doubt}"
     )
 
 
@@ -86,7 +117,8 @@ def threat_model(report: ReportData) -> str:
         for one in knows
     )
     aims = sorted({row.targeted for row in rows})
-    wants = " or ".join("a class of its choice" if aim else "any wrong class" for aim in aims)
+    target = _TARGETS[report.settings.get("targets") or "random"]
+    wants = " or ".join(target if aim else "any wrong class" for aim in aims)
     low, high = report.settings["clip_values"]
     if report.settings.get("eps") is not None:
         norm = norm_name(float(report.settings["norm"]))
@@ -185,6 +217,24 @@ def nearest_table(report: ReportData) -> Table | None:
         "infinite, one that was wrong already as 0; mean over the fooled ones."
     )
     return Table(["norm", "attacks", "median", "mean", "fooled"], rows, [legend])
+
+
+def budgets_table(report: ReportData) -> Table | None:
+    """What is left in the worst case at each of several budgets; None for one."""
+    found = report.robust.get("budgets")
+    if not found:
+        return None
+    rows = [
+        [f"{eps:.4g}", f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
+        for eps, share, (low, high) in zip(
+            found["eps"], found["accuracy"], found["accuracy_interval"], strict=True
+        )
+    ]
+    legend = (
+        "A sample is left that no attack changed within this budget or a smaller one. In "
+        "brackets: 95 % Wilson intervals."
+    )
+    return Table([f"{norm_name(float(found['norm']))} eps", "left %"], rows, [legend])
 
 
 def norm_name(norm: float) -> str:

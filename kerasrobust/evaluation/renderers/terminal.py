@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kerasrobust.evaluation.renderers.table import (
     ReportData,
+    budgets_table,
     main_table,
     nearest_table,
     title,
@@ -34,6 +35,7 @@ def render(report: ReportData, console: Console | None = None) -> None:
     console.print(table)
     console.print(" ".join(main_table(report).legends), style="dim", highlight=False)
     further = {
+        "Accuracy by budget": budgets_table(report),
         "Nearest adversaries": nearest_table(report),
         "Two-sided verdict": verdict_table(report),
     }
