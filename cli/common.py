@@ -217,8 +217,8 @@ dataset_option = click.option(
     metavar="NAME|PATH",
     default="digits",
     show_default=True,
-    help="digits, the name of a TFDS data set, a .npz file, or a folder of images with a folder "
-    "per class; its test split is attacked.",
+    help="digits, moons, circles, the name of a TFDS data set, a .npz file, or a folder of images "
+    "with a folder per class; its test split is attacked.",
 )
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Folder of prepared TFDS data sets. Default: $TFDS_DATA_DIR."

@@ -67,7 +67,7 @@ def least(x, mask, norm, lamb):
 
 
 @every_norm
-@pytest.mark.parametrize("lamb", [0.05, 0.3])
+@pytest.mark.parametrize("lamb", [pytest.param(0.05, marks=pytest.mark.slow), 0.3])
 def test_it_is_the_minimum(norm, lamb):
     """As low as SciPy's, and nothing near by is lower."""
     x, mask = images(side=4)
