@@ -29,8 +29,8 @@ Y = np.array([0, 0, 1, 1, 2, 2])
 LABELS = np.array([1, 2, 0, 1, 0, 0])
 CLASSES, RANGE = 4, 2.0
 FOUND = SUCCESS & ~WRONG
-# Certified L2 radii of the true labels, and the L2 distances at which they fell.
 DRAWS = np.array([0, 0, 0, 1, 1, 1])
+# Certified L2 radii of the true labels, and the L2 distances at which they fell.
 RADII = np.array([-1.0, 0.0, 0.3, 0.5, 0.7, -1.0])
 FELL = np.where(SUCCESS, 2 * SHIFTS.astype(float), np.inf)
 
