@@ -977,7 +977,14 @@ class Evaluation:
         findings += check_attack_labels(rows, results, self._repeat)
         if not plan.cascade:
             findings += check_starts(rows, results)
-        findings += diagnose(rows, results, self._repeat, plan.cascade, randomised)
+        for names in self._comparable():
+            findings += diagnose(
+                {name: rows[name] for name in names},
+                {name: results[name] for name in names},
+                self._repeat,
+                plan.cascade,
+                randomised,
+            )
         findings += self.missing
         subject = None
         if self.probes and self.partial is None:
@@ -1079,6 +1086,13 @@ class Evaluation:
                 certificate,
             ),
         )
+
+    def _comparable(self) -> list[list[str]]:
+        """Names of the attacks that may be held against each other: those of one budget."""
+        apart: dict[float | None, list[str]] = {}
+        for step in itertools.chain.from_iterable(self.groups):
+            apart.setdefault(step.criterion.eps, []).append(step.name)
+        return list(apart.values())
 
     def _data(self) -> str:
         """Hash of the samples that the report is about."""

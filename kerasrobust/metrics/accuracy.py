@@ -97,7 +97,7 @@ def deviation(values) -> float:
 class Deviation(Metric):
     """Standard deviation of the accuracy over draws of the samples, and that of each draw.
 
-    AREB measures ten draws of 100 samples. Rows of a report without draws have no such figure.
+    AREB measures ten draws of 100 samples. `None` in a report without draws.
     """
 
     key = "accuracy_deviation"
@@ -107,11 +107,9 @@ class Deviation(Metric):
     rows = ("clean", "attack", "worst")
 
     def figures(self, outcome: Outcome) -> dict[str, Any]:
-        if outcome.draws is None:
-            return {}
-        numbers = np.unique(outcome.draws)
+        numbers = np.unique([] if outcome.draws is None else outcome.draws)
         if len(numbers) < 2:
-            return {}
+            return {self.key: None}
         values = [float(outcome.survived[outcome.draws == number].mean()) for number in numbers]
         return {self.key: deviation(values), "accuracy_draws": values}
 

@@ -177,7 +177,8 @@ def test_ctrl_c_leaves_a_report_and_the_same_command_goes_on(folder, tmp_path):
     partial = kerasrobust.evaluation.Report.load(torn)
     n = partial.settings["samples"]
     assert partial.settings["partial"] == {"samples": n, "of": 80, "missing": []}
-    assert 16 <= n < 80 and n % 8 == 0
+    # A batch is stored before it is judged once more and measured.
+    assert 8 <= n < 80 and n % 8 == 0
     stored = {path.name for path in (torn / "results").glob("cwl2-*.npz")}
     for place in (torn, whole):
         subprocess.run([*command, place], check=True, capture_output=True)

@@ -29,6 +29,7 @@ Y = np.array([0, 0, 1, 1, 2, 2])
 LABELS = np.array([1, 2, 0, 1, 0, 0])
 CLASSES, RANGE = 4, 2.0
 FOUND = SUCCESS & ~WRONG
+DRAWS = np.array([0, 0, 0, 1, 1, 1])
 # Certified L2 radii of the true labels, and the L2 distances at which they fell.
 RADII = np.array([-1.0, 0.0, 0.3, 0.5, 0.7, -1.0])
 FELL = np.where(SUCCESS, 2 * SHIFTS.astype(float), np.inf)
@@ -73,6 +74,7 @@ EXPECTED = {
     "gave_up": 1,
     "rejected": 1,
     "accuracy": 2 / 6,
+    "accuracy_deviation": (2 / 3) / math.sqrt(2),
     "success_rate": 3 / 5,
     "average_confidence": (0.6 + 0.7 + 0.9) / 3,
     "median_l0": 25.0,
@@ -146,13 +148,18 @@ def outcome(size=6, row="attack", kind="minimal", rows=slice(None)):
     own = Outcome(result, y, ~WRONG[rows], CLASSES, RANGE, kind, math.inf, row, unbroken)
     found = {"fake": result} if row == "worst" else {}
     return dataclasses.replace(
-        own, radii=RADII[rows], fell=FELL[rows], budgets=(0.45,), results=found
+        own,
+        radii=RADII[rows],
+        fell=FELL[rows],
+        budgets=(0.45,),
+        results=found,
+        draws=DRAWS[rows],
     )
 
 
 def test_every_metric_has_a_row_here():
     others = {"false_positive_rate", "ssim", "budget_curve", "certified_accuracy", "verdict"}
-    others |= {"nearest", *metrics.registry.FURTHER}
+    others |= {"nearest", "budgets", *metrics.registry.FURTHER}
     assert set(EXPECTED) | others == set(METRICS)
 
 
@@ -241,6 +248,22 @@ def test_the_nearest_of_several_attacks():
     for eps, accuracy in zip(row["eps"], row["accuracy"], strict=True):
         assert accuracy == pytest.approx(np.mean(far > eps))
     assert METRICS["nearest"].figures(outcome(row="worst"))["nearest"] is None
+
+
+def test_what_is_left_at_several_budgets():
+    left = {0.1: ~SUCCESS, 0.2: np.zeros(6, bool)}
+    worst = dataclasses.replace(outcome(row="worst"), left=left)
+    found = METRICS["budgets"].figures(worst)["budgets"]
+    assert (found["norm"], found["eps"]) == (math.inf, [0.0, 0.1, 0.2])
+    assert found["accuracy"] == [5 / 6, 2 / 6, 0.0]
+    assert found["accuracy_interval"][2] == pytest.approx([0, 0.3903], abs=1e-4)  # z^2 / (n + z^2)
+    assert METRICS["budgets"].figures(outcome(row="worst"))["budgets"] is None
+
+
+def test_draws_have_the_deviation_of_one():
+    assert METRICS["accuracy_deviation"].figures(outcome())["accuracy_draws"] == [0.0, 2 / 3]
+    alone = dataclasses.replace(outcome(), draws=None)
+    assert METRICS["accuracy_deviation"].figures(alone) == {"accuracy_deviation": None}
 
 
 def test_the_figures_of_a_certified_model():

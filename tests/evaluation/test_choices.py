@@ -131,6 +131,15 @@ def test_what_runs_together():
     assert resolve("pgd", eps=[0.1]).groups() == [["pgd"]]
 
 
+def test_attacks_of_one_budget_are_held_against_each_other(model, data, monkeypatch):
+    """One step at a large budget is no sign against many at a small one."""
+    x, y = data
+    seen = []
+    monkeypatch.setattr(module, "diagnose", lambda rows, *more: seen.append(list(rows)) or [])
+    evaluate(model, x, y, attacks=["fgsm", "fgsm"], eps=BUDGETS[:2])
+    assert seen == [["fgsm@0.004", "fgsm_2@0.004"], ["fgsm@0.008", "fgsm_2@0.008"]]
+
+
 @pytest.mark.slow
 def test_budgets_of_a_cascade_are_cascades(model, data):
     x, y = data
