@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import math
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -67,6 +68,14 @@ class Norm(click.ParamType):
         return norms[str(value)]
 
 
+class Recorded(click.Command):
+    """A command that remembers, in `ctx.meta["command"]`, how it was called."""
+
+    def parse_args(self, ctx, args):
+        ctx.meta["command"] = shlex.join([self.name or "", *args])
+        return super().parse_args(ctx, args)
+
+
 def output_folder(ctx, param, value: str | None) -> Path | None:
     """A folder that can be made or written to, checked before any work is done."""
     if value is None:
@@ -86,10 +95,20 @@ def output_place(ctx, param, value: str | None) -> Path | str | None:
 
 def output_model(ctx, param, value: str) -> Path:
     """A `.keras` file in an existing folder, checked before any work is done."""
-    path = Path(value)
-    _check_name(path, value, ctx, param)
+    path = _file(ctx, param, value)
     if path.suffix != ".keras":
         raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
+    return path
+
+
+def output_file(ctx, param, value: str | None) -> Path | None:
+    """A file in an existing folder, checked before any work is done."""
+    return None if value is None else _file(ctx, param, value)
+
+
+def _file(ctx, param, value: str) -> Path:
+    path = Path(value)
+    _check_name(path, value, ctx, param)
     if path.is_dir():
         raise click.BadParameter(f"{value!r} is a folder", ctx, param)
     if not path.absolute().parent.is_dir():

@@ -9,6 +9,7 @@ import click
 from kerasrobust_cli.common import (
     Number,
     Numbers,
+    Recorded,
     balanced_option,
     batch_size_option,
     clip_max_option,
@@ -31,7 +32,9 @@ from kerasrobust_cli.common import (
 )
 
 
-@click.command(name="kr-eval", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    name="kr-eval", cls=Recorded, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @model_option
 @dataset_option
 @data_dir_option
@@ -205,11 +208,9 @@ def main(
         options = {"gradient": gradient, "draws": eot, "votes": votes}
         report = kerasrobust.evaluate(
             kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
-            data.x,
-            data.y,
+            data,
             attacks=list(attacks),
             metrics=metrics,
-            dataset=data.name,
             eps=eps,
             norm=norm,
             batch_size=batch_size,
@@ -218,6 +219,8 @@ def main(
             output=output,
             workers=workers,
             ray_address=ray_address,
+            model_file=model,
+            command=click.get_current_context().meta["command"],
             verbose=not quiet and sys.stderr.isatty(),
         )
     if sys.stdout.isatty():

@@ -93,19 +93,22 @@ class Finding:
     Attributes:
         code: One of the keys of `SEVERITY`.
         message: One or two sentences with the figures.
+        command: What to run next: a command line, in which `...` stands for the model and the data
+            of this run; None where there is nothing to run.
     """
 
     code: str
     message: str
+    command: str | None = None
 
     @property
     def severity(self) -> str:
         """`"invalid"`, `"doubtful"` or `"note"`: see `SEVERITY`."""
         return SEVERITY[self.code]
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str | None]:
         """The finding in JSON types."""
-        return {"code": self.code, "severity": self.severity, "message": self.message}
+        return {**dataclasses.asdict(self), "severity": self.severity}
 
 
 def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int) -> list[Finding]:

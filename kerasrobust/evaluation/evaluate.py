@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import importlib.metadata
+import inspect
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +21,7 @@ import tqdm
 from kerasrobust._version import __version__
 from kerasrobust.attacks import ATTACKS, Attack
 from kerasrobust.checks import check_int, check_labels
+from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
@@ -25,7 +29,7 @@ from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source
-from kerasrobust.evaluation import pictures, presets, summary
+from kerasrobust.evaluation import pictures, presets, provenance, summary
 from kerasrobust.evaluation.diagnosis import (
     Finding,
     by_weight,
@@ -54,6 +58,8 @@ Watch = Callable[[str, np.ndarray, AttackResult], Any]
 _POINTS = ("x", "x_adv", "y", "places")
 # The streams of a randomised model's draws that are no attack's; those count up from 0.
 _CLEAN, _AGAIN = -2, -(2**24)
+# Arguments that a report need not tell to repeat it.
+_UNTOLD = ("model_file", "command", "verbose")
 # The number of the group that is no attack: what metrics measure on the clean samples.
 _CLEAN_GROUP = -1
 
@@ -66,6 +72,7 @@ def evaluate(
     attacks: Any = "areb",
     metrics: str | Metric | Sequence[str | Metric] = (),
     dataset: str | None = None,
+    class_names: Sequence[str] | None = None,
     eps: float | None = None,
     norm: float | str | None = None,
     clip_values: tuple[float, float] | None = None,
@@ -76,6 +83,8 @@ def evaluate(
     output: str | os.PathLike[str] | None = None,
     workers: int = 1,
     ray_address: str | None = None,
+    model_file: str | os.PathLike[str] | None = None,
+    command: str | None = None,
     verbose: bool = False,
 ) -> Report:
     """Attacks a classifier and reports what is left of its accuracy.
@@ -85,8 +94,8 @@ def evaluate(
     - *accuracy* is measured against the true label, over all samples;
     - *success* is measured against the model's own label (AREB, section 2.3.1), over the
       samples the model gets right, where own and true label are the same. A sample that is wrong
-      already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, as
-      zero in the median distances, and not at all in the success rate.
+      already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, and
+      not at all in the success rate and the median distances.
 
     AutoAttack runs its attacks in a row, inside each batch, each on what the ones before it left:
     its rows hold the accuracy and the distances after each step, and the passes and seconds of that
@@ -110,7 +119,8 @@ def evaluate(
             it is given as `Classifier(model, retries=3)`.
         x: Samples, shape `(n, ...)`, inside the bounds; or a finite `tf.data.Dataset` of
             `(x, y)`, which is read once for the clean pass and once per attack and is never whole
-            in memory.
+            in memory; or a `kerasrobust.datasets.Dataset`, which brings labels, bounds, its name,
+            the names of the classes, and which samples of which split these are.
         y: True labels, integers of shape `(n,)` or one-hot of shape `(n, classes)`. Without them
             the model's own predictions stand in, and the report says so.
         attacks: The name of a preset (`presets.names()`), an attack specification such as
@@ -119,6 +129,7 @@ def evaluate(
         metrics: Further figures for the report: names (`kerasrobust.metrics.names()`),
             specifications such as `"clever_l2:samples=20"`, or metrics.
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
+        class_names: A name for each class, for the tables and pictures.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
             adversarial samples beyond it do not count for *any* attack.
         norm: Norm of that budget, 1, 2 or inf (the default).
@@ -137,6 +148,8 @@ def evaluate(
             report, within rounding where they have another number of threads.
         ray_address: Of a running Ray cluster; `output` must be where all its hosts reach it.
             By default workers are started on this machine.
+        model_file: The file that the model was read from, for the report.
+        command: The command line that repeats the evaluation, for the report; by default this call.
         verbose: Show a progress bar for each attack.
 
     Returns:
@@ -155,6 +168,13 @@ def evaluate(
     >>> report.clean_accuracy, report.robust_accuracy, report.attacks["pgd"].median_linf
     >>> report.save("report/")
     """
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(evaluate).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in _UNTOLD
+    }
+    given = {name: value for name, value in locals().items() if name in defaults}
+    call = provenance.call(["model", "x", "y"][: 2 + (y is not None)], given, defaults)
     shared = check_int("workers", workers, 1) > 1 or ray_address is not None
     if shared:
         check_ray(workers)
@@ -174,6 +194,7 @@ def evaluate(
             attacks=attacks,
             metrics=metrics,
             dataset=dataset,
+            class_names=class_names,
             eps=eps,
             norm=norm,
             clip_values=clip_values,
@@ -182,6 +203,8 @@ def evaluate(
             cross_check=cross_check,
             keep_adversaries=keep_adversaries,
             output=folder,
+            model_file=model_file,
+            command=command or call,
             verbose=verbose,
         )
         pieces = evaluation.pieces()
@@ -247,6 +270,7 @@ class Evaluation:
         attacks: Any = "areb",
         metrics: str | Metric | Sequence[str | Metric] = (),
         dataset: str | None = None,
+        class_names: Sequence[str] | None = None,
         eps: float | None = None,
         norm: float | str | None = None,
         clip_values: tuple[float, float] | None = None,
@@ -255,9 +279,26 @@ class Evaluation:
         cross_check: bool = False,
         keep_adversaries: bool = False,
         output: str | os.PathLike[str] | None = None,
+        model_file: str | os.PathLike[str] | None = None,
+        command: str | None = None,
         verbose: bool = False,
         targeted: bool = False,
     ):
+        self._started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        self._command = command
+        data = x if isinstance(x, Dataset) else None
+        if data is not None:
+            if y is not None:
+                raise ValueError("A Dataset brings its labels. Received: a Dataset and y")
+            if isinstance(model, Classifier):
+                clip_values = model.clip_values if clip_values is None else clip_values
+            if clip_values not in (None, data.clip_values):
+                raise ValueError(
+                    f"The bounds are those of the Dataset, {data.clip_values}. "
+                    f"Received: clip_values={clip_values!r}"
+                )
+            x, y, clip_values = data.x, data.y, data.clip_values
+            dataset = data.name if dataset is None else dataset
         if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
             raise ValueError(
                 "The bounds are the Classifier's own where one is given. "
@@ -295,11 +336,25 @@ class Evaluation:
                 self.groups.insert(at, check)
         self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
         self.keep = keep_adversaries
-        self.settings = {"dataset": dataset, "cross_check": cross_check}
+        self.settings = {
+            "dataset": dataset,
+            "split": None if data is None else data.split,
+            "indices": _places(data),
+            "available": None if data is None else data.available,
+            "file": None if model_file is None else os.fspath(model_file),
+            "cross_check": cross_check,
+        }
         self.store = None
         if output is not None:
             self.store = storage.Store(f"{os.fspath(output)}/results")
         self._look()
+        self.class_names: list[str] | None = None
+        if class_names is not None:
+            self.class_names = provenance.class_names(class_names, self.nb_classes)
+        elif data is not None:
+            # A model may have more classes than the data, which are shown by their numbers then.
+            names = [*data.class_names, *map(str, range(data.nb_classes, self.nb_classes))]
+            self.class_names = names[: self.nb_classes]
         self._check_metrics()  # that a callable answers labels only shows in the clean pass
         for step in itertools.chain.from_iterable(self.groups):
             if step.attack.access == "scores":
@@ -790,6 +845,10 @@ class Evaluation:
             findings=by_weight(findings),
             settings={
                 "dataset": self.settings["dataset"],
+                "split": self.settings["split"],
+                "indices": self.settings["indices"],
+                "available": self.settings["available"],
+                "file": self.settings["file"],
                 "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
                 "parameters": None if network is None else network.count_params(),
                 "weights": None if network is None else storage.weights(network),
@@ -797,6 +856,7 @@ class Evaluation:
                 "data": self.source.fingerprint,
                 "shape": list(self.source.sample_shape),
                 "classes": self.nb_classes,
+                "class_names": self.class_names,
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
                 "randomised": randomised,
@@ -808,6 +868,7 @@ class Evaluation:
                 "norm": None if criterion.eps is None else criterion.norm,
                 "preset": preset and preset.name,
                 "preset_variant": preset and preset.variant,
+                "cascade": plan.cascade,
                 "unpublished_parameters": preset and preset.unpublished,
                 "cross_check": self.settings["cross_check"],
             },
@@ -815,6 +876,12 @@ class Evaluation:
                 "kerasrobust": __version__,
                 **{package: _version(package) for package in _VERSIONS},
                 **({_ART: _version(_ART)} if checked else {}),
+            },
+            run={
+                "started": self._started[0].isoformat(timespec="seconds"),
+                "seconds": round(time.perf_counter() - self._started[1], 3),
+                "command": self._command,
+                "machine": provenance.machine(),
             },
             metrics=self.metrics,
             examples=self._shown_examples(),
@@ -876,6 +943,11 @@ class Evaluation:
             shown[step.name] = together.take(order)
         x = self.source.take(self.shown)
         return pictures.Examples(x, self.y[self.shown], self.labels[self.shown], shown)
+
+
+def _places(data: Dataset | None) -> str | None:
+    """Which samples of their split these are; None where it is not known."""
+    return None if data is None or data.indices is None else provenance.spans(data.indices)
 
 
 def _version(package: str) -> str:

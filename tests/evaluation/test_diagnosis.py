@@ -412,4 +412,5 @@ def test_every_finding_has_its_severity():
         "code": "constant_predictions",
         "severity": "invalid",
         "message": "",
+        "command": None,
     }
