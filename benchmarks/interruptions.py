@@ -18,15 +18,14 @@ import tempfile
 import time
 from typing import Any
 
+from kerasrobust.evaluation.report import timeless
+
 COMMAND = [sys.executable, "-c", "from kerasrobust_cli.evaluate import main; main()"]
 
 
-def timeless(folder: pathlib.Path) -> dict[str, Any]:
-    """A report without the times that its attacks took."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    for row in report["attacks"].values():
-        del row["seconds"]
-    return report
+def outcome(folder: pathlib.Path) -> dict[str, Any]:
+    """A report without times and the command, which names the folder."""
+    return timeless(json.loads((folder / "report.json").read_text(encoding="utf-8")))
 
 
 def start(arguments: list[str], folder: pathlib.Path) -> subprocess.Popen[bytes]:
@@ -63,7 +62,7 @@ def main(options: argparse.Namespace) -> int:
             # It was through before its time: from the beginning, for the kills that are left.
             for path in sorted((torn / "results").glob("*.npz"))[::2]:
                 path.unlink()
-        equal = timeless(whole) == timeless(torn)
+        equal = outcome(whole) == outcome(torn)
     print(f"{took:.0f} s undisturbed, {kills} kills, reports {'equal' if equal else 'DIFFERENT'}")
     return int(not equal)
 

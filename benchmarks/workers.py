@@ -19,7 +19,7 @@ from fractions import Fraction
 import click
 import ray
 import tensorflow as tf
-from interruptions import timeless
+from interruptions import outcome
 
 import kerasrobust
 from kerasrobust import datasets, models
@@ -62,7 +62,7 @@ def main(path, dataset, data_dir, attacks, eps, samples, few, batch_size, worker
                     **options,
                 )
                 seconds[count] = time.perf_counter() - begin
-                reports[number] = timeless(pathlib.Path(folder))
+                reports[number] = outcome(pathlib.Path(folder))
         # What more samples take, without the start and the traces, which both runs have.
         rates[number] = (samples - few) / (seconds[samples] - seconds[few])
         print(json.dumps({"workers": number, "seconds": seconds, "samples/s": rates[number]}))

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import math
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -70,7 +71,15 @@ class Norm(click.ParamType):
         return norms[str(value)]
 
 
-class Sectioned(click.Command):
+class Recorded(click.Command):
+    """A command that remembers, in `ctx.meta["command"]`, how it was called."""
+
+    def parse_args(self, ctx, args):
+        ctx.meta["command"] = shlex.join([self.name or "", *args])
+        return super().parse_args(ctx, args)
+
+
+class Sectioned(Recorded):
     """A command whose help lists its options under headings.
 
     Args:
@@ -110,18 +119,18 @@ def output_place(ctx, param, value: str | None) -> Path | str | None:
 
 def output_model(ctx, param, value: str) -> Path:
     """A `.keras` file in an existing folder, checked before any work is done."""
-    path = Path(value)
-    _check_name(path, value, ctx, param)
+    path = _file(ctx, param, value)
     if path.suffix != ".keras":
         raise click.BadParameter(f"{value!r} does not end in .keras", ctx, param)
-    output_file(ctx, param, value)
     return path
 
 
 def output_file(ctx, param, value: str | None) -> Path | None:
     """A file in an existing folder, checked before any work is done."""
-    if value is None:
-        return None
+    return None if value is None else _file(ctx, param, value)
+
+
+def _file(ctx, param, value: str) -> Path:
     path = Path(value)
     _check_name(path, value, ctx, param)
     if path.is_dir():

@@ -321,12 +321,10 @@ def main(
         try:
             report = kerasrobust.evaluate(
                 kerasrobust.Classifier(network, bounds, preprocessing=preprocessing, **options),
-                data.x,
-                data.y,
+                data,
                 attacks=list(attacks),
                 metrics=metrics,
                 pictures=pictures,
-                dataset=data.name,
                 eps=eps,
                 norm=norm,
                 targets=targets,
@@ -342,6 +340,8 @@ def main(
                 workers=workers,
                 ray_address=ray_address,
                 probes=not no_probes,
+                model_file=model,
+                command=click.get_current_context().meta["command"],
                 verbose=not quiet,
             )
         except kerasrobust.evaluation.EvaluationInterrupted as stop:

@@ -34,6 +34,9 @@ class Dataset:
         y: int64 labels [n] in 0..nb_classes-1.
         class_names: One name per class.
         clip_values: The bounds (lowest, highest) of a valid pixel.
+        indices: int64 [n], the places of the images in the split that they were loaded from; None
+            where that is not known.
+        available: Number of images of that split; None where it is not known.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Dataset:
     y: np.ndarray
     class_names: tuple[str, ...]
     clip_values: tuple[float, float] = (0.0, 1.0)
+    indices: np.ndarray | None = None
+    available: int | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -173,9 +178,12 @@ def hold_out(
     held = np.zeros(len(data), bool)
     draw = _Draw(samples, seed, check_bool("balanced", balanced))
     held[draw.rows(data.y, data.name, data.class_names)] = True
-    rest = dataclasses.replace(data, x=data.x[~held], y=data.y[~held])
-    part = dataclasses.replace(data, x=data.x[held], y=data.y[held], split="validation")
-    return rest, part
+    return _take(data, ~held), dataclasses.replace(_take(data, held), split="validation")
+
+
+def _take(data: Dataset, rows: np.ndarray) -> Dataset:
+    indices = None if data.indices is None else data.indices[rows]
+    return dataclasses.replace(data, x=data.x[rows], y=data.y[rows], indices=indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,11 +256,14 @@ def _load_digits(split, draw: _Draw, bounds) -> Dataset:
         np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target
     )
     rows = np.sort(parts[SPLITS.index(split)])
+    available = len(rows)
     names = tuple(str(label) for label in bunch.target_names)
-    rows = rows[draw.rows(bunch.target[rows], "digits", names)]
+    places = draw.rows(bunch.target[rows], "digits", names)
+    rows = rows[places]
     # Values run from 0 to 16 in steps of one.
     x = _scale(bunch.images[rows, :, :, None] * (255 / 16), bounds)
-    return Dataset("digits", split, x, bunch.target[rows].astype(np.int64), names, bounds)
+    y = bunch.target[rows].astype(np.int64)
+    return Dataset("digits", split, x, y, names, bounds, places, available)
 
 
 def _load_points(name: str, split, draw: _Draw, bounds) -> Dataset:
@@ -320,10 +331,12 @@ def _from_archive(archive, path: Path, split, draw: _Draw, bounds) -> Dataset:
         stored = [_labels(archive, k) for k in ("y", "y_train", "y_test") if k in archive]
         largest = max(int(labels.max()) for labels in stored if labels.size)
         names = tuple(str(label) for label in range(largest + 1))
+    available = len(y)
+    places = np.arange(available)
     if not draw.all:
         _check_labels(y, names, path.stem)
-        chosen = draw.rows(y, path.name, names)
-        x, y = x[chosen], y[chosen]
+        places = draw.rows(y, path.name, names)
+        x, y = x[places], y[places]
     if x.dtype == np.uint8:
         x = _scale(x, bounds)
     elif np.issubdtype(x.dtype, np.floating):
@@ -333,7 +346,7 @@ def _from_archive(archive, path: Path, split, draw: _Draw, bounds) -> Dataset:
             "Expected images of type uint8 (0..255) or of a floating-point type. "
             f"Received: {keys[0]} of type {x.dtype}"
         )
-    return Dataset(path.stem, split, x, y, names, bounds)
+    return Dataset(path.stem, split, x, y, names, bounds, places, available)
 
 
 def _read(archive, key: str) -> np.ndarray:
@@ -422,7 +435,8 @@ def _load_folder(path: Path, split, draw: _Draw, bounds) -> Dataset:
                 f"{os.fspath(files[row])!r} of shape {image.shape}"
             )
         _scale(image, bounds, out=x[number])
-    return Dataset(path.resolve().name, split, x, labels[rows], names, bounds)
+    available = len(labels)
+    return Dataset(path.resolve().name, split, x, labels[rows], names, bounds, rows, available)
 
 
 def _folders(path: Path) -> set[str]:
@@ -495,13 +509,12 @@ def _load_tfds(name, split, data_dir, draw: _Draw, bounds, download) -> Dataset:
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         decoders={image_key: tfds.decode.SkipDecoding()},
     )
-    count = available
+    chosen = np.arange(available)
     if not draw.all:
         labels = np.zeros(available, np.int64)
         if draw.balanced:
             labels[:] = list(rows.map(lambda row: row[label_key]).as_numpy_iterator())
         chosen = draw.rows(labels, name, names)
-        count = len(chosen)
         wanted = np.zeros(available, bool)
         wanted[chosen] = True
         wanted = tf.constant(wanted)
@@ -510,14 +523,14 @@ def _load_tfds(name, split, data_dir, draw: _Draw, bounds, download) -> Dataset:
     rows = rows.map(
         lambda row: (decode(row[image_key]), row[label_key]), num_parallel_calls=tf.data.AUTOTUNE
     )
-    x, y = np.empty((count, *shape), np.float32), np.empty(count, np.int64)
+    x, y = np.empty((len(chosen), *shape), np.float32), np.empty(len(chosen), np.int64)
     start = 0
     for images, labels in rows.batch(512).prefetch(1).as_numpy_iterator():
         stop = start + len(labels)
         _scale(images, bounds, out=x[start:stop])
         y[start:stop] = labels
         start = stop
-    return Dataset(name, split, x, y, names, bounds)
+    return Dataset(name, split, x, y, names, bounds, chosen, available)
 
 
 def _builder(tfds, name: str, data_dir):
@@ -548,6 +561,11 @@ def _check(data: Dataset) -> None:
             "Expected at least one image [n, height, width, channels], or point [n, 2], and one "
             f"label each. Received: images of shape {data.x.shape} and labels of shape "
             f"{data.y.shape}"
+        )
+    if data.indices is not None and data.indices.shape != data.y.shape:
+        raise ValueError(
+            "Expected one index for each image. "
+            f"Received: {len(data.y)} images and indices of shape {data.indices.shape}"
         )
     smallest, largest = float(data.x.min()), float(data.x.max())
     if not (np.isfinite(smallest) and np.isfinite(largest)):

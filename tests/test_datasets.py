@@ -65,6 +65,9 @@ def test_draw_is_seeded_nested_and_keeps_the_order():
     rows = {image.tobytes(): i for i, image in enumerate(full.x)}
     index = [rows[image.tobytes()] for image in hundred.x]
     assert index == sorted(set(index)) and len(index) == 100
+    np.testing.assert_array_equal(hundred.indices, index)
+    np.testing.assert_array_equal(full.indices, np.arange(360))
+    assert hundred.available == full.available == 360
     np.testing.assert_array_equal(hundred.y, full.y[index])
     assert {rows[image.tobytes()] for image in ten.x} < set(index)
     np.testing.assert_array_equal(ten.x, datasets.load("digits", samples=10, seed=3).x)
@@ -82,6 +85,10 @@ def test_npz_uint8(npz):
     data = datasets.load(npz(x=IMAGES, y=LABELS[:, None].astype(np.uint8)))
     np.testing.assert_allclose(data.x, IMAGES[..., None] / 255, atol=1e-7)
     np.testing.assert_array_equal(data.y, LABELS)
+    np.testing.assert_array_equal(data.indices, [0, 1, 2])
+    two = datasets.load(npz(x=IMAGES, y=LABELS), samples=2)
+    np.testing.assert_array_equal(two.y, LABELS[two.indices])
+    assert two.available == data.available == 3
     assert (data.name, data.split, data.nb_classes) == ("data", "test", 3)
     assert data.input_shape == (4, 5, 1) and len(data) == 3
 
@@ -175,6 +182,7 @@ def test_hold_out_splits_once_and_keeps_the_order():
     assert all(part == sorted(part) for part in parts)
     assert sorted(parts[0] + parts[1]) == list(range(len(data)))
     for part, index in zip((rest, held), parts, strict=True):
+        np.testing.assert_array_equal(part.indices, index)
         np.testing.assert_array_equal(part.y, data.y[index])
     np.testing.assert_array_equal(datasets.hold_out(data, 200, seed=3)[1].x, held.x)
     assert not np.array_equal(datasets.hold_out(data, 200, seed=4)[1].x, held.x)
@@ -262,6 +270,8 @@ def test_folder(tmp_path, colour):
     assert test.class_names == train.class_names
     one = datasets.load(folder, "train", samples=2, balanced=True, seed=1)
     np.testing.assert_array_equal(one.y, [0, 1])
+    np.testing.assert_allclose(one.x, (train.x[one.indices] + 1) / 2, atol=1e-6)
+    assert one.available == 4
 
 
 def test_folder_without_splits_serves_as_the_test_split(tmp_path, colour, monkeypatch):
@@ -326,6 +336,8 @@ def test_mnist(real_data):
     index = [rows[image.tobytes()] for image in some.x]
     assert index == sorted(set(index))
     np.testing.assert_array_equal(some.y, data.y[index])
+    np.testing.assert_array_equal(some.indices, index)
+    assert some.available == 10000
     even = datasets.load("mnist", data_dir=folder, samples=30, seed=1, balanced=True)
     assert np.bincount(even.y).tolist() == [3] * 10
     assert [data.y[rows[image.tobytes()]] for image in even.x] == even.y.tolist()

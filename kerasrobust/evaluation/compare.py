@@ -250,6 +250,12 @@ def _notes(reports: Mapping[str, Report]) -> list[str]:
         if len({str(jsonable(value)) for value in values.values()}) > 1:
             told = ", ".join(f"{name} {value}" for name, value in values.items())
             notes.append(f"They differ in {key}: {told}.")
+    cascades = [name for name, report in reports.items() if report.settings["cascade"]]
+    if cascades:
+        notes.append(
+            f"The rows of {', '.join(cascades)} are cumulative: accuracy after an attack and those "
+            "before it."
+        )
     attacks = {name: set(report.attacks) for name, report in reports.items()}
     shared = set.intersection(*attacks.values())
     if any(found != shared for found in attacks.values()):

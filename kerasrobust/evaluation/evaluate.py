@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import importlib.metadata
+import inspect
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +22,7 @@ import tqdm
 from kerasrobust._version import __version__
 from kerasrobust.attacks import ATTACKS, Attack
 from kerasrobust.checks import check_bool, check_int, check_labels
+from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
@@ -26,7 +30,15 @@ from kerasrobust.engine.criterion import Criterion, clean_correct, survived
 from kerasrobust.engine.pixel_range import pixel_range
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source, is_stream
-from kerasrobust.evaluation import aims, draws, illustrations, presets, progress, summary
+from kerasrobust.evaluation import (
+    aims,
+    draws,
+    illustrations,
+    presets,
+    progress,
+    provenance,
+    summary,
+)
 from kerasrobust.evaluation import pictures as drawing
 from kerasrobust.evaluation.adversaries import FOLDER, Adversaries
 from kerasrobust.evaluation.diagnosis import (
@@ -68,6 +80,8 @@ def _unwatched(name: str, rows: np.ndarray, result: AttackResult) -> None:
 _POINTS = ("x", "x_adv", "y", "places")
 # The streams of a randomised model's draws that are no attack's; those count up from 0.
 _CLEAN, _AGAIN = -2, -(2**24)
+# Arguments that a report need not tell to repeat it.
+_UNTOLD = ("model_file", "command", "verbose")
 # The number of the group that is no attack: what metrics measure on the clean samples.
 _CLEAN_GROUP = -1
 
@@ -81,6 +95,7 @@ def evaluate(
     metrics: str | Metric | Sequence[str | Metric] = (),
     pictures: str | Sequence[str] = (),
     dataset: str | None = None,
+    class_names: Sequence[str] | None = None,
     eps: float | Sequence[float] | None = None,
     norm: float | str | None = None,
     targets: str | None = None,
@@ -98,6 +113,8 @@ def evaluate(
     workers: int = 1,
     ray_address: str | None = None,
     probes: bool = True,
+    model_file: str | os.PathLike[str] | None = None,
+    command: str | None = None,
     verbose: bool = False,
 ) -> Report:
     """Attacks a classifier and reports what is left of its accuracy.
@@ -107,8 +124,8 @@ def evaluate(
     - *accuracy* is measured against the true label, over all samples;
     - *success* is measured against the model's own label (AREB, section 2.3.1), over the
       samples the model gets right, where own and true label are the same. A sample that is wrong
-      already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, as
-      zero in the median distances, and not at all in the success rate.
+      already leaves an untargeted attack nothing to do: it counts as wrong in the accuracy, and
+      not at all in the success rate and the median distances.
 
     AutoAttack runs its attacks in a row, inside each batch, each on what the ones before it left:
     its rows hold the accuracy and the distances after each step, and the passes and seconds of that
@@ -133,7 +150,8 @@ def evaluate(
             it is given as `Classifier(model, retries=3)`.
         x: Samples, shape `(n, ...)`, inside the bounds; or a finite `tf.data.Dataset` of
             `(x, y)`, which is read once for the clean pass and once per attack and is never whole
-            in memory.
+            in memory; or a `kerasrobust.datasets.Dataset`, which brings labels, bounds, its name,
+            the names of the classes, and which samples of which split these are.
         y: True labels, integers of shape `(n,)` or one-hot of shape `(n, classes)`. Without them
             the model's own predictions stand in, and the report says so.
         attacks: The name of a preset (`presets.names()`), an attack specification such as
@@ -145,6 +163,7 @@ def evaluate(
             `"decision_space"`, `"loss_surface"`, `"loss_against_eps"` (some 4,000 passes each;
             `evaluation.illustrations`) and `"security_curves"`.
         dataset: Name of the data set; `"mnist"` and `"cifar10"` choose the paper's parameters.
+        class_names: A name for each class, for the tables and pictures.
         eps: Budget. It replaces the budget of every attack that was not given one of its own, and
             adversarial samples beyond it do not count for *any* attack. Of several budgets, rising,
             each attack has a row for each (`pgd@0.1`), by one compiled program; what is left in the
@@ -183,6 +202,8 @@ def evaluate(
             succeed where everything is allowed, beat noise, gain by more steps and find an
             adversarial example that was planted (`diagnosis.probes`). What that cost is in
             `report.settings["probes"]`.
+        model_file: The file that the model was read from, for the report.
+        command: The command line that repeats the evaluation, for the report; by default this call.
         verbose: Show a progress bar over the batches of all attacks, on a terminal.
 
     Returns:
@@ -202,6 +223,13 @@ def evaluate(
     >>> report.clean_accuracy, report.robust_accuracy, report.attacks["pgd"].median_linf
     >>> report.save("report/")
     """
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(evaluate).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in _UNTOLD
+    }
+    given = {name: value for name, value in locals().items() if name in defaults}
+    call = provenance.call(["model", "x", "y"][: 2 + (y is not None)], given, defaults)
     shared = check_int("workers", workers, 1) > 1 or ray_address is not None
     if shared:
         check_ray(workers)
@@ -227,6 +255,7 @@ def evaluate(
             metrics=metrics,
             pictures=pictures,
             dataset=dataset,
+            class_names=class_names,
             eps=eps,
             norm=norm,
             targets=targets,
@@ -241,6 +270,8 @@ def evaluate(
             keep_adversaries=keep_adversaries,
             output=folder,
             probes=probes,
+            model_file=model_file,
+            command=command or call,
             verbose=verbose,
         )
         watch: Watch = _unwatched
@@ -343,6 +374,7 @@ class Evaluation:
         metrics: str | Metric | Sequence[str | Metric] = (),
         pictures: str | Sequence[str] = (),
         dataset: str | None = None,
+        class_names: Sequence[str] | None = None,
         eps: float | Sequence[float] | None = None,
         norm: float | str | None = None,
         targets: str | None = None,
@@ -357,8 +389,25 @@ class Evaluation:
         keep_adversaries: bool = False,
         output: str | os.PathLike[str] | None = None,
         probes: bool = False,
+        model_file: str | os.PathLike[str] | None = None,
+        command: str | None = None,
         verbose: bool = False,
     ):
+        self._started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        self._command = command
+        data = x if isinstance(x, Dataset) else None
+        if data is not None:
+            if y is not None:
+                raise ValueError("A Dataset brings its labels. Received: a Dataset and y")
+            if isinstance(model, Classifier):
+                clip_values = model.clip_values if clip_values is None else clip_values
+            if clip_values not in (None, data.clip_values):
+                raise ValueError(
+                    f"The bounds are those of the Dataset, {data.clip_values}. "
+                    f"Received: clip_values={clip_values!r}"
+                )
+            x, y, clip_values = data.x, data.y, data.clip_values
+            dataset = data.name if dataset is None else dataset
         if isinstance(model, Classifier) and clip_values not in (None, model.clip_values):
             raise ValueError(
                 "The bounds are the Classifier's own where one is given. "
@@ -412,6 +461,9 @@ class Evaluation:
         self.keep, self.probes = keep_adversaries, check_bool("probes", probes)
         self.settings = {
             "dataset": dataset,
+            "split": None if data is None else data.split,
+            "available": None if data is None else data.available,
+            "file": None if model_file is None else os.fspath(model_file),
             "cross_check": cross_check,
             "targets": self.aims,
             "max_queries": max_queries,
@@ -427,6 +479,15 @@ class Evaluation:
         if only_correct:
             self._keep_correct()
         self.shown = drawing.choose(self.y, self.correct)
+        # Places of the samples in their split.
+        self.indices = None if data is None else data.indices
+        self.class_names: list[str] | None = None
+        if class_names is not None:
+            self.class_names = provenance.class_names(class_names, self.nb_classes)
+        elif data is not None:
+            # A model may have more classes than the data, which are shown by their numbers then.
+            names = [*data.class_names, *map(str, range(data.nb_classes, self.nb_classes))]
+            self.class_names = names[: self.nb_classes]
         self._check_metrics()  # that a callable answers labels only shows in the clean pass
         for step in itertools.chain.from_iterable(self.groups):
             if step.attack.access == "scores":
@@ -989,7 +1050,13 @@ class Evaluation:
         subject = None
         if self.probes and self.partial is None:
             subject = self._subject(randomised)
-            findings += probe(subject, rows, results)
+            # Of several budgets the largest, which the verdict is about.
+            largest = {
+                step.name: rows[step.name]
+                for step in itertools.chain.from_iterable(self.groups)
+                if step.criterion == plan.criterion
+            }
+            findings += probe(subject, largest, results)
         if plan.preset is not None and plan.preset.note:
             findings.append(Finding("few_classes", plan.preset.note, self.nb_classes, 4))
         if not self.given:
@@ -1040,6 +1107,10 @@ class Evaluation:
             findings=by_weight(findings),
             settings={
                 "dataset": self.settings["dataset"],
+                "split": self.settings["split"],
+                "indices": self._spans(),
+                "available": self.settings["available"],
+                "file": self.settings["file"],
                 "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
                 "parameters": None if network is None else network.count_params(),
                 "weights": None if network is None else storage.weights(network),
@@ -1047,6 +1118,7 @@ class Evaluation:
                 "data": self._data(),
                 "shape": list(self.source.sample_shape),
                 "classes": self.nb_classes,
+                "class_names": self.class_names,
                 "labels": "given" if self.given else "predicted",
                 "classifier": classifier.settings(),
                 "randomised": randomised,
@@ -1064,6 +1136,7 @@ class Evaluation:
                 "partial": self.partial,
                 "preset": preset and preset.name,
                 "preset_variant": preset and preset.variant,
+                "cascade": plan.cascade,
                 "unpublished_parameters": preset and preset.unpublished,
                 "cross_check": self.settings["cross_check"],
                 "probes": subject and subject.to_dict(),
@@ -1073,6 +1146,12 @@ class Evaluation:
                 "kerasrobust": __version__,
                 **{package: _version(package) for package in _VERSIONS},
                 **({_ART: _version(_ART)} if checked else {}),
+            },
+            run={
+                "started": self._started[0].isoformat(timespec="seconds"),
+                "seconds": round(time.perf_counter() - self._started[1], 3),
+                "command": self._command,
+                "machine": provenance.machine(),
             },
             metrics=self.metrics,
             examples=self._shown_examples() if len(self.shown) else None,
@@ -1139,6 +1218,12 @@ class Evaluation:
                 )
             )
         return found
+
+    def _spans(self) -> str | None:
+        """Which samples of their split these are; None where it is not known."""
+        if self.indices is None:
+            return None
+        return provenance.spans(np.asarray(self.indices)[self.places])
 
     def _certificate(self) -> dict[str, np.ndarray] | None:
         """Labels and radii that the model proves, where it does; read where they are stored.

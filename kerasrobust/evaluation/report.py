@@ -16,7 +16,16 @@ from rich.console import Console
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pictures import Examples
-from kerasrobust.evaluation.renderers import files, html, junit, markdown, terminal
+from kerasrobust.evaluation.renderers import (
+    files,
+    html,
+    junit,
+    leaderboard,
+    markdown,
+    steps,
+    terminal,
+)
+from kerasrobust.evaluation.renderers.steps import Step
 from kerasrobust.evaluation.summary import AttackSummary, read_figures
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics import registry
@@ -30,6 +39,22 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of `Report.to_dict` and `report.json`, draft 2020-12."""
     place = importlib.resources.files(__package__) / "report.schema.json"
     return json.loads(place.read_text(encoding="utf-8"))
+
+
+def timeless(data: dict[str, Any]) -> dict[str, Any]:
+    """A report's data without what differs between two runs of the same evaluation.
+
+    That is `run` (date, machine, command) and all `seconds`. What is left is equal where a run was
+    interrupted and resumed, or shared out to several processes.
+
+    Args:
+        data: See `Report.to_dict`.
+    """
+    kept = {key: value for key, value in data.items() if key != "run"}
+    timed = {"cost": data["cost"], **data["attacks"]}
+    for row in timed:
+        timed[row] = {key: value for key, value in timed[row].items() if key != "seconds"}
+    return {**kept, "cost": timed.pop("cost"), "attacks": timed}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +93,10 @@ class Report:
             accuracy at each L2 radius.
         attacks: The rows of the table, by name, in the order they were run.
         findings: Reasons to distrust the figures.
-        settings: What was evaluated how: data set, samples, shape, bounds, seed, preset ...
+        settings: What was evaluated how: model, data set, samples, bounds, seed, preset ...
         versions: Versions of the libraries that matter.
+        run: When (`started`, UTC in ISO 8601), how long (`seconds`, what was stored before not
+            counted), by which `command` and on what `machine` it was made.
         metrics: The declarations of the figures.
         examples: A few samples and what the attacks made of them; `None` in a report that was
             loaded.
@@ -84,6 +111,7 @@ class Report:
     findings: list[Finding]
     settings: dict[str, Any]
     versions: dict[str, str]
+    run: dict[str, Any]
     metrics: Sequence[Metric] = dataclasses.field(
         default_factory=registry.resolve, repr=False, compare=False
     )
@@ -103,6 +131,38 @@ class Report:
         """Share of samples that are right without attack and that no attack changed."""
         return self.robust["accuracy"]
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """What all attacks took: `queries` (forward passes), `gradients` (forward and backward
+        passes), padding included, and `seconds`."""
+        rows = self.attacks.values()
+        passes = {
+            key: sum(row.figures[f"executed_{key}"] for row in rows)
+            for key in ("queries", "gradients")
+        }
+        return {**passes, "seconds": sum(row.figures["seconds"] for row in rows)}
+
+    @property
+    def next_steps(self) -> list[Step]:
+        """What to do about it: the findings' commands, then what the figures call for."""
+        return steps.next_steps(self)
+
+    def leaderboard(self, **about: Any) -> dict[str, Any]:
+        """The report as an entry of a leaderboard, with RobustBench's fields.
+
+        Args:
+            **about: What a report does not know: `name`, `link`, `authors`, `venue`,
+                `additional_data`, `architecture`, `footnote`.
+
+        Returns:
+            See `kerasrobust.evaluation.renderers.leaderboard.entry`.
+
+        Raises:
+            ValueError: If the evaluation had no budget, which a threat model needs.
+            TypeError: If `about` holds anything else.
+        """
+        return leaderboard.entry(self, **about)
+
     def to_dict(self) -> dict[str, Any]:
         """The report in strict JSON types.
 
@@ -113,6 +173,8 @@ class Report:
         return {
             "schema": SCHEMA,
             "versions": dict(self.versions),
+            "run": jsonable(self.run),
+            "cost": jsonable(self.cost),
             "settings": jsonable(self.settings),
             "metrics": [metric.key for metric in self.metrics],
             "clean": jsonable(self.clean),
@@ -140,6 +202,7 @@ class Report:
             findings=[Finding.from_dict(one) for one in data["findings"]],
             settings=data["settings"],
             versions=data["versions"],
+            run=data["run"],
             metrics=registry.known(data["metrics"]),
         )
 
@@ -162,9 +225,9 @@ class Report:
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Writes `report.json`, `report.md`, `report.html`, and the pictures.
 
-        These are `examples.png`, `budget.png` and `certified.png`: of images, of minimal-norm
-        attacks and of a certified model, and those that `evaluate` was asked for. The page holds
-        them and needs no other file.
+        These are `examples.png` of images, `budget.png` of minimal-norm attacks and of budget
+        attacks at several budgets, `certified.png` of a certified model, and those that `evaluate`
+        was asked for. The page holds them and needs no other file.
 
         Args:
             folder: Created if absent; files of these names in it are replaced.

@@ -67,8 +67,8 @@ class Nearest(Metric):
     """The shortest distance per sample over all minimal-norm attacks of a norm, norm by norm.
 
     A list of `{"norm", "attacks", "median", "mean", "fooled", "eps", "accuracy"}`, the last two the
-    curve of accuracy against budget. The median counts a failure as infinite and a sample that is
-    wrong already as 0; the mean is over the `fooled`, which were right before.
+    curve of accuracy against budget, over all samples. The median is over the samples that were
+    right before, a failure as infinite; the mean is over the `fooled` ones of them.
     """
 
     key = "nearest"
@@ -77,12 +77,13 @@ class Nearest(Metric):
     def compute(self, outcome: Outcome) -> list[dict[str, Any]] | None:
         found = []
         for norm, (attacks, distances) in sorted(outcome.nearest.items()):
-            fooled = np.isfinite(distances) & (distances > 0)
+            attacked = distances > 0
+            fooled = attacked & np.isfinite(distances)
             if fooled.any():
                 figures = {
                     "norm": norm,
                     "attacks": attacks,
-                    "median": float(np.median(distances)),
+                    "median": float(np.median(distances[attacked])),
                     "mean": float(distances[fooled].mean()),
                     "fooled": int(fooled.sum()),
                 }

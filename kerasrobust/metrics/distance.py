@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from kerasrobust.metrics.base import Metric, Outcome, Points
 
 
 def median_distance(distances) -> float:
-    """Median over *all* samples, a failure counting as infinite.
+    """Median with a failure counting as infinite.
 
     A median over the successful samples alone rewards an attack for giving up on the hard ones.
-    With failures at infinity and initially misclassified samples at zero, breaking one sample more,
-    or one sample closer, can never make the median larger.
+    With failures at infinity, breaking one sample more, or one sample closer, can never make the
+    median larger.
 
     Args:
-        distances: Shape `(n,)`, non-negative; `inf` where the attack failed, 0 where the sample
-            was misclassified from the start.
+        distances: Shape `(n,)`, non-negative; `inf` where the attack failed.
 
     Returns:
         The median; `inf` when at least half of the samples were not broken.
@@ -65,16 +67,26 @@ def altered_pixels(x, x_adv, value_range: float = 1.0, tolerance: float = 1e-6) 
 
 
 class MedianDistance(Metric):
-    """Median distance in one norm, over all samples."""
+    """Median distance over the attacked samples, a failure as infinite.
 
-    norm: float
+    Samples that were adversarial before the attack are left out: every attack meets the same ones,
+    and with half of them the median would be 0 whatever the attack did.
+    """
+
     legend = (
-        "L0 (altered pixels), L1, L2, Linf: medians over all samples, a failure as infinite, a "
-        "sample that was wrong already as 0."
+        "L0 (altered pixels), L1, L2, Linf: medians over the attacked samples, a failure as "
+        "infinite; samples that were wrong already are left out."
     )
 
     def compute(self, outcome: Outcome) -> float | None:
-        return median_distance(outcome.distances(outcome.result.distance(self.norm)))
+        values = self.values(outcome)
+        if values is None or not outcome.attacked.any():
+            return None
+        return median_distance(outcome.distances(values)[outcome.attacked])
+
+    def values(self, outcome: Outcome) -> np.ndarray | None:
+        """Distances, shape `(n,)`; None where they are not known."""
+        raise NotImplementedError(f"{type(self).__name__} must define `values`.")
 
 
 class MedianL0(MedianDistance):
@@ -83,17 +95,38 @@ class MedianL0(MedianDistance):
     key = "median_l0"
     header = "L0 %"
     digits = 1
-    norm = 0.0
 
     def measure(self, points: Points) -> np.ndarray:
         return altered_pixels(points.x, points.x_adv, points.value_range)
 
-    def compute(self, outcome: Outcome) -> float | None:
-        pixels = outcome.result.columns.get(self.key)
-        return None if pixels is None else median_distance(outcome.distances(pixels))
+    def values(self, outcome: Outcome) -> np.ndarray | None:
+        return outcome.result.columns.get(self.key)
 
 
-class MedianL1(MedianDistance):
+class MedianLength(MedianDistance):
+    """Median distance in one norm, in the unit of the pixels.
+
+    Beside it stands `<key>_unit`, the same where pixels are 0 to 1; tables show it in parentheses
+    where the two differ.
+    """
+
+    norm: float
+
+    def values(self, outcome: Outcome) -> np.ndarray:
+        return outcome.result.distance(self.norm)
+
+    def figures(self, outcome: Outcome) -> dict[str, Any]:
+        median = self.compute(outcome)
+        unit = None if median is None else median / outcome.value_range
+        return {self.key: median, f"{self.key}_unit": unit}
+
+    def cell(self, row: Mapping[str, Any], samples: int, narrow: bool = False) -> str:
+        text = super().cell(row, samples, narrow)
+        unit = row.get(f"{self.key}_unit")
+        return text if narrow or unit in (None, row.get(self.key)) else f"{text} ({unit:.3g})"
+
+
+class MedianL1(MedianLength):
     """Median L1 distance."""
 
     key = "median_l1"
@@ -102,7 +135,7 @@ class MedianL1(MedianDistance):
     norm = 1.0
 
 
-class MedianL2(MedianDistance):
+class MedianL2(MedianLength):
     """Median L2 distance."""
 
     key = "median_l2"
@@ -110,7 +143,7 @@ class MedianL2(MedianDistance):
     norm = 2.0
 
 
-class MedianLinf(MedianDistance):
+class MedianLinf(MedianLength):
     """Median Linf distance."""
 
     key = "median_linf"

@@ -32,9 +32,46 @@ def test_grid_shows_the_pixels_of_colour_images(make_result, tmp_path):
     examples = pictures.Examples(x, y, y, {"fake": result})
     pictures.adversarial_grid(path, examples, (0.0, 255.0), class_names=["a", "b"])
     image = drawn(path)
-    half = len(image) // 2
-    assert has_colour(image[:half], clean / 255) and not has_colour(image[:half], attacked / 255)
-    assert has_colour(image[half:], attacked / 255) and not has_colour(image[half:], clean / 255)
+    third = len(image) // 3
+    parts = image[:third], image[third : 2 * third], image[2 * third :]
+    # The difference, (-255, -128, 255), is too large to be magnified: it ends at black and white.
+    shown = clean / 255, attacked / 255, np.array([0.0, 0.0, 1.0])
+    for part, own, other in ((parts[0], *shown[:2]), (parts[1], shown[1], shown[0])):
+        assert has_colour(part, own) and not has_colour(part, other)
+    assert has_colour(parts[2], shown[2])
+
+
+def test_grid_magnifies_differences_around_grey(make_result, tmp_path):
+    x = np.full((1, 6, 6, 3), 0.2, np.float32)
+    x_adv = x.copy()
+    x_adv[:, :3, :, 0] += 0.04  # of 0.5 / 0.04 = 12.5 the next step below is 10
+    y = np.zeros(1, np.int64)
+    examples = pictures.Examples(x, y, y, {"fake": make_result([0.5], x=x, x_adv=x_adv)})
+    pictures.adversarial_grid(tmp_path / "g.png", examples)
+    image = drawn(tmp_path / "g.png")
+    for colour in ([0.9, 0.5, 0.5], [0.5, 0.5, 0.5]):
+        assert has_colour(image[2 * len(image) // 3 :], np.array(colour), 0.01)
+    failed = pictures.Examples(x, y, y, {"fake": make_result([NAN], x=x, x_adv=x_adv)})
+    pictures.adversarial_grid(tmp_path / "f.png", failed)
+    assert len(drawn(tmp_path / "f.png")) < 0.8 * len(image)  # no row without a difference
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"),
+    [(0.5, 1), (0.9, 1), (0.25, 2), (0.1, 5), (8 / 255, 10), (0.004, 100), (0.0, 1)],
+)
+def test_magnification(largest, factor):
+    differences = [np.array([-largest, 0.0]), np.array([largest / 3])]
+    assert pictures.magnification(differences) == pytest.approx(factor)
+    assert pictures.magnification([]) == 1
+
+
+def test_grid_shows_any_name_of_a_class(make_result, tmp_path):
+    result, y = make_result([0.5]), np.zeros(1, np.int64)
+    examples = pictures.Examples(result.x, y, y, {"$fake": result})
+    names = [r"$\frac", "<b>a name that is longer than its picture</b>"]
+    pictures.adversarial_grid(tmp_path / "g.png", examples, class_names=names)
+    pictures.adversarial_grid(tmp_path / "g.png", examples, class_names=names[:1])
 
 
 def test_grid_marks_labels(make_result, tmp_path):

@@ -36,11 +36,11 @@ def test_every_figure_by_hand(make_result, make_attack):
     assert row.initially_adversarial == 1
     assert row.accuracy == pytest.approx(2 / 6)
     assert row.success_rate == pytest.approx(3 / 5)
-    # Medians of [0, d1, d2, d3, inf, inf]: halfway between the second and the third success.
+    # Medians of [d1, d2, d3, inf, inf]: the third success.
     assert row.median_l0 == pytest.approx(25.0)
-    assert row.median_l1 == pytest.approx(1.0)
-    assert row.median_l2 == pytest.approx(0.5)
-    assert row.median_linf == pytest.approx(0.25)
+    assert row.median_l1 == row.median_l1_unit == pytest.approx(1.2)
+    assert row.median_l2 == row.median_l2_unit == pytest.approx(0.6)
+    assert row.median_linf == row.median_linf_unit == pytest.approx(0.3)
     assert row.class_accuracy == [pytest.approx(2 / 6), None, None]
     assert row.average_confidence == pytest.approx(0.75)
     assert row.queries == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
@@ -60,19 +60,27 @@ def test_half_of_the_samples_unbroken_is_an_infinite_median(make_result, make_at
 def test_nothing_attacked_and_nothing_broken(make_result, make_attack):
     row = summarise(make_attack(), make_result([None, None]))
     assert row.success_rate is None and row.success_rate_interval is None
-    assert row.accuracy == 0.0 and row.median_l2 == 0.0 and row.ssim is None
+    assert row.accuracy == 0.0 and row.ssim is None
+    assert row.median_l0 is None and row.median_l2 is None and row.median_l2_unit is None
     row = summarise(make_attack(), make_result([NAN, NAN]))
     assert row.accuracy == 1.0 and row.success_rate == 0.0
     assert row.average_confidence is None and row.budget_curve is None
 
 
-def test_distance_of_a_sample_wrong_already_is_zero_whatever_the_attack_says(
-    make_result, make_attack
-):
-    result = make_result([None, 0.2, 0.2], l2=np.array([np.inf, 0.4, 0.4]))
-    assert summarise(make_attack(), result).median_l2 == pytest.approx(0.4)
-    result = make_result([None, None, 0.2], l2=np.array([np.inf, np.inf, 0.4]))
-    assert summarise(make_attack(), result).median_l2 == 0.0
+def test_medians_leave_out_what_is_wrong_already_whatever_the_attack_says(make_result, make_attack):
+    far = np.array([np.inf, np.inf, np.inf, 0.4, 0.6])
+    result = make_result([None, None, None, 0.2, 0.3], l2=far)
+    assert summarise(make_attack(), result).median_l2 == pytest.approx(0.5)
+    assert summarise(make_attack(), result).budget_curve["accuracy"][0] == pytest.approx(0.4)
+
+
+def test_lengths_where_pixels_are_0_to_1_stand_beside_those_of_the_data(make_result, make_attack):
+    result, y = make_result([0.1, 0.2, 0.3]), np.zeros(3, np.int64)
+    row = summary.summarise("wide", make_attack(), result, y, np.ones(3, bool), 3, 255.0)
+    assert row.median_l2 == pytest.approx(0.4) and row.median_l2_unit == pytest.approx(0.4 / 255)
+    metric = metrics.get("median_l2")
+    assert metric.cell(row.figures, 3) == "0.400 (0.00157)"
+    assert metric.cell(row.figures, 3, narrow=True) == "0.400"
 
 
 def test_an_attack_cannot_repair_a_wrong_sample(make_result):

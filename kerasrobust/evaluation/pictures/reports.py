@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -15,11 +16,13 @@ from kerasrobust.engine.result import AttackResult
 
 # A path, or an open file.
 File = str | os.PathLike[str] | IO[bytes]
-_RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#777777"
+_RIGHT, _FOOLED, _UNTOUCHED = "#1b7837", "#c51b7d", "#767676"
 _COLUMNS = 10
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS, _STYLES = "osD^vP", ("-", "--", ":")
+# Letters of a name that fit above an image.
+_LETTERS = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,57 +79,103 @@ def adversarial_grid(
     clip_values: tuple[float, float] = (0.0, 1.0),
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Draws clean images in the first row and what each attack made of them below.
+    """Draws clean images, and for each attack what it made of them and the difference.
 
-    One column per sample. Above each image stands the label the model gives it: green where it is
-    the true one, red where it is not, grey "rejected" where a detector caught it, "not fooled"
-    where the attack failed, "wrong already", with the clean image, where there was nothing to do.
+    One column per sample, the clean ones in the first row. Above each image stands the label the
+    model gives it: green where it is the true one, red where it is not, grey "rejected" where a
+    detector caught it, "not fooled" where the attack failed, "wrong already", with the clean image,
+    where there was nothing to do.
+    Below an attack's images lie their differences from the clean ones, magnified by the factor
+    that stands beside them: medium grey where nothing changed. Factors are 1, 2 or 5 times a power
+    of ten, such that the largest difference of the row stays inside of black and white.
+
+    It is Figures 3 and 4 of AREB and Figure 1 of BRELU-GDA, with differences.
 
     Args:
         path: PNG file to write, a path or an open file.
         examples: The samples.
         clip_values: Pixel values of black and white.
-        class_names: Names to show in place of the labels' numbers.
+        class_names: Names to show in place of the labels' numbers, long ones cut off; a label
+            beyond them keeps its number.
 
     Raises:
         ValueError: If `examples.x` holds no images.
     """
     x, y, clean_labels = np.asarray(examples.x), examples.y, examples.labels
+    low, high = clip_values
     if x.ndim != 4 or x.shape[-1] not in (1, 3, 4) or len(x) == 0:
         raise ValueError(
             "Expected images of shape (n, height, width, channels) with 1, 3 or 4 channels. "
             f"Received: x of shape {x.shape}"
         )
-    rows = len(examples.results) + 1
-    # A canvas of its own: pyplot's global state belongs to the caller.
-    figure = Figure(figsize=(1.1 * len(x) + 0.9, 1.32 * rows + 0.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(x), squeeze=False)
 
     def name(label: int) -> str:
-        return str(label) if class_names is None else str(class_names[label])
+        if class_names is None or label >= len(class_names):
+            return str(label)
+        text = str(class_names[label])
+        return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
 
-    for i, image in enumerate(x):
-        right = clean_labels[i] == y[i]
-        _show(axes[0, i], image, clip_values)
-        axes[0, i].set_title(name(clean_labels[i]), color=_RIGHT if right else _FOOLED)
-        for row, result in enumerate(examples.results.values(), start=1):
+    colours = np.where(clean_labels == y, _RIGHT, _FOOLED)
+    cells = [
+        (image, name(label), c) for image, label, c in zip(x, clean_labels, colours, strict=True)
+    ]
+    rows: list[tuple[str, list[tuple[np.ndarray, str, str] | None]]] = [("clean", [*cells])]
+    for attack, result in examples.results.items():
+        cells, differences = [], {}
+        for i, image in enumerate(x):
             shown, colour = image if result.x_adv is None else result.x_adv[i], _UNTOUCHED
             if result.initially_adversarial[i]:
-                title, shown = "wrong already", image
+                text, shown = "wrong already", image
             elif result.success[i]:
-                title, colour = name(result.labels[i]), _FOOLED
+                text, colour = name(result.labels[i]), _FOOLED
             elif result.accepted is not None and not result.accepted[i]:
-                title = "rejected"
+                text = "rejected"
             else:
-                title, shown = "not fooled", image
-            _show(axes[row, i], shown, clip_values)
-            axes[row, i].set_title(title, color=colour)
-    for row, text in enumerate(["clean", *examples.results]):
-        axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
-    for axis in axes.flat:
-        axis.title.set_fontsize(8)
+                text, shown = "not fooled", image
+            cells.append((shown, text, colour))
+            if shown is not image:
+                # Of pixels with transparency the colours are shown.
+                differences[i] = (shown - image)[..., :3] / (high - low)
+        rows.append((attack, [*cells]))
+        if differences:
+            factor = magnification([*differences.values()])
+            grey = {i: low + (0.5 + factor * d) * (high - low) for i, d in differences.items()}
+            below = [(grey[i], "", _UNTOUCHED) if i in grey else None for i in range(len(x))]
+            rows.append((f"difference\n× {factor:g}", below))
+
+    # A canvas of its own: pyplot's global state belongs to the caller.
+    figure = Figure(figsize=(1.1 * len(x) + 0.9, 1.25 * len(rows) + 0.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(x), squeeze=False)
+    for (label, row), of_row in zip(rows, axes, strict=True):
+        for axis, cell in zip(of_row, row, strict=True):
+            axis.set(xticks=[], yticks=[], frame_on=cell is not None)
+            if cell is not None:
+                _show(axis, cell[0], clip_values)
+                axis.set_title(cell[1], color=cell[2], fontsize=8, parse_math=False)
+        of_row[0].set_ylabel(
+            label, rotation=0, ha="right", va="center", fontsize=9, parse_math=False
+        )
     figure.savefig(path, dpi=120, format="png")
+
+
+def magnification(differences: Sequence[np.ndarray]) -> float:
+    """The factor at which differences of 0..1 pixels are shown around medium grey.
+
+    Args:
+        differences: Adversarial less clean images, any shapes.
+
+    Returns:
+        The largest of 1, 2, 5, 10, 20 ... with which none goes beyond 0.5; 1 where there is none,
+        or one is larger.
+    """
+    largest = max((float(np.abs(one).max()) for one in differences), default=0.0)
+    if largest == 0.0:
+        return 1.0
+    # Rounding must not halve the factor of a difference of exactly 0.1.
+    limit = 0.5 / largest * (1 + 1e-4)
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(1.0, power * max(step for step in (1, 2, 5) if step * power <= limit))
 
 
 def budget_curves(path: File, curves: Mapping[str, Mapping]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kerasrobust.engine.box import LENGTHS
 from kerasrobust.evaluation import pictures
-from kerasrobust.evaluation.renderers import html, markdown, table
+from kerasrobust.evaluation.renderers import curves, html, markdown
 from kerasrobust.evaluation.renderers.table import ReportData
 from kerasrobust.evaluation.summary import AttackSummary
 
@@ -18,8 +18,9 @@ from kerasrobust.evaluation.summary import AttackSummary
 def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
     """Writes `report.json`, `report.md`, `report.html` and what pictures there are.
 
-    These are `examples.png` of images, `budget.png` of minimal-norm attacks, `certified.png` of a
-    certified model, and those that `evaluate` was asked for; the page holds them as well.
+    These are `examples.png` of images, `budget.png` of minimal-norm attacks and of budget attacks
+    at several budgets, `certified.png` of a certified model, and those that `evaluate` was asked
+    for; the page holds them as well.
 
     Args:
         report: The report.
@@ -46,19 +47,13 @@ def draw(report: ReportData) -> dict[str, bytes]:
     if report.examples is not None and pictures.are_images(report.examples.x):
         bounds = tuple(report.settings["clip_values"])
         grid = io.BytesIO()
-        pictures.adversarial_grid(grid, report.examples, bounds)
+        names = report.settings["class_names"]
+        pictures.adversarial_grid(grid, report.examples, bounds, names)
         drawn["examples.png"] = grid.getvalue()
-    curves = {
-        name: row.figures["budget_curve"]
-        for name, row in report.attacks.items()
-        if row.figures.get("budget_curve")
-    }
-    for row in report.robust.get("nearest") or []:
-        if len(row["attacks"]) > 1:
-            curves[f"nearest, {table.norm_name(float(row['norm']))}"] = row
-    if curves:
+    found = curves.budget_curves(report)
+    if found:
         budget = io.BytesIO()
-        pictures.budget_curves(budget, curves)
+        pictures.budget_curves(budget, found)
         drawn["budget.png"] = budget.getvalue()
     verdict = report.robust.get("verdict")
     if verdict:

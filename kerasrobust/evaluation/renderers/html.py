@@ -6,12 +6,15 @@ import base64
 import json
 from collections.abc import Mapping
 
-from kerasrobust.evaluation.renderers import table, templates
+from kerasrobust.evaluation.renderers import steps, table, templates
 from kerasrobust.specs import jsonable
 
+# Pictures of more pixels across are not shrunk to the width of a telephone, but scrolled.
+_WIDE = 720
 # What a screen reader says in place of a picture, and what stands below it.
 _CAPTIONS = {
-    "examples.png": "Clean samples, and what each attack made of them.",
+    "examples.png": "Clean samples, what each attack made of them, and the difference, magnified "
+    "as stated: grey where nothing changed.",
     "budget.png": "Accuracy against budget.",
     "certified.png": "Accuracy against L2 radius: certified, and left by the attacks.",
     "security_curves.png": "Accuracy against budget: left by each attack, and certified if it is.",
@@ -57,11 +60,14 @@ def _render(template: str, report: table.ReportData, pictures: Mapping[str, byte
             name: {
                 "data": base64.b64encode(png).decode(),
                 "caption": _CAPTIONS.get(name, name),
+                "wide": int.from_bytes(png[16:20]) > _WIDE,  # the width in the header of a PNG
             }
             for name, png in pictures.items()
         },
+        steps=steps.next_steps(report),
+        facts=table.facts(report),
         parameters={name: _pretty(row.config) for name, row in report.attacks.items()},
-        settings={key: _plain(value) for key, value in report.settings.items()},
+        settings={key: _plain(value) for key, value in table.further_settings(report).items()},
         worst=table.WORST,
     )
 

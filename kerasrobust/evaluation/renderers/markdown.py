@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kerasrobust.evaluation.renderers import table, templates
+from kerasrobust.evaluation.renderers import steps, table, templates
 
 _TEMPLATE = "report.md.jinja"
 
@@ -27,5 +27,8 @@ def render(report: table.ReportData, images: Sequence[str] = ()) -> str:
         verdict=table.verdict_table(report),
         counts=table.counts_table(report),
         classes=table.class_tables(report),
+        steps=steps.next_steps(report),
+        facts=table.facts(report),
+        settings=table.further_settings(report),
         images=images,
     )

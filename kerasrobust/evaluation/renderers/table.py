@@ -13,6 +13,14 @@ from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics.base import Metric
 
 WORST = "worst case"
+# Settings that `facts` tells.
+_TOLD = (
+    *("model", "file", "parameters", "weights"),
+    *("dataset", "split", "indices", "available", "samples", "data", "class_names"),
+    *("shape", "clip_values", "labels", "seed"),
+)
+# Characters of a list that a page shows.
+_LONG = 400
 # What a verdict says of findings, the gravest alone.
 _DOUBT = {
     "invalid": "These figures say nothing about robustness",
@@ -45,6 +53,10 @@ class ReportData(Protocol):
     @property
     def versions(self) -> dict[str, str]: ...
     @property
+    def run(self) -> dict[str, Any]: ...
+    @property
+    def cost(self) -> dict[str, float]: ...
+    @property
     def metrics(self) -> Sequence[Metric]: ...
     @property
     def examples(self) -> Examples | None: ...
@@ -63,12 +75,13 @@ class Table(NamedTuple):
 
 def title(report: ReportData) -> str:
     """What was evaluated, in one line."""
-    name = report.settings.get("dataset") or "data"
+    name = report.settings["dataset"] or "data"
     budget = ""
-    if report.settings.get("eps") is not None:
+    if report.settings["eps"] is not None:
         norm = norm_name(float(report.settings["norm"]))
-        eps = report.settings.get("budgets") or [report.settings["eps"]]
-        budget = f", adversarial within {norm} {', '.join(f'{one:.4g}' for one in eps)}"
+        budgets = report.settings["budgets"] or [report.settings["eps"]]
+        within = ", ".join(_length(report, eps) for eps in budgets)
+        budget = f", adversarial within {norm} {within}"
     return f"{name}, {report.settings['samples']:,} samples{budget}"
 
 
@@ -120,17 +133,18 @@ def threat_model(report: ReportData) -> str:
     target = _TARGETS[report.settings.get("targets") or "random"]
     wants = " or ".join(target if aim else "any wrong class" for aim in aims)
     low, high = report.settings["clip_values"]
-    if report.settings.get("eps") is not None:
+    if report.settings["eps"] is not None:
         norm = norm_name(float(report.settings["norm"]))
-        may = [f"by at most {report.settings['eps']:.4g} in {norm}"]
+        may = [f"by at most {_length(report, report.settings['eps'])} in {norm}"]
     else:
-        may = sorted(
-            {
-                f"by at most {row.config['eps']:.4g} in {norm_name(row.norm)}"
-                for row in rows
-                if row.kind == "budget" and isinstance(row.config.get("eps"), (int, float))
-            }
-        )
+        budgets: dict[float, set[float]] = {}
+        for row in rows:
+            if row.kind == "budget" and isinstance(row.config.get("eps"), (int, float)):
+                budgets.setdefault(row.norm, set()).add(float(row.config["eps"]))
+        may = [
+            f"by at most {', '.join(_length(report, eps) for eps in sorted(of))} in {norm_name(p)}"
+            for p, of in sorted(budgets.items())
+        ]
         if any(row.kind == "minimal" for row in rows):
             may.append("as far as it takes")
     return (
@@ -146,7 +160,21 @@ def main_table(report: ReportData, narrow: bool = False) -> Table:
         name = attack.name + (" (check)" if attack.checks else "")
         rows.append(([name, norm_name(attack.norm)], attack.figures))
     rows.append(([WORST, ""], report.robust))
-    return _table(report, "main", ["attack", "norm"], rows, narrow)
+    content = _table(report, "main", ["attack", "norm"], rows, narrow)
+    legends = [*content.legends, "Worst case: samples that no attack changed."]
+    if _width(report) != 1 and not narrow:
+        legends.append("In parentheses: lengths where pixels are 0 to 1.")
+    if any(attack.checks for attack in report.attacks.values()):
+        legends.append(
+            'A row marked "check" is the reference implementation\'s run of the attack above it.'
+        )
+    if report.settings["cascade"]:
+        legends.append(
+            "The rows are cumulative: each attack met only the samples that those above it had "
+            "left, so that accuracy, success and distances are what stood after it, passes and "
+            "seconds its own."
+        )
+    return Table(content.header, content.rows, legends)
 
 
 def counts_table(report: ReportData) -> Table:
@@ -171,7 +199,7 @@ def class_tables(report: ReportData) -> dict[str, Table]:
             values = [None if column is None else column[i] for column in columns]
             if any(value is not None for value in values):
                 cells = ["" if value is None else metric.format(value) for value in values]
-                body.append([str(i), *cells])
+                body.append([class_name(report, i), *cells])
         tables[str(metric.header)] = Table(header, body, [metric.legend] if metric.legend else [])
     return tables
 
@@ -206,15 +234,15 @@ def nearest_table(report: ReportData) -> Table | None:
         [
             norm_name(float(row["norm"])),
             ", ".join(row["attacks"]),
-            f"{row['median']:.4g}",
-            f"{row['mean']:.4g}",
+            _length(report, row["median"], float(row["norm"])),
+            _length(report, row["mean"], float(row["norm"])),
             str(row["fooled"]),
         ]
         for row in found
     ]
     legend = (
-        "Per sample the shortest of the attacks in a norm. Median over all samples, a failure as "
-        "infinite, one that was wrong already as 0; mean over the fooled ones."
+        "Per sample the shortest of the attacks in a norm. Median over the attacked samples, a "
+        "failure as infinite; mean over the fooled ones."
     )
     return Table(["norm", "attacks", "median", "mean", "fooled"], rows, [legend])
 
@@ -237,9 +265,84 @@ def budgets_table(report: ReportData) -> Table | None:
     return Table([f"{norm_name(float(found['norm']))} eps", "left %"], rows, [legend])
 
 
+def facts(report: ReportData) -> dict[str, str]:
+    """What was evaluated, on what, when and at what cost: what a newcomer looks for."""
+    settings, run, cost = report.settings, report.run, report.cost
+    parameters, weights = settings["parameters"], settings["weights"]
+    model = [settings["model"]]
+    model += [f"file {settings['file']}"] if settings["file"] else []
+    model += [f"{parameters:,} parameters"] if parameters is not None else []
+    model += [f"weights SHA-256 {weights}"] if weights else []
+    data = [settings["dataset"] or "without a name"]
+    data += [f"split {settings['split']}"] if settings["split"] else []
+    of = f" of {settings['available']:,}" if settings["available"] else ""
+    data += [f"{settings['samples']:,}{of} samples, SHA-256 {settings['data']}"]
+    low, high = settings["clip_values"]
+    shape = " x ".join(map(str, settings["shape"]))
+    told = {
+        "model": ", ".join(model),
+        "data": ", ".join(data),
+        "samples": f"{shape}, pixels {low:g} to {high:g}, labels {settings['labels']}",
+    }
+    if settings["indices"]:
+        told["places in the split"] = _short(settings["indices"])
+    if settings["class_names"]:
+        told["classes"] = _short(", ".join(settings["class_names"]))
+    told["passes"] = (
+        f"{cost['queries']:,} forward, {cost['gradients']:,} forward and backward, by all attacks, "
+        "padding included"
+    )
+    told["time"] = (
+        f"{cost['seconds']:.1f} s for all attacks; begun {run['started']}, finished after "
+        f"{run['seconds']:.1f} s"
+    )
+    machine = run["machine"]
+    memory = machine["memory_gib"]
+    hardware = [f"{machine['cores']} core{'s' * (machine['cores'] != 1)} of {machine['cpu']}"]
+    hardware += [f"{memory:g} GiB"] if memory else []
+    hardware += machine["accelerators"] or ["no accelerator"]
+    told["machine"] = ", ".join([*hardware, machine["os"], f"Python {machine['python']}"])
+    told["versions"] = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    told["seed"] = str(settings["seed"])
+    if run["command"]:
+        told["command"] = run["command"]
+    return told
+
+
+def further_settings(report: ReportData) -> dict[str, Any]:
+    """The settings that `facts` has not told."""
+    return {key: value for key, value in report.settings.items() if key not in _TOLD}
+
+
+def class_name(report: ReportData, label: int) -> str:
+    """The name of a class, its number where it has none."""
+    names = report.settings["class_names"]
+    return str(label) if names is None or label >= len(names) else names[label]
+
+
 def norm_name(norm: float) -> str:
     """`"Linf"`, `"L2"` and so on."""
     return "Linf" if norm == math.inf else f"L{norm:g}"
+
+
+def _width(report: ReportData) -> float:
+    low, high = report.settings["clip_values"]
+    return high - low
+
+
+def _length(report: ReportData, length: float, norm: float = 1.0) -> str:
+    """A length in the unit of the pixels, with that of 0..1 where they differ; L0 has none."""
+    width = _width(report)
+    text = f"{length:.4g}"
+    if width == 1 or norm == 0 or not math.isfinite(length):
+        return text
+    return f"{text} ({length / width:.3g} where pixels are 0 to 1)"
+
+
+def _short(text: str) -> str:
+    if len(text) <= _LONG:
+        return text
+    return f"{text[:_LONG].rpartition(',')[0] or text[:_LONG]} ... (report.json has all)"
 
 
 def _shown(report: ReportData, table: str) -> list[Metric]:

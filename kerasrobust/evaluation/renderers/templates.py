@@ -21,7 +21,14 @@ def template(name: str, escape: bool) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["compact"] = _compact
+    environment.filters["cell"] = _cell
     return environment.get_template(name)
+
+
+def _cell(text: str) -> str:
+    """Text as Markdown shows it in a table: on one line, without tags."""
+    line = " ".join(text.split())
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def _compact(value: Any) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kerasrobust.evaluation.renderers.steps import next_steps
 from kerasrobust.evaluation.renderers.table import (
     ReportData,
     budgets_table,
@@ -51,8 +52,9 @@ def render(report: ReportData, console: Console | None = None) -> None:
     for finding in report.findings:
         about = ", ".join(part for part in (finding.severity, finding.measured) if part)
         console.print(Text.assemble((finding.code, "bold"), f" ({about}): ", finding.message))
-        if finding.command:
-            console.print(Text(f"  Next: {finding.command}"))
+    for step in next_steps(report):
+        console.print(Text.assemble(("Next: ", "bold"), step.why))
+        console.print(Text(f"  {step.command}"), soft_wrap=True)
 
 
 def text(report: ReportData) -> str:
@@ -65,7 +67,7 @@ def text(report: ReportData) -> str:
 def _table(report: ReportData, narrow: bool) -> Table:
     content = main_table(report, narrow)
     table = Table(
-        title=title(report),
+        title=Text(title(report), style="table.title"),
         title_justify="left",
         box=box.SIMPLE if narrow else box.HEAVY_HEAD,
         padding=(0, 1 - narrow),

@@ -1,0 +1,118 @@
+"""What to do about a report: commands, each with the rule that chose it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kerasrobust.evaluation.renderers.table import ReportData
+
+# Options of a `kr-eval` command that say what was evaluated, not how, and those that `kr-train`
+# has too.
+_TRAINED = ("model", "dataset", "data-dir", "download", "import", "clip-min", "clip-max", "seed")
+_SUBJECT = {
+    "kr-eval": (
+        *_TRAINED,
+        *("samples", "balanced", "batch-size", "defense", "gradient", "eot", "votes"),
+        *("mean", "std"),
+    ),
+    "kr-train": _TRAINED,
+}
+# So many samples put a figure within three points.
+_SAMPLES = 1000
+# A model that keeps less than this share of its accuracy is worth hardening.
+_KEPT = 0.5
+
+
+class Step(NamedTuple):
+    """Something to do next.
+
+    Attributes:
+        why: What it is good for, a sentence.
+        command: The command line. `...` in it stands for model and data where the report was not
+            made by `kr-eval`.
+    """
+
+    why: str
+    command: str
+
+
+def next_steps(report: ReportData) -> list[Step]:
+    """What to do next: the findings' commands, the gravest first, then what the figures call for.
+
+    By these rules, of which none applies where the figures say nothing:
+
+    - few samples, and the split has more: more of them;
+    - no cascade and no doubt: AutoAttack, in the budget of the evaluation;
+    - no minimal-norm attack: the distances of the nearest adversarial points;
+    - less than half of the accuracy is left: adversarial training.
+
+    Args:
+        report: The report.
+    """
+    found = [
+        Step(f"On {finding.code}, see above.", finding.command)
+        for finding in report.findings
+        if finding.command
+    ]
+    if not any(finding.severity == "invalid" for finding in report.findings):
+        found += _general(report)
+    steps: dict[str, Step] = {}
+    for step in found:
+        command = _filled(step.command, report.run.get("command"))
+        steps.setdefault(command, Step(step.why, command))
+    return list(steps.values())
+
+
+def _general(report: ReportData) -> Iterable[Step]:
+    few = [finding for finding in report.findings if finding.code == "few_samples"]
+    samples = min(_SAMPLES, report.settings["available"] or _SAMPLES)
+    if report.settings["samples"] < samples and any(finding.command is None for finding in few):
+        yield Step("More samples narrow the intervals.", f"kr-eval ... --samples {samples}")
+    norm, eps = _threat(report)
+    white = any(row.knowledge == "white" for row in report.attacks.values())
+    if eps is not None and white and not report.settings["cascade"]:
+        yield Step(
+            "AutoAttack is what published figures are measured with.",
+            f"kr-eval ... --attacks autoattack --eps {eps:.4g} --norm {norm:g}",
+        )
+    if white and all(row.kind == "budget" for row in report.attacks.values()):
+        yield Step(
+            "How far the nearest adversarial points are, whatever the budget.",
+            "kr-eval ... --attacks minimal",
+        )
+    if report.robust["accuracy"] < _KEPT * report.clean["accuracy"]:
+        defense = "trades" if eps is None or norm != math.inf else f"trades:eps={eps:.4g}"
+        yield Step(
+            "Little of the accuracy is left; adversarial training is what keeps more of it.",
+            f"kr-train ... --defense {defense} --output hardened.keras",
+        )
+
+
+def _threat(report: ReportData) -> tuple[float, float | None]:
+    """Norm and budget of the evaluation, else of its first attack that has one."""
+    threats = [(report.settings["norm"], report.settings["eps"])]
+    threats += [(row.norm, row.config.get("eps")) for row in report.attacks.values()]
+    for norm, eps in threats:
+        if isinstance(eps, (int, float)) and math.isfinite(eps) and float(norm) in (2.0, math.inf):
+            return float(norm), float(eps)
+    return math.inf, None
+
+
+def _filled(step: str, command: str | None) -> str:
+    """A step with the options of the command that made the report in the place of its dots."""
+    program, _, rest = step.partition(" ... ")
+    words = shlex.split(command or "")
+    if program not in _SUBJECT or not words or words[0] != "kr-eval":
+        return step
+    own = {word.partition("=")[0] for word in shlex.split(rest) if word.startswith("--")}
+    kept, wanted = [], False
+    for word in words[1:]:
+        if word.startswith("--"):
+            option = word.partition("=")[0]
+            wanted = option[2:] in _SUBJECT[program] and option not in own
+        if wanted:
+            kept.append(word)
+    return " ".join([program, *([shlex.join(kept)] if kept else []), rest])
