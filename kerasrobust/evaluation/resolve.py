@@ -28,11 +28,13 @@ class Plan:
         attacks: Recipes by their names in the report, in the order they run.
         criterion: The budget inside of which adversarial samples count for any attack.
         preset: The preset they come from, if any.
+        given: By name in the report, the parameters that the request itself gives an attack.
     """
 
     attacks: dict[str, Attack]
     criterion: Criterion
     preset: presets.Preset | None
+    given: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def cascade(self) -> bool:
@@ -106,7 +108,8 @@ def resolve(
             name, parameters = parse_spec(item)
             wanted.append((name, parameters, parameters, None))
         elif isinstance(item, (Attack, dict)):
-            wanted.append((item, {}, {}, None))
+            given = item.get_config() if isinstance(item, Attack) else item.get("config") or {}
+            wanted.append((item, {}, given, None))
         else:
             raise TypeError(
                 "`attacks` must be the name of a preset, a specification such as 'fgsm:eps=0.1', "
@@ -117,6 +120,7 @@ def resolve(
     if targeted:
         common["targeted"] = True
     plan: dict[str, Attack] = {}
+    told: dict[str, dict[str, Any]] = {}
     for item, parameters, explicit, label in wanted:
         if isinstance(item, str):
             attack = registry.get(item, **{**common, **parameters})
@@ -129,8 +133,9 @@ def resolve(
             raise ValueError(
                 f"Each attack must aim at a class: targeted=True. Received: attacks={requested!r}"
             )
-        plan[unique(label or attack.name, plan)] = attack
-    return Plan(plan, criterion, chosen)
+        name = unique(label or attack.name, plan)
+        plan[name], told[name] = attack, explicit
+    return Plan(plan, criterion, chosen, told)
 
 
 def _budget(eps: Any, norm: Any) -> Criterion:
