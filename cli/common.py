@@ -180,6 +180,32 @@ def pixel_bounds(network, low, high) -> tuple[tuple[float, float], str]:
     return (bounds[0] if low is None else low, bounds[1] if high is None else high), note
 
 
+def default_network(train, seed: int, output: Path | None, quiet: bool):
+    """The network of one who gives none; in `output` it is kept for a run that goes on."""
+    import kerasrobust
+    from kerasrobust.engine.store import digest
+
+    path = None
+    if output is not None:
+        key = digest([digest({"x": train.x, "y": train.y}), seed])[:16]
+        path = output / "models" / f"undefended-{key}.keras"
+        if path.exists():
+            return kerasrobust.models.load(path)
+    if not quiet:
+        click.echo(
+            f"No --model given: training a small network on the training split of "
+            f"{train.name} (seed {seed}).",
+            err=True,
+        )
+    network = kerasrobust.models.train_default(train, seed=seed)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.keras")
+        network.save(part)
+        os.replace(part, path)
+    return network
+
+
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *notes: str) -> None:
     """A table as wide as the terminal, or wide enough for a pipe, and a line below it."""
     from rich.console import Console

@@ -14,6 +14,7 @@ from kerasrobust_cli.common import (
     clip_min_option,
     data_dir_option,
     dataset_option,
+    default_network,
     download_option,
     eot_option,
     import_option,
@@ -152,7 +153,7 @@ def main(
         if network is None or epochs is not None:
             train = kerasrobust.datasets.load(dataset, "train", **source)
         if network is None:
-            network = _default(train, seed, output, quiet)
+            network = default_network(train, seed, output, quiet)
         try:
             tuning = kerasrobust.tune(
                 network,
@@ -191,31 +192,3 @@ def _print(tuning) -> None:
         tuning.render()
     else:
         click.echo(str(tuning))
-
-
-def _default(train, seed: int, output, quiet: bool):
-    """The network of one who gives none; in `output` it is kept for a run that goes on."""
-    import os
-
-    import kerasrobust
-    from kerasrobust.engine.store import digest
-
-    path = None
-    if output is not None:
-        key = digest([digest({"x": train.x, "y": train.y}), seed])[:16]
-        path = output / "models" / f"undefended-{key}.keras"
-        if path.exists():
-            return kerasrobust.models.load(path)
-    if not quiet:
-        click.echo(
-            f"No --model given: training a small network on the training split of "
-            f"{train.name} (seed {seed}).",
-            err=True,
-        )
-    network = kerasrobust.models.train_default(train, seed=seed)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.keras")
-        network.save(part)
-        os.replace(part, path)
-    return network

@@ -16,6 +16,7 @@ from kerasrobust import (  # noqa: E402
     defenses,
     distribution,
     evaluation,
+    hardening,
     metrics,
     models,
     protocols,
@@ -25,6 +26,7 @@ from kerasrobust.defenses import unwrap, wrap  # noqa: E402
 from kerasrobust.defenses.registry import DEFENSES  # noqa: E402
 from kerasrobust.engine.classifier import Classifier  # noqa: E402
 from kerasrobust.evaluation import evaluate, tune  # noqa: E402
+from kerasrobust.hardening import harden  # noqa: E402
 from kerasrobust.registry import register  # noqa: E402
 
 # A saved model loads by `keras.saving.load_model` only when the classes it holds are registered
@@ -43,6 +45,8 @@ __all__ = [
     "distribution",
     "evaluate",
     "evaluation",
+    "harden",
+    "hardening",
     "metrics",
     "models",
     "protocols",

@@ -18,6 +18,7 @@ ROOMS = (
     ("metrics",),
     ("evaluation",),
     ("protocols",),
+    ("hardening",),
 )
 
 

@@ -34,12 +34,14 @@ class Plan:
             the largest.
         preset: The preset they come from, if any.
         budgets: Where there are several, the budget of each attack, by its name.
+        given: By name in the report, the parameters that the request itself gives an attack.
     """
 
     attacks: dict[str, Attack]
     criterion: Criterion
     preset: presets.Preset | None
     budgets: dict[str, float] = dataclasses.field(default_factory=dict)
+    given: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def cascade(self) -> bool:
@@ -147,6 +149,7 @@ def _together(plans: list[Plan], requested: Any) -> Plan:
         entries = [(plan, name) for plan in plans for name in names]
     attacks: dict[str, Attack] = {}
     budgets: dict[str, float] = {}
+    given: dict[str, dict[str, Any]] = {}
     for plan, name in entries:
         attack, eps = plan.attacks[name], plan.criterion.eps
         assert eps is not None
@@ -160,8 +163,8 @@ def _together(plans: list[Plan], requested: Any) -> Plan:
         if attack.get_config() == first.get_config() and not plan.cascade:
             attack = first
         full = unique(f"{name}@{eps:.4g}", attacks)
-        attacks[full], budgets[full] = attack, eps
-    return dataclasses.replace(plans[-1], attacks=attacks, budgets=budgets)
+        attacks[full], budgets[full], given[full] = attack, eps, plan.given[name]
+    return dataclasses.replace(plans[-1], attacks=attacks, budgets=budgets, given=given)
 
 
 def _capped(plan: Plan, most: int, requested: Any) -> Plan:
@@ -226,7 +229,8 @@ def _resolve(
             name, parameters = parse_spec(item)
             wanted.append((name, parameters, parameters, None))
         elif isinstance(item, (Attack, dict)):
-            wanted.append((item, {}, {}, None))
+            given = item.get_config() if isinstance(item, Attack) else item.get("config") or {}
+            wanted.append((item, {}, given, None))
         else:
             raise TypeError(
                 "`attacks` must be the name of a preset, a specification such as 'fgsm:eps=0.1', "
@@ -241,6 +245,7 @@ def _resolve(
             )
         common = {**common, "targeted": True}
     plan: dict[str, Attack] = {}
+    told: dict[str, dict[str, Any]] = {}
     for item, parameters, explicit, label in wanted:
         if isinstance(item, str):
             attack = registry.get(item, **{**common, **parameters})
@@ -253,8 +258,9 @@ def _resolve(
             raise ValueError(
                 f"Each attack must aim at a class: targeted=True. Received: attacks={requested!r}"
             )
-        plan[unique(label or attack.name, plan)] = attack
-    return Plan(plan, criterion, chosen)
+        name = unique(label or attack.name, plan)
+        plan[name], told[name] = attack, explicit
+    return Plan(plan, criterion, chosen, given=told)
 
 
 def _budget(eps: Any, norm: Any) -> Criterion:

@@ -153,11 +153,9 @@ def tune(
     if attacks is None:
         attacks = list(ATTACKS)
         if eps is None and norm is None:
-            shape = getattr(model, "input_shape", None)
-            grey = not isinstance(shape, tuple) or presets.channels(shape[1:]) == 1
-            eps = (0.3 if grey else 8 / 255) * (clip_values[1] - clip_values[0])
-    trainer = _Trainer(model, clip_values, train, epochs, seed, output)
-    sweeps = _sweeps(sweep, trainer)
+            eps = usual_budget(model, clip_values)
+    trainer = Trainer(model, clip_values, train, epochs, seed, output)
+    sweeps = read_sweeps(sweep, trainer)
     sets = _sets([one.specs[0] for one in sweeps], sweeps) if combinations else []
     options = {
         "attacks": attacks,
@@ -168,7 +166,7 @@ def tune(
         "seed": seed,
     }
     seen = {"gradient": gradient, "draws": draws, "votes": votes}
-    runner = _Runner(trainer, x, y, options, seen, output)
+    runner = Runner(model, clip_values, x, y, options, seen, output)
     first = runner.first
     total = 1 + sum(len(one.specs) for one in sweeps) + len(sets)
     tuning = Tuning(
@@ -207,7 +205,7 @@ def tune(
             name = " + ".join(specs) or UNDEFENDED
             if name not in tuning.rows:
                 bar.set_description(f"{len(tuning.rows) + 1}/{total} {name}")
-                tuning.rows[name] = runner.row(name, specs, bar)
+                tuning.rows[name] = runner.row(name, trainer.defended(specs), bar)
             return name
 
         try:
@@ -224,6 +222,13 @@ def tune(
     if output is not None:
         tuning.save(output)
     return tuning
+
+
+def usual_budget(model: keras.Model, clip_values: tuple[float, float]) -> float:
+    """The Linf budget where none is given: 0.3, or 8/255 on colour images, of the box's width."""
+    shape = getattr(model, "input_shape", None)
+    grey = not isinstance(shape, tuple) or presets.channels(shape[1:]) == 1
+    return (0.3 if grey else 8 / 255) * (clip_values[1] - clip_values[0])
 
 
 class TuningInterrupted(KeyboardInterrupt):
@@ -276,6 +281,11 @@ class Row:
     attacks: dict[str, np.ndarray]
     worst: np.ndarray
     findings: list[Finding]
+
+    @property
+    def defenses(self) -> list[str]:
+        """The specifications that `name` is made of."""
+        return [] if self.name == UNDEFENDED else self.name.split(" + ")
 
     @property
     def clean_accuracy(self) -> float:
@@ -546,7 +556,7 @@ def _percent(flags: np.ndarray) -> str:
     return f"{100 * flags.mean():.1f}"
 
 
-def _sweeps(requested: Any, trainer: _Trainer) -> list[Sweep]:
+def read_sweeps(requested: Any, trainer: Trainer) -> list[Sweep]:
     """The sweeps that are asked for, each setting tried on the model, or all that suit it."""
     if requested is None:
         names = [name for name in SWEEPS if name in DEFENSES.builtin]
@@ -589,7 +599,7 @@ def _sweeps(requested: Any, trainer: _Trainer) -> list[Sweep]:
     return sweeps
 
 
-def _default_sweep(name: str, trainer: _Trainer) -> Sweep:
+def _default_sweep(name: str, trainer: Trainer) -> Sweep:
     """The values of `SWEEPS` that suit the model."""
     parameter, values = SWEEPS[name]
     specs = []
@@ -619,10 +629,20 @@ def _sets(specs: Sequence[str], sweeps: Sequence[Sweep]) -> list[tuple[str, ...]
     return found
 
 
-class _Trainer:
+class Trainer:
     """The model with defenses: in front of it, inside, or trained with them, once for each set.
 
-    Trained models are kept: in `output`, or for the duration of the call.
+    Trained models are kept: in `output`, where an interrupted training goes on, or for the duration
+    of the call.
+
+    Args:
+        model: What training starts from; it is left alone.
+        clip_values: Smallest and largest pixel value.
+        train: Samples to train on.
+        epochs: Passes over them.
+        seed: Seed of all randomness.
+        output: Folder; trained models are kept in its `models/`.
+        recipe: As of `models.fit`.
     """
 
     def __init__(
@@ -633,6 +653,7 @@ class _Trainer:
         epochs: int | None,
         seed: int,
         output: str | os.PathLike[str] | None,
+        recipe: models.Recipe | None = None,
     ):
         if epochs is not None:
             check_int("epochs", epochs, 1)
@@ -641,7 +662,7 @@ class _Trainer:
                     f"`epochs` needs `train`, samples to train on. Received: {epochs=}"
                 )
         self.model, self.bounds = model, clip_values
-        self.train, self.epochs, self.seed = train, epochs, seed
+        self.train, self.epochs, self.seed, self.recipe = train, epochs, seed, recipe
         self.folder = None if output is None else pathlib.Path(output) / "models"
         self._trained: dict[tuple[str, ...], keras.Model] = {}
 
@@ -666,12 +687,13 @@ class _Trainer:
         fronts: list[str] = []
         for spec in specs:
             (fronts if isinstance(get(spec), Preprocessing) else inner).append(spec)
-        model = self._inner(tuple(inner)) if inner else self.model
+        model = self.inner(tuple(inner)) if inner else self.model
         if not fronts:
             return model
         return wrap(model, fronts, clip_values=self.bounds, seed=self.seed)
 
-    def _inner(self, specs: tuple[str, ...]) -> keras.Model:
+    def inner(self, specs: tuple[str, ...]) -> keras.Model:
+        """The model with these defenses, none of which stands in front of it."""
         model = wrap(self.model, list(specs), clip_values=self.bounds, seed=self.seed)
         if not any(isinstance(get(spec), TrainingDefense) for spec in specs):
             return model
@@ -682,21 +704,22 @@ class _Trainer:
     def _fitted(self, model: RobustModel) -> keras.Model:
         assert self.train is not None
         run: dict[str, Any] = {"epochs": self.epochs, "seed": self.seed}
+        how = {**run, "recipe": self.recipe}
         if self.folder is None:
-            models.fit(model, self.train, verbose=0, **run)
+            models.fit(model, self.train, verbose=0, **how)
             return model
         parts = [
             storage.fingerprint(Classifier(model)),
             [repr(defense) for defense in model.defenses],
             storage.digest({"x": self.train.x, "y": self.train.y}),
-            run,
+            run if self.recipe is None else {**run, "recipe": self.recipe.get_config()},
         ]
         key = storage.digest(parts)[:16]
         path = self.folder / f"{key}.keras"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint = self.folder / f"{key}-checkpoint"
-            models.fit(model, self.train, verbose=0, checkpoint=checkpoint, **run)
+            models.fit(model, self.train, verbose=0, checkpoint=checkpoint, **how)
             part = self.folder / f"{key}.part.keras"
             model.save(part)
             os.replace(part, path)
@@ -705,24 +728,59 @@ class _Trainer:
         return models.load(path)
 
 
-class _Runner:
-    """Evaluates settings on the same samples, and keeps what is finished."""
+def as_attacked(
+    model: keras.Model,
+    clip_values: tuple[float, float],
+    *,
+    gradient: str = "straight_through",
+    draws: int | None = None,
+    votes: int | None = None,
+) -> Classifier:
+    """The model as attacks see it: by the gradient that is asked for, if a layer offers it.
+
+    Of layers that do not offer it straight through, of a model without such layers exactly.
+    """
+    offered = {
+        mode for layer in _keras.flat_layers(model) for mode in getattr(layer, "gradients", ())
+    }
+    modes = [mode for mode in (gradient, "straight_through") if mode in offered]
+    mode = gradient if gradient == "exact" else modes[0] if modes else "exact"
+    return Classifier(model, clip_values, gradient=mode, draws=draws, votes=votes)
+
+
+class Runner:
+    """Evaluates models on the same samples, and keeps what is finished.
+
+    Args:
+        model: The undefended model.
+        clip_values: Smallest and largest pixel value.
+        x: Samples, as of `evaluate`.
+        y: True labels, likewise.
+        options: Of `Evaluation`, the same for all.
+        seen: How attacks see the layers: arguments of `as_attacked`.
+        output: Folder; reports are kept in its `settings/`.
+
+    Raises:
+        ValueError: Without labels, and as `Evaluation` does.
+    """
 
     def __init__(
         self,
-        trainer: _Trainer,
+        model: keras.Model,
+        clip_values: tuple[float, float],
         x: Any,
         y: Any,
         options: dict[str, Any],
         seen: dict[str, Any],
         output: str | os.PathLike[str] | None,
     ):
-        self.trainer, self.x, self.y = trainer, x, y
+        self.model, self.bounds, self.x, self.y = model, clip_values, x, y
         self.options, self.seen = options, seen
         self.folder = None if output is None else pathlib.Path(output) / "settings"
         # The undefended model: it checks samples, labels and attacks.
         folder = self._place(UNDEFENDED)
-        self.first = Evaluation(self._classifier(trainer.model), x, y, output=folder, **options)
+        undefended = as_attacked(model, clip_values, **seen)
+        self.first = Evaluation(undefended, x, y, output=folder, **options)
         if not self.first.given:
             raise ValueError("Tuning needs true labels. Received: y=None")
         self.steps = [step for group in self.first.groups for step in group]
@@ -739,9 +797,15 @@ class _Runner:
             for step in self.steps
         ]
 
-    def row(self, name: str, specs: Sequence[str], bar: tqdm.tqdm) -> Row:
-        """One setting, read where it is finished already."""
-        classifier = self._classifier(self.trainer.defended(specs))
+    def row(self, name: str, model: keras.Model, bar: tqdm.tqdm) -> Row:
+        """One model, read where it is finished already.
+
+        Args:
+            name: Of its row, and of its folder.
+            model: The defended model.
+            bar: Moves on by `work`, or gets shorter by it.
+        """
+        classifier = as_attacked(model, self.bounds, **self.seen)
         place = self._place(name)
         key, store = "", None
         if place is not None:
@@ -753,7 +817,7 @@ class _Runner:
                 bar.refresh()
                 return _read(name, stored)
         evaluation = self.first
-        if specs:
+        if model is not self.model:
             evaluation = Evaluation(classifier, self.x, self.y, output=place, **self.options)
         for unit in evaluation.units():
             evaluation.compute(unit, bar.update)
@@ -776,16 +840,6 @@ class _Runner:
         if store is not None:
             store.save_prologue("row", key, _written(row))
         return row
-
-    def _classifier(self, model: keras.Model) -> Classifier:
-        """The model as attacks see it: by the gradient that is asked for, if a layer offers it."""
-        offered = {
-            mode for layer in _keras.flat_layers(model) for mode in getattr(layer, "gradients", ())
-        }
-        wanted = self.seen["gradient"]
-        modes = [mode for mode in (wanted, "straight_through") if mode in offered]
-        mode = wanted if wanted == "exact" else modes[0] if modes else "exact"
-        return Classifier(model, self.trainer.bounds, **{**self.seen, "gradient": mode})
 
     def _key(self, classifier: Classifier) -> str:
         criterion = dataclasses.astuple(self.first.plan.criterion)

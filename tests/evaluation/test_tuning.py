@@ -240,7 +240,7 @@ def test_budgets(options, eps, unbounded, model, samples, monkeypatch):
     """Without one no defense has a worst case against an attack on the nearest point."""
     monkeypatch.setattr(tuning, "ATTACKS", ("fgsm",))
     (x, y), row = samples, tuning.Row("", "exact", np.ones(1, bool), {}, np.ones(1, bool), [])
-    monkeypatch.setattr(tuning._Runner, "row", lambda self, name, specs, bar: row)
+    monkeypatch.setattr(tuning.Runner, "row", lambda self, name, model, bar: row)
     found = kerasrobust.tune(model, x[:4], y[:4], sweep="jpeg:quality=50", **options)
     assert found.settings["eps"] == eps
     assert any("however far" in note for note in found.notes()) == unbounded
@@ -248,17 +248,17 @@ def test_budgets(options, eps, unbounded, model, samples, monkeypatch):
 
 @pytest.mark.slow
 def test_without_a_sweep_what_suits_the_images(model):
-    trainer = tuning._Trainer(model, (0.0, 1.0), None, None, 0, None)
-    sweeps = tuning._sweeps(None, trainer)
+    trainer = tuning.Trainer(model, (0.0, 1.0), None, None, 0, None)
+    sweeps = tuning.read_sweeps(None, trainer)
     names = [sweep.defense for sweep in sweeps]
     assert names[:3] == ["feature_squeezing", "spatial_smoothing", "jpeg"]
     assert "label_smoothing" not in names
     assert sweeps[0].values == [7, 6, 5, 4, 3, 2, 1]
-    (alone,) = tuning._sweeps("jpeg", trainer)
+    (alone,) = tuning.read_sweeps("jpeg", trainer)
     assert alone == sweeps[2]
     small = keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Flatten()])
-    trainer = tuning._Trainer(small, (0.0, 1.0), None, None, 0, None)
-    (window,) = (s for s in tuning._sweeps(None, trainer) if s.defense == "spatial_smoothing")
+    trainer = tuning.Trainer(small, (0.0, 1.0), None, None, 0, None)
+    (window,) = (s for s in tuning.read_sweeps(None, trainer) if s.defense == "spatial_smoothing")
     assert window.values == [2, 3]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from kerasrobust.evaluation.renderers import templates
 from kerasrobust.evaluation.renderers.table import Table
 
 
@@ -44,7 +46,11 @@ def text(tables: Mapping[str, Table], notes: Sequence[str]) -> str:
 
 
 def markdown(
-    title: str, tables: Mapping[str, Table], notes: Sequence[str], images: Sequence[str] = ()
+    title: str,
+    tables: Mapping[str, Table],
+    notes: Sequence[str],
+    images: Sequence[str] = (),
+    lead: str = "",
 ) -> str:
     """The same as Markdown.
 
@@ -53,8 +59,9 @@ def markdown(
         tables: By heading.
         notes: Sentences.
         images: File names of pictures to show after the tables.
+        lead: A sentence before the tables.
     """
-    lines = [f"# {title}", ""]
+    lines = [f"# {title}", "", *([f"**{lead}**", ""] if lead else [])]
     for heading, table in tables.items():
         lines += [f"## {heading}", "", _line(table.header)]
         lines.append(_line(["---" if i < 2 else "---:" for i in range(len(table.header))]))
@@ -64,6 +71,47 @@ def markdown(
     lines += [part for image in images for part in (f"![{image}]({image})", "")]
     lines += [part for note in notes for part in (note, "")]
     return "\n".join(lines)
+
+
+def page(
+    title: str,
+    verdict: str,
+    tables: Mapping[str, Table],
+    notes: Sequence[str],
+    pictures: Mapping[str, bytes] = {},
+) -> str:
+    """The same as a page of HTML that needs no other file.
+
+    Args:
+        title: Heading of the whole.
+        verdict: What it comes to; it stands first.
+        tables: By heading.
+        notes: Sentences.
+        pictures: PNG files by what they show.
+    """
+    return _html("tables_page.html.jinja", title, verdict, tables, notes, pictures)
+
+
+def fragment(title: str, verdict: str, tables: Mapping[str, Table], notes: Sequence[str]) -> str:
+    """The same without pictures and without the frame of a page, for a notebook."""
+    return _html("tables.html.jinja", title, verdict, tables, notes, {})
+
+
+def _html(
+    template: str,
+    title: str,
+    verdict: str,
+    tables: Mapping[str, Table],
+    notes: Sequence[str],
+    pictures: Mapping[str, bytes],
+) -> str:
+    return templates.template(template, escape=True).render(
+        title=title,
+        verdict=verdict,
+        tables=tables,
+        notes=notes,
+        pictures={told: base64.b64encode(png).decode() for told, png in pictures.items()},
+    )
 
 
 def _line(cells: Sequence[str]) -> str:
