@@ -459,7 +459,7 @@ class Evaluation:
         self.groups += late
         self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
         self.keep, self.probes = keep_adversaries, check_bool("probes", probes)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "dataset": dataset,
             "split": None if data is None else data.split,
             "available": None if data is None else data.available,
@@ -1045,6 +1045,7 @@ class Evaluation:
                 self._repeat,
                 plan.cascade,
                 randomised,
+                available=self.settings["available"],
             )
         findings += self.missing
         subject = None

@@ -59,6 +59,7 @@ def report():
         findings=findings,
         settings=settings,
         versions={},
+        run={},
     )
 
 

@@ -65,6 +65,7 @@ def diagnose(
     repeat: Repeat | None = None,
     in_a_row: bool = False,
     randomised: bool = False,
+    available: int | None = None,
 ) -> list[Finding]:
     """Looks through the results of all attacks for signs that they cannot be trusted.
 
@@ -90,10 +91,11 @@ def diagnose(
             given by at most 32 places, and returns its outcome on them, or `None` where it cannot;
             called at most once per attack and places.
         in_a_row: Whether each outcome holds what the ones before it broke: distances are not
-            not compared then.
+            compared then.
         randomised: Whether the model draws at inference. What a black-box attack did better may be
             noise then: successes that did not hold (column `holds`) are no evidence, and the word
             masking does not fall.
+        available: Samples that there are in all, where that is known: more cannot be advised.
 
     Returns:
         The findings, the most serious first.
@@ -120,6 +122,8 @@ def diagnose(
     count = max((s.samples for s in summaries.values()), default=0)
     half = 1.96 * math.sqrt(0.25 / count) if count else 0.0
     if half > _WIDE:
+        enough = math.ceil(0.25 * (1.96 / _WIDE) ** 2)
+        more = enough if available is None else min(enough, available)
         findings.append(
             Finding(
                 "few_samples",
@@ -127,7 +131,7 @@ def diagnose(
                 "points to either side.",
                 half,
                 _WIDE,
-                kr_eval(f"--samples {math.ceil(0.25 * (1.96 / _WIDE) ** 2)}"),
+                kr_eval(f"--samples {more}") if more > count else None,
             )
         )
     for summary in summaries.values():

@@ -20,8 +20,6 @@ _SUBJECT = {
     ),
     "kr-train": _TRAINED,
 }
-# So many samples put a figure within three points.
-_SAMPLES = 1000
 # A model that keeps less than this share of its accuracy is worth hardening.
 _KEPT = 0.5
 
@@ -44,7 +42,6 @@ def next_steps(report: ReportData) -> list[Step]:
 
     By these rules, of which none applies where the figures say nothing:
 
-    - few samples, and the split has more: more of them;
     - no cascade and no doubt: AutoAttack, in the budget of the evaluation;
     - no minimal-norm attack: the distances of the nearest adversarial points;
     - less than half of the accuracy is left: adversarial training.
@@ -67,10 +64,6 @@ def next_steps(report: ReportData) -> list[Step]:
 
 
 def _general(report: ReportData) -> Iterable[Step]:
-    few = [finding for finding in report.findings if finding.code == "few_samples"]
-    samples = min(_SAMPLES, report.settings["available"] or _SAMPLES)
-    if report.settings["samples"] < samples and any(finding.command is None for finding in few):
-        yield Step("More samples narrow the intervals.", f"kr-eval ... --samples {samples}")
     norm, eps = _threat(report)
     white = any(row.knowledge == "white" for row in report.attacks.values())
     if eps is not None and white and not report.settings["cascade"]:
