@@ -1105,7 +1105,8 @@ class Evaluation:
             clean=summary.figures(clean, self.metrics),
             robust=summary.figures(worst, self.metrics),
             attacks=rows,
-            findings=by_weight(findings),
+            # Of several budgets some are found twice.
+            findings=by_weight(dict.fromkeys(findings)),
             settings={
                 "dataset": self.settings["dataset"],
                 "split": self.settings["split"],
