@@ -417,3 +417,14 @@ def test_an_attack_on_smoothed_labels_is_told_to_be_weaker():
     assert "Of 30 samples it left {}, and the same attack with hard labels {}.".format(*counts) in (
         finding.message
     )
+
+
+def test_smoothed_labels_of_samples_that_were_lost_before():
+    """Nothing is left to compare with, and the finding says no figures."""
+    x = np.random.default_rng(1).uniform(0.2, 0.8, (6, 4)).astype("float32")
+    wrong = (predict(x).argmax(axis=1) + 1) % predict(x).shape[1]
+    report = kerasrobust.evaluate(
+        regression(), x, wrong, attacks="fgsm:eps=0.1,attack_labels=smoothed"
+    )
+    (finding,) = [found for found in report.findings if found.code == "smoothed_labels"]
+    assert "it left" not in finding.message

@@ -262,6 +262,23 @@ def test_epochs_of_any_length_pass_over_the_same_batches(tmp_path):
     np.testing.assert_array_equal(*(model.get_weights()[0] for model in (once, often)))
 
 
+def test_a_run_at_a_constant_rate_may_be_made_longer(tmp_path):
+    data, whole, parts = pictures(12), linear(), linear()
+    recipe = "batch_size=5,schedule=constant,steps_per_epoch=2"
+    models.fit(whole, data, recipe=f"{recipe},steps=6", verbose=0)
+    for steps in (2, 6):
+        kept = tmp_path / "constant"
+        models.fit(parts, data, recipe=f"{recipe},steps={steps}", verbose=0, checkpoint=kept)
+    np.testing.assert_array_equal(*(model.get_weights()[0] for model in (whole, parts)))
+    with pytest.raises(ValueError, match="a longer run.*after 3 epochs, epochs=1"):
+        models.fit(parts, data, recipe=f"{recipe},steps=2", verbose=0, checkpoint=kept)
+    falling = recipe.replace("constant", "cosine")
+    kept = tmp_path / "cosine"
+    models.fit(linear(), data, recipe=f"{falling},steps=2", verbose=0, checkpoint=kept)
+    with pytest.raises(ValueError, match=r"epochs=2 \(was 1\)"):
+        models.fit(linear(), data, recipe=f"{falling},steps=4", verbose=0, checkpoint=kept)
+
+
 def test_no_two_draws_are_alike():
     """Several layers, several draws in one of them, and the next batch."""
     layers = augmentation.layers(
