@@ -104,7 +104,7 @@ def held(result: AttackResult) -> AttackResult:
 def some(which: np.ndarray, most: int = REPEATED) -> np.ndarray:
     """Places of these samples, of many only a few from all over."""
     rows = np.flatnonzero(which)
-    return rows[:: -(-len(rows) // most)]
+    return rows[:: max(-(-len(rows) // most), 1)]
 
 
 def longer(white: AttackSummary, factor: int, restarts: bool = False) -> Description | None:
