@@ -8,16 +8,16 @@ findings is there that it asks for, a row of the second kind if none is `invalid
     python benchmarks/diagnosis.py --dataset mnist --samples 200
     python benchmarks/diagnosis.py --others            # other architectures and seeds
 
-Thresholds were fixed before any of these models was trained, from the literature or by judgement, and
-not changed since. `--others` runs the same rows on networks of other architectures and seeds: dense ones
-of seeds 100 and 101, a convolution of stride 2 of seed 102; the table itself is on convolutions of the
-seed that is given.
+Thresholds were fixed before any of these models was trained, from the literature or by judgement,
+and not changed since. `--others` runs the same rows on networks of other architectures and seeds:
+dense ones of seeds 100 and 101, a convolution of stride 2 of seed 102; the table itself is on
+convolutions of the seed that is given.
 
-Three of the eight hide nothing from attacks that climb the odds of the logits, as those
-here do: logits scaled by 1,000, a low temperature and a distilled model give the cross-entropy of other programs a
-gradient of zero. They are weak in the table too, so that no doubt is called for: the right finding
-is the note `saturated`, beside an accuracy like that of the plain model. NsLoss with a weight that is far too
-large leaves a constant model, which is what the finding says.
+Three of the eight hide nothing from attacks that climb the odds of the logits, as those here do:
+logits scaled by 1,000, a low temperature and a distilled model give the cross-entropy of other
+programs a gradient of zero. They are weak in the table too, so that no doubt is called for: the
+right finding is the note `saturated`, beside an accuracy like that of the plain model. NsLoss with
+a weight that is far too large leaves a constant model, which is what the finding says.
 
 The last line is JSON.
 """
