@@ -251,7 +251,7 @@ class Study:
         begin = time.perf_counter()
         labels = Classifier.of(model).predict(self.test.x).argmax(axis=1)
         figures = {"clean": float(np.mean(labels == self.test.y))}
-        findings: list[dict[str, str]] = []
+        findings: list[dict[str, Any]] = []
         many = draw(self.test, settings.attacked, seed)
         few = draw(self.test, settings.attacked_by_areb, seed)
         ifgsm = {f"bim-{k}": f"bim:eps={EPS},eps_step={EPS / k},max_iter={k}" for k in (10, 30)}
@@ -278,9 +278,7 @@ class Study:
                 if attack.kind == "minimal":
                     norm = f"{attack.norm:g}"
                     figures[f"{name} median"] = getattr(attack, f"median_l{norm}")
-            findings += [
-                dataclasses.asdict(found) for found in report.findings if found.code in MARKS
-            ]
+            findings += [found.to_dict() for found in report.findings if found.code in MARKS]
         seconds = time.perf_counter() - begin
         return {"figures": figures, "findings": findings, "judged_in": seconds}
 

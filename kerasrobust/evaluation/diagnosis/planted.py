@@ -23,6 +23,8 @@ from kerasrobust.evaluation.diagnosis.words import Description
 
 # Random points of the ball that the readout gives the class of the sample.
 _INNER = 99
+# Random points of the surface, of which the one whose logits lie farthest out is planted.
+_OUTER = 100
 # How far towards the planted point the boundary lies, from the inner point nearest to it.
 _CLOSE = 0.999
 # What is added to the spread of the inner points' logits, as a share of it in the mean: the
@@ -83,8 +85,10 @@ def plant(
     tested. Its weights are the discriminant `S^-1 (z_b - m)` of the planted point's logits `z_b`
     and the inner points' mean and covariance, in closed form, not a fit of the logistic loss; a
     sample for which it does not separate the two, with a boundary where the paper has it, is left
-    out. One point is planted, at a corner of the ball in Linf, beside 99 inner ones, so that a
-    random point is adversarial about one time in a hundred.
+    out. One point is planted beside 99 inner ones, so that a random point is adversarial about
+    one time in a hundred at most. Of 100 points on the surface, corners of the ball in Linf, it is
+    the one with the largest Mahalanobis distance from the inner points: in the few dimensions that
+    logits have, most points have others around them.
 
     Args:
         classifier: The model as attacks see it.
@@ -117,12 +121,14 @@ def plant(
         ball = np.repeat(sample[None], _INNER, axis=0)
         radius = tf.fill([_INNER], tf.constant(eps, tf.float32))
         inner = norms.random_in_ball(ball.shape, radius, norm, as_seed(seed, 2 * i)).numpy()
-        outer = norms.random_in_ball([1, *sample.shape], radius[:1], norm, as_seed(seed, 2 * i + 1))
+        outer = norms.random_in_ball(
+            [_OUTER, *sample.shape], tf.fill([_OUTER], radius[0]), norm, as_seed(seed, 2 * i + 1)
+        )
         on = tf.sign(outer) if norm == np.inf else norms.normalize(outer, norm)
         points = np.concatenate([sample[None], ball + inner, sample[None] + eps * on.numpy()])
         z = classifier.predict(np.clip(points, low, high), len(points)).astype(np.float64)
         queries += len(points)
-        kernel, bias = _readout(z[:-1], z[-1])
+        kernel, bias = _readout(z[:-_OUTER], z[-_OUTER:])
         if kernel is None:
             continue
         planted[i] = True
@@ -135,11 +141,11 @@ def plant(
 
 
 def _readout(inner: np.ndarray, outer: np.ndarray) -> tuple[Any, float]:
-    """Weights and bias that give the inner points less than 0 and the outer one more.
+    """Weights and bias that give the inner points less than 0 and the farthest outer one more.
 
     Args:
         inner: Logits `[m, classes]`.
-        outer: Logits `[classes]`.
+        outer: Logits `[k, classes]`.
 
     Returns:
         The weights, None where they do not separate, and the bias. The score of the inner point
@@ -150,8 +156,10 @@ def _readout(inner: np.ndarray, outer: np.ndarray) -> tuple[Any, float]:
     ridge = _RIDGE * np.trace(spread) / len(spread)
     if not (np.isfinite(ridge) and ridge > 0 and np.isfinite(outer).all()):
         return None, 0.0
-    kernel = np.linalg.solve(spread + ridge * np.eye(len(spread)), outer - mean)
-    last, reached = float((inner @ kernel).max()), float(outer @ kernel)
+    kernels = np.linalg.solve(spread + ridge * np.eye(len(spread)), (outer - mean).T).T
+    far = int(np.argmax((kernels * (outer - mean)).sum(axis=1)))
+    kernel = kernels[far]
+    last, reached = float((inner @ kernel).max()), float(outer[far] @ kernel)
     if reached <= last:
         return None, 0.0
     kernel = kernel / (reached - last)
