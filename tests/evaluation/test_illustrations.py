@@ -11,7 +11,7 @@ import pytest
 import kerasrobust
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import Report, illustrations, resolve
-from kerasrobust.evaluation.renderers.files import security_curves
+from kerasrobust.evaluation.renderers.curves import security_curves
 
 NAMES = ("decision_space", "loss_against_eps", "security_curves")
 ATTACKS = ["fgsm:eps=0.05", "fgsm:eps=0.1", "deepfool:max_iter=5"]
