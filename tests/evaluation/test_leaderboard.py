@@ -153,11 +153,7 @@ def test_next_steps_follow_their_rules():
     assert told(findings=invalid, robust=0.1, **one) == ["kr-eval ... -x"]
 
 
-def test_more_samples_where_there_are_more():
-    few = [Finding("few_samples", "why")]
-    assert told(findings=few, samples=100)[0] == "kr-eval ... --samples 1000"
-    assert told(findings=few, samples=100, available=360)[0] == "kr-eval ... --samples 360"
-    assert told(findings=few, samples=360, available=360) == told()
+def test_the_commands_of_findings_come_first():
     own = [Finding("few_samples", "why", command="kr-eval ... --samples 1068")]
     assert told(findings=own, samples=100) == ["kr-eval ... --samples 1068", *told()]
 
@@ -167,7 +163,7 @@ def test_dots_become_what_was_evaluated():
         "kr-eval --model 'a model.keras' --dataset=mnist --samples 100 --balanced --attacks pgd "
         "--attacks fgsm --eps 0.3 --defense jpeg --output out --fail-under 0.4"
     )
-    few = [Finding("few_samples", "why")]
+    few = [Finding("few_samples", "why", command="kr-eval ... --samples 1000")]
     found = told(findings=few, samples=100, robust=0.1, command=ran, clip_values=[0, 1], eps=0.3)
     common = "--model 'a model.keras' --dataset=mnist"
     assert found == [

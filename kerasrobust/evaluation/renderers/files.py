@@ -17,7 +17,8 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
 
     These are `examples.png` of images, `budget.png` of minimal-norm attacks and of budget attacks
     at several budgets, `certified.png` of a certified model, and those that `evaluate` was asked
-    for; the page holds them as well.
+    for, of which `security_curves.png` may make `budget.png` superfluous; the page holds them as
+    well.
 
     Args:
         report: The report.
@@ -47,8 +48,10 @@ def draw(report: ReportData) -> dict[str, bytes]:
         names = report.settings["class_names"]
         pictures.adversarial_grid(grid, report.examples, bounds, names)
         drawn["examples.png"] = grid.getvalue()
+    asked = report.settings.get("pictures") or []
+    security = curves.security_curves(report) if "security_curves" in asked else {}
     found = curves.budget_curves(report)
-    if found:
+    if found.keys() - security.keys():  # else it would show the same again
         budget = io.BytesIO()
         pictures.budget_curves(budget, found)
         drawn["budget.png"] = budget.getvalue()
@@ -62,10 +65,10 @@ def draw(report: ReportData) -> dict[str, bytes]:
         certified = io.BytesIO()
         pictures.certified_curves(certified, lines)
         drawn["certified.png"] = certified.getvalue()
-    for name in report.settings.get("pictures") or []:
+    for name in asked:
         requested = io.BytesIO()
         if name == "security_curves":
-            security, proven = curves.security_curves(report), None
+            proven = None
             if not security:
                 continue
             if verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +12,7 @@ from kerasrobust.evaluation.pictures import Examples
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics.base import Metric
+from kerasrobust.specs import jsonable
 
 WORST = "worst case"
 # Settings that `facts` tells.
@@ -309,9 +311,13 @@ def facts(report: ReportData) -> dict[str, str]:
     return told
 
 
-def further_settings(report: ReportData) -> dict[str, Any]:
-    """The settings that `facts` has not told."""
-    return {key: value for key, value in report.settings.items() if key not in _TOLD}
+def further_settings(report: ReportData) -> dict[str, str]:
+    """The settings that `facts` has not told, as text; without those that say nothing."""
+    told = {}
+    for key, value in jsonable(report.settings).items():
+        if key not in _TOLD and value not in (None, []):
+            told[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return told
 
 
 def class_name(report: ReportData, label: int) -> str:
