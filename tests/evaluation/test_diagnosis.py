@@ -32,7 +32,7 @@ LONG_STEPS = {"eps": 0.5, "eps_step": 0.25, "max_iter": 40}
 def findings(make_result, make_attack):
     """Codes and messages for a table of `name: (shifts, kind, norm, knowledge, checks)`."""
 
-    def find(table, repeat=None, in_a_row=False, **changes):
+    def find(table, repeat=None, in_a_row=False, available=None, **changes):
         rows, results = {}, {}
         for name, (shifts, kind, norm, knowledge, checks) in table.items():
             changed = {"name": name, "x": None, "x_adv": None, **changes.get(name, {})}
@@ -50,7 +50,7 @@ def findings(make_result, make_attack):
                 knowledge=knowledge,
                 checks=checks,
             )
-        found = diagnose(rows, results, repeat, in_a_row)
+        found = diagnose(rows, results, repeat, in_a_row, available=available)
         assert len({finding.code for finding in found}) == len(found)
         return {finding.code: told(finding) for finding in found}
 
@@ -120,6 +120,8 @@ def test_what_another_white_box_attack_broke_is_not_masked(findings):
     # Two samples of two hundred are bad luck.
     two = {"pgd": budget([NAN] * 200), "square": minimal([0.4] * 2 + [NAN] * 198, "black")}
     assert list(findings(two, pgd={"config": SMALL_STEPS})) == ["few_samples"]
+    for available, advice in ((None, "--samples 1068"), (360, "--samples 360"), (200, "None")):
+        assert findings(two, available=available)["few_samples"].endswith(advice)
     # What only the black-box attack broke is still seen, once for the budget that both work to.
     more = {**table, "square": (broken(100, first=200), "budget", math.inf, "black", None)}
     found = findings(more, fgsm={"config": SMALL_STEPS}, pgd={"config": SMALL_STEPS})

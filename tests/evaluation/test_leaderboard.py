@@ -153,9 +153,10 @@ def test_next_steps_follow_their_rules():
     assert told(findings=invalid, robust=0.1, **one) == ["kr-eval ... -x"]
 
 
-def test_the_commands_of_findings_come_first():
+def test_what_findings_ask_for_comes_first():
     own = [Finding("few_samples", "why", command="kr-eval ... --samples 1068")]
     assert told(findings=own, samples=100) == ["kr-eval ... --samples 1068", *told()]
+    assert told(findings=[Finding("few_samples", "all there are")]) == told()
 
 
 def test_dots_become_what_was_evaluated():
@@ -167,7 +168,8 @@ def test_dots_become_what_was_evaluated():
     found = told(findings=few, samples=100, robust=0.1, command=ran, clip_values=[0, 1], eps=0.3)
     common = "--model 'a model.keras' --dataset=mnist"
     assert found == [
-        f"kr-eval {common} --balanced --defense jpeg --samples 1000",
+        f"kr-eval {common} --balanced --attacks pgd --attacks fgsm --eps 0.3 --defense jpeg "
+        "--samples 1000",
         f"kr-eval {common} --samples 100 --balanced --defense jpeg --attacks minimal",
         f"kr-train {common} --defense trades:eps=0.3 --output hardened.keras",
     ]
