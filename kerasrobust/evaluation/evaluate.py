@@ -966,6 +966,10 @@ class Evaluation:
             if number not in done
         ]
         part.groups = [self.groups[number] for number in done]
+        if self.plan.budgets:  # the figures are about the largest that an attack has begun with
+            begun = {k: eps for k, eps in self.plan.budgets.items() if k not in missing}
+            largest = dataclasses.replace(self.plan.criterion, eps=max(begun.values()))
+            part.plan = dataclasses.replace(self.plan, budgets=begun, criterion=largest)
         part.partial = {"samples": n, "of": len(self.y), "missing": missing}
         return part
 

@@ -135,7 +135,7 @@ def test_attacks_of_one_budget_are_held_against_each_other(model, data, monkeypa
     """One step at a large budget is no sign against many at a small one."""
     x, y = data
     seen = []
-    monkeypatch.setattr(module, "diagnose", lambda rows, *more: seen.append(list(rows)) or [])
+    monkeypatch.setattr(module, "diagnose", lambda rows, *_, **__: seen.append(list(rows)) or [])
     evaluate(model, x, y, attacks=["fgsm", "fgsm"], eps=BUDGETS[:2])
     assert seen == [["fgsm@0.004", "fgsm_2@0.004"], ["fgsm@0.008", "fgsm_2@0.008"]]
 
@@ -258,6 +258,20 @@ def test_a_limit_of_queries():
     given = kerasrobust.attacks.get("square")
     assert resolve([given], max_queries=5).attacks["square"].max_queries == 5
     assert given.max_queries is None
+
+
+def test_an_interrupted_run_tells_of_no_budget_that_no_attack_had(model, data, monkeypatch):
+    x, y = (part[:16] for part in data)
+    options = {"attacks": "fgsm", "batch_size": 16, "probes": False}
+    with monkeypatch.context() as patch:
+        counted(patch, stop=2)
+        with pytest.raises(EvaluationInterrupted) as stopped:
+            evaluate(model, x, y, eps=[0.01, 0.02, 0.03], **options)
+    report = valid(stopped.value.report)
+    whole = evaluate(model, x, y, eps=[0.01, 0.02], **options)
+    assert report.settings["partial"]["missing"] == ["fgsm@0.03"]
+    assert report.settings["eps"] == 0.02 and report.settings["budgets"] == [0.01, 0.02]
+    assert report.robust == whole.robust and "0.03" not in report.to_markdown().partition("- **")[0]
 
 
 def test_a_run_that_is_interrupted_leaves_a_report(model, data, tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ SETTINGS = {
     "norm": "inf",
     "preset": "autoattack",
     "cascade": True,
+    "only_correct": None,
+    "partial": None,
     "classifier": {"votes": 1, "judge": {"votes": 7}},
 }
 # The fields of the files in RobustBench's model_info, of which it leaves out the last two at times.
@@ -69,11 +71,20 @@ def test_an_entry_has_robustbench_s_fields():
     assert found["additional_data"] is False and found["unreliable"] is False
 
 
+def test_an_entry_is_about_the_wrong_samples_too():
+    right = report(clean=1.0, robust=0.5, samples=800, only_correct={"of": 1000, "accuracy": 0.8})
+    found = leaderboard.entry(right)
+    assert (found["clean_acc"], found["reported"], found["n_examples"]) == (80.0, 40.0, 1000)
+    assert found["autoattack_acc"] == 40.0 and found["interval"] == [37.6, 42.4]
+
+
 def test_an_entry_does_not_claim_what_was_not_measured():
     doubtful = report(findings=[Finding("zero_gradients", "why")], preset=None)
     found = leaderboard.entry(doubtful)
     assert found["autoattack_acc"] is None and found["reported"] == 47.0 and found["unreliable"]
     assert found["attacks"] == "pgd" and found["additional_data"] is None
+    partial = leaderboard.entry(report(partial={"missing": ["square"]}))
+    assert partial["autoattack_acc"] is None and partial["reported"] == 47.0
     with pytest.raises(ValueError, match="needs a threat model"):
         leaderboard.entry(report(eps=None))
     with pytest.raises(TypeError, match="Received: 'author'"):
@@ -113,6 +124,13 @@ def test_a_budget_attack_at_several_budgets_gives_a_curve():
     assert curves.budget_curves(report(rows, cascade=True)) == {}
 
 
+def test_a_curve_is_named_after_the_attack_and_not_one_of_its_budgets():
+    rows = [row(f"pgd@{eps:g}", 0.5 - eps, eps=eps) for eps in (0.1, 0.2)]
+    assert set(curves.budget_curves(report(rows, cascade=False))) == {"pgd"}
+    assert set(curves.security_curves(report(rows))) == {"pgd"}
+    assert set(curves.security_curves(report(rows[:1]))) == {"pgd@0.1"}
+
+
 def told(*arguments, **options):
     return [step.command for step in steps.next_steps(report(*arguments, **options))]
 
@@ -150,7 +168,8 @@ def test_dots_become_what_was_evaluated():
     found = told(findings=few, samples=100, robust=0.1, command=ran, clip_values=[0, 1], eps=0.3)
     common = "--model 'a model.keras' --dataset=mnist"
     assert found == [
-        f"kr-eval {common} --balanced --defense jpeg --samples 1000",
+        f"kr-eval {common} --balanced --attacks pgd --attacks fgsm --eps 0.3 --defense jpeg "
+        "--samples 1000",
         f"kr-eval {common} --samples 100 --balanced --defense jpeg --attacks minimal",
         f"kr-train {common} --defense trades:eps=0.3 --output hardened.keras",
     ]

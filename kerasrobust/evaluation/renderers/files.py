@@ -6,13 +6,10 @@ import io
 import json
 import os
 import pathlib
-from typing import Any
 
-from kerasrobust.engine.box import LENGTHS
 from kerasrobust.evaluation import pictures
 from kerasrobust.evaluation.renderers import curves, html, markdown
 from kerasrobust.evaluation.renderers.table import ReportData
-from kerasrobust.evaluation.summary import AttackSummary
 
 
 def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -20,7 +17,8 @@ def save(report: ReportData, folder: str | os.PathLike[str]) -> pathlib.Path:
 
     These are `examples.png` of images, `budget.png` of minimal-norm attacks and of budget attacks
     at several budgets, `certified.png` of a certified model, and those that `evaluate` was asked
-    for; the page holds them as well.
+    for, of which `security_curves.png` may make `budget.png` superfluous; the page holds them as
+    well.
 
     Args:
         report: The report.
@@ -50,8 +48,10 @@ def draw(report: ReportData) -> dict[str, bytes]:
         names = report.settings["class_names"]
         pictures.adversarial_grid(grid, report.examples, bounds, names)
         drawn["examples.png"] = grid.getvalue()
+    asked = report.settings.get("pictures") or []
+    security = curves.security_curves(report) if "security_curves" in asked else {}
     found = curves.budget_curves(report)
-    if found:
+    if found.keys() - security.keys():  # else it would show the same again
         budget = io.BytesIO()
         pictures.budget_curves(budget, found)
         drawn["budget.png"] = budget.getvalue()
@@ -65,10 +65,10 @@ def draw(report: ReportData) -> dict[str, bytes]:
         certified = io.BytesIO()
         pictures.certified_curves(certified, lines)
         drawn["certified.png"] = certified.getvalue()
-    for name in report.settings.get("pictures") or []:
+    for name in asked:
         requested = io.BytesIO()
         if name == "security_curves":
-            security, proven = security_curves(report), None
+            proven = None
             if not security:
                 continue
             if verdict:
@@ -94,32 +94,3 @@ def _surface(file: io.BytesIO, name: str, report: ReportData) -> None:
         pictures.loss_surface(file, {model: surface})
     else:
         pictures.loss_against_eps(file, {model: surface})
-
-
-def security_curves(report: ReportData) -> dict[str, dict[str, Any]]:
-    """Accuracy against budget of each attack of a report, by its name.
-
-    Of minimal-norm attacks their curve; of an attack that was run with several budgets and the same
-    parameters else the accuracy at each, from that without attack on; of other budget attacks the
-    one point. Rows that are cross-checks are left out.
-
-    Returns:
-        `{"norm", "eps", "accuracy"}` by name.
-    """
-    curves: dict[str, dict[str, Any]] = {}
-    groups: dict[tuple[Any, ...], list[AttackSummary]] = {}
-    for name, row in report.attacks.items():
-        if row.checks is not None:
-            continue
-        if row.figures.get("budget_curve"):
-            curves[name] = row.figures["budget_curve"]
-        elif row.kind == "budget" and isinstance(row.config.get("eps"), (int, float)):
-            same = {key: row.config[key] for key in row.config if key not in LENGTHS}
-            groups.setdefault((row.attack, json.dumps(same, sort_keys=True)), []).append(row)
-    for rows in groups.values():
-        points = sorted((float(row.config["eps"]), row.accuracy) for row in rows)
-        if len(points) > 1:
-            points.insert(0, (0.0, report.clean["accuracy"]))
-        eps, accuracy = (list(column) for column in zip(*points, strict=True))
-        curves[rows[0].name] = {"norm": rows[0].norm, "eps": eps, "accuracy": accuracy}
-    return curves

@@ -67,15 +67,10 @@ def _render(template: str, report: table.ReportData, pictures: Mapping[str, byte
         steps=steps.next_steps(report),
         facts=table.facts(report),
         parameters={name: _pretty(row.config) for name, row in report.attacks.items()},
-        settings={key: _plain(value) for key, value in table.further_settings(report).items()},
+        settings=table.further_settings(report),
         worst=table.WORST,
     )
 
 
 def _pretty(value: object) -> str:
     return json.dumps(jsonable(value), indent=2, sort_keys=True)
-
-
-def _plain(value: object) -> str:
-    value = jsonable(value)
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

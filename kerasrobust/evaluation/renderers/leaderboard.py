@@ -28,6 +28,7 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
     has text, which its readers convert. `autoattack_acc` is None but after the `autoattack` preset;
     `reported` is the worst case over whatever attacks there were. Beyond its fields: `attacks`,
     `n_examples`, the 95 % `interval` of `reported`, the hash of the `weights`.
+    Where only samples were counted that are right without attack, the entry is about all of them.
 
     Reference: Croce et al., RobustBench, NeurIPS Datasets and Benchmarks 2021 (arXiv:2010.09670).
 
@@ -52,7 +53,11 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
         )
     about = {**_ABOUT, **about}
     low, high = settings["clip_values"]
-    accuracy = _percent(report.robust["accuracy"])
+    # Where only samples are counted that are right without attack, the entry is about all of them.
+    chosen = settings["only_correct"]
+    share = 1.0 if chosen is None else chosen["accuracy"]
+    accuracy = _percent(share * report.robust["accuracy"])
+    whole = settings["preset"] == "autoattack" and settings["partial"] is None
     file, classifier = settings["file"], settings["classifier"]
     stem = None if file is None else os.path.splitext(os.path.basename(file))[0]
     return {
@@ -66,14 +71,14 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
         "architecture": about["architecture"] or settings["model"],
         "threat_model": norm_name(float(settings["norm"])),
         "eps": _fraction(float(settings["eps"]) / (high - low)),
-        "clean_acc": _percent(report.clean["accuracy"]),
+        "clean_acc": _percent(share * report.clean["accuracy"]),
         "reported": accuracy,
-        "autoattack_acc": accuracy if settings["preset"] == "autoattack" else None,
+        "autoattack_acc": accuracy if whole else None,
         "footnote": about["footnote"],
         "unreliable": any(finding.severity != "note" for finding in report.findings),
         "attacks": settings["preset"] or ", ".join(report.attacks),
-        "n_examples": settings["samples"],
-        "interval": [_percent(end) for end in report.robust["accuracy_interval"]],
+        "n_examples": settings["samples"] if chosen is None else chosen["of"],
+        "interval": [_percent(share * end) for end in report.robust["accuracy_interval"]],
         "weights": settings["weights"],
     }
 

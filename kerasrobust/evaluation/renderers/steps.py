@@ -20,6 +20,8 @@ _SUBJECT = {
     ),
     "kr-train": _TRAINED,
 }
+# Those that say how: a step that names no attack is about the same ones.
+_ATTACKS = ("attacks", "eps", "norm", "targeted", "targets", "max-queries", "only-correct")
 # A model that keeps less than this share of its accuracy is worth hardening.
 _KEPT = 0.5
 
@@ -101,11 +103,13 @@ def _filled(step: str, command: str | None) -> str:
     if program not in _SUBJECT or not words or words[0] != "kr-eval":
         return step
     own = {word.partition("=")[0] for word in shlex.split(rest) if word.startswith("--")}
+    again = program == "kr-eval" and "--attacks" not in own
+    known = (*_SUBJECT[program], *(_ATTACKS if again else ()))
     kept, wanted = [], False
     for word in words[1:]:
         if word.startswith("--"):
             option = word.partition("=")[0]
-            wanted = option[2:] in _SUBJECT[program] and option not in own
+            wanted = option[2:] in known and option not in own
         if wanted:
             kept.append(word)
     return " ".join([program, *([shlex.join(kept)] if kept else []), rest])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kerasrobust.evaluation.diagnosis import Finding
+from kerasrobust.evaluation.diagnosis import Finding, words
 from kerasrobust.evaluation.pictures import Examples
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics.base import Metric
+from kerasrobust.specs import jsonable
 
 WORST = "worst case"
 # Settings that `facts` tells.
@@ -82,7 +84,7 @@ def title(report: ReportData) -> str:
         budgets = report.settings["budgets"] or [report.settings["eps"]]
         within = ", ".join(_length(report, eps) for eps in budgets)
         budget = f", adversarial within {norm} {within}"
-    return f"{name}, {report.settings['samples']:,} samples{budget}"
+    return f"{name}, {words.samples(report.settings['samples'])}{budget}"
 
 
 def verdict(report: ReportData) -> str:
@@ -91,10 +93,10 @@ def verdict(report: ReportData) -> str:
     clean, robust = (100 * figures["accuracy"] for figures in (report.clean, report.robust))
     partial, chosen = settings.get("partial"), settings.get("only_correct")
     begin = "Partial, the run was interrupted: " if partial else ""
-    samples, of = f"{settings['samples']:,} samples", ""
+    samples, of = words.samples(settings["samples"]), ""
     if chosen:
         clean = 100 * chosen["accuracy"]
-        samples += " that are right without attack"
+        samples += f" that {'is' if settings['samples'] == 1 else 'are'} right without attack"
         of = f"of {chosen['of']:,} "
     within, less = "", ""
     budgets = report.robust.get("budgets")
@@ -309,9 +311,13 @@ def facts(report: ReportData) -> dict[str, str]:
     return told
 
 
-def further_settings(report: ReportData) -> dict[str, Any]:
-    """The settings that `facts` has not told."""
-    return {key: value for key, value in report.settings.items() if key not in _TOLD}
+def further_settings(report: ReportData) -> dict[str, str]:
+    """The settings that `facts` has not told, as text; without those that say nothing."""
+    told = {}
+    for key, value in jsonable(report.settings).items():
+        if key not in _TOLD and value not in (None, []):
+            told[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return told
 
 
 def class_name(report: ReportData, label: int) -> str:
