@@ -143,7 +143,7 @@ def test_next_steps_follow_their_rules():
     assert weak == [
         "kr-eval ... --attacks autoattack --eps 0.03137 --norm inf",
         "kr-eval ... --attacks minimal",
-        "kr-train ... --defense trades:eps=0.03137 --output hardened.keras",
+        "kr-harden ... --eps 0.03137 --norm inf --output hardened",
     ]
     # Where the figures say nothing, only what the findings say.
     invalid = [
@@ -171,7 +171,7 @@ def test_dots_become_what_was_evaluated():
         f"kr-eval {common} --balanced --attacks pgd --attacks fgsm --eps 0.3 --defense jpeg "
         "--samples 1000",
         f"kr-eval {common} --samples 100 --balanced --defense jpeg --attacks minimal",
-        f"kr-train {common} --defense trades:eps=0.3 --output hardened.keras",
+        f"kr-harden {common} --eps 0.3 --norm inf --output hardened",
     ]
 
 

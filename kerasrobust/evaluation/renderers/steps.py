@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from kerasrobust.evaluation.renderers.table import ReportData
 
-# Options of a `kr-eval` command that say what was evaluated, not how, and those that `kr-train`
+# Options of a `kr-eval` command that say what was evaluated, not how, and those that `kr-harden`
 # has too.
-_TRAINED = ("model", "dataset", "data-dir", "download", "import", "clip-min", "clip-max", "seed")
+_HARDENED = ("model", "dataset", "data-dir", "download", "import", "clip-min", "clip-max", "seed")
 _SUBJECT = {
     "kr-eval": (
-        *_TRAINED,
+        *_HARDENED,
         *("samples", "balanced", "batch-size", "defense", "gradient", "eot", "votes"),
         *("mean", "std"),
     ),
-    "kr-train": _TRAINED,
+    "kr-harden": _HARDENED,
 }
 # Those that say how: a step that names no attack is about the same ones.
 _ATTACKS = ("attacks", "eps", "norm", "targeted", "targets", "max-queries", "only-correct")
@@ -46,7 +46,7 @@ def next_steps(report: ReportData) -> list[Step]:
 
     - no cascade and no doubt: AutoAttack, in the budget of the evaluation;
     - no minimal-norm attack: the distances of the nearest adversarial points;
-    - less than half of the accuracy is left: adversarial training.
+    - less than half of the accuracy is left: hardening, in the same budget.
 
     Args:
         report: The report.
@@ -79,10 +79,10 @@ def _general(report: ReportData) -> Iterable[Step]:
             "kr-eval ... --attacks minimal",
         )
     if report.robust["accuracy"] < _KEPT * report.clean["accuracy"]:
-        defense = "trades" if eps is None or norm != math.inf else f"trades:eps={eps:.4g}"
+        budget = "" if eps is None else f"--eps {eps:.4g} --norm {norm:g} "
         yield Step(
-            "Little of the accuracy is left; adversarial training is what keeps more of it.",
-            f"kr-train ... --defense {defense} --output hardened.keras",
+            "Little of the accuracy is left: tune defenses and train, and see what they keep.",
+            f"kr-harden ... {budget}--output hardened",
         )
 
 
