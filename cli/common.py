@@ -203,6 +203,8 @@ def default_network(train, seed: int, output: Path | None, quiet: bool):
         part = path.with_suffix(".part.keras")
         network.save(part)
         os.replace(part, path)
+        # As a run that goes on has it: results are found by the model, config included.
+        return kerasrobust.models.load(path)
     return network
 
 
