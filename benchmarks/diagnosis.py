@@ -201,16 +201,15 @@ CASES = (
     Case("logits times 1,000", lambda lab: lab.hotter(lab.plain(), 1000.0), ("saturated",)),
     Case("steps of 1e-6", Lab.plain, ("short_steps",), "pgd:max_iter=40,eps_step=1e-6"),
     Case("plain", Lab.plain),
-    Case("PGD-trained", lambda lab: lab.defended(f"adversarial_training:{_inner(lab)}", 2)),
+    Case(
+        "PGD-trained",
+        lambda lab: lab.defended(f"adversarial_training:attack=(pgd:eps={lab.eps},max_iter=5)", 2),
+    ),
     Case("TRADES", lambda lab: lab.defended(f"trades:eps={lab.eps},max_iter=5", 2)),
     Case("GDA", lambda lab: lab.defended("gda:sigma=0.3,N=2")),
     Case("BRELU", lambda lab: lab.defended("brelu:t=2")),
     Case("dropout 0.5", lambda lab: lab.plain(dropout=0.5)),
 )
-
-
-def _inner(lab: Lab) -> str:
-    return f"attack=[pgd:eps={lab.eps},max_iter=5]"
 
 
 def _base(model: Any) -> keras.Model:

@@ -88,6 +88,7 @@ def test_black_box_inside_the_budget_of_small_steps_is_gradient_masking(findings
     [
         ("pgd", LONG_STEPS, "pgd:eps=0.5,eps_step=0.05,max_iter=40"),
         ("pgd", {**SMALL_STEPS, "max_iter": 5}, "pgd:eps=0.5,eps_step=0.0125,max_iter=160"),
+        ("pgd", {**SMALL_STEPS, "eps_step": 1e-6}, "pgd:eps=0.5,eps_step=0.05,max_iter=40"),
         ("fgsm", {"eps": 0.5, "eps_step": 0.1}, "pgd:eps=0.5,eps_step=0.05,max_iter=40"),
     ],
 )
@@ -150,6 +151,9 @@ def test_a_repetition_decides_between_masking_and_a_long_step(findings, make_res
             assert list(found) == [code] and "pgd:eps=0.5,eps_step=" in found[code]
         assert asked[0]["config"] == {**SMALL_STEPS, "seed": 3} and asked[0]["name"] == "pgd"
         assert asked[1]["config"]["eps_step"] < 0.05
+    hardly = {"config": {**SMALL_STEPS, "eps_step": 1e-6}}
+    found = findings(only, lambda _, rows: make_result([0.4] * len(rows)), pgd=hardly)
+    assert "repeated in longer steps, pgd:eps=0.5,eps_step=0.05" in found["short_steps"]
     found = findings(only, lambda *_: None, pgd={"config": LONG_STEPS})
     assert list(found) == ["black_box_stronger"]
     # Three of those 25 are not broken again: 12 of the hundred, more than one in a hundred of all.
@@ -411,6 +415,7 @@ def test_every_finding_has_its_severity():
     package = Path(kerasrobust.__file__).parent
     text = "".join(path.read_text(encoding="utf-8") for path in package.glob("evaluation/**/*.py"))
     codes = re.findall(r'Finding\(\s*"(\w+)"', text)
+    codes += re.findall(r'Finding\(\s*"\w+" if \w+ else "(\w+)"', text)
     codes += re.findall(r'^    code, .* = "(\w+)"', text, re.MULTILINE)
     assert set(codes) == set(SEVERITY)
     ranks = ["invalid", "doubtful", "note"]

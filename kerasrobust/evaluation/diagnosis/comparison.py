@@ -46,6 +46,8 @@ _FAR_BEHIND = 2.0
 _WIDE = 0.03
 # A step is small that fits into the budget this many times.
 _STEPS = 4
+# More steps than this are no repetition: a step that needs them was too short, not too long.
+_MOST_STEPS = 1000
 # Attacks that choose their own step.
 _OWN_STEP = ("apgd",)
 # How many times the iterations an attack gets that another one put to shame.
@@ -202,11 +204,13 @@ def _inside_budgets(
             left = round(missed.sum() * float(np.mean(~closed)))
             told = f"{spec(smaller)} broke {closed.sum()} of {len(rows)} of them"
             if not beyond_luck(left, int(attacked.sum())):
+                short = _is_longer(smaller, best)
+                how, why = ("longer", "short") if short else ("smaller", "long or too few")
                 yield Finding(
-                    "step_too_long",
+                    "short_steps" if short else "step_too_long",
                     f"{black.name}, which sees no gradient, broke {count} inside {where} that no "
-                    f"white-box attack broke; repeated in smaller steps, {told}. No gradient is "
-                    f"masked, the steps were too long or too few: the accuracy of "
+                    f"white-box attack broke; repeated in {how} steps, {told}. No gradient is "
+                    f"masked, the steps were too {why}: the accuracy of "
                     f"{percent(best.accuracy)} under {best.name} is not robustness.",
                     share,
                     LUCK,
@@ -428,7 +432,10 @@ def _is_careful(white: AttackSummary, eps: np.ndarray) -> bool:
 
 
 def _smaller_step(white: AttackSummary, norm: float, eps: np.ndarray) -> Description:
-    """The same attack in smaller steps, and more of them; PGD for one that has a single step."""
+    """The same attack in smaller steps, and more of them; PGD for one that has a single step.
+
+    Where that would take very many, the steps were too short: then a tenth of the budget each.
+    """
     radius, step = float(np.max(eps)), white.config.get("eps_step")
     patient = longer(white, _PATIENCE)
     if white.attack in _OWN_STEP and patient is not None:
@@ -437,8 +444,16 @@ def _smaller_step(white: AttackSummary, norm: float, eps: np.ndarray) -> Descrip
         return pgd_in_place_of(white, norm, radius, math.ceil(_STEPS * 10))
     config = {**white.config, "eps_step": min(radius / 10, float(np.max(step)) / _STEPS)}
     needed = math.ceil(_STEPS * radius / config["eps_step"])
+    if needed > _MOST_STEPS:
+        config["eps_step"], needed = radius / 10, 10 * _STEPS
     config["max_iter"] = max(config["max_iter"], needed)
     return {"name": white.attack, "config": config}
+
+
+def _is_longer(repeated: Description, white: AttackSummary) -> bool:
+    """Whether the steps of a repetition are longer than the attack's own."""
+    new, old = repeated["config"].get("eps_step"), white.config.get("eps_step")
+    return new is not None and old is not None and float(np.max(old)) < new
 
 
 def _cross_check(
