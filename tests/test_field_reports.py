@@ -144,6 +144,7 @@ def test_momentum_is_normalised_for_each_image():
     np.testing.assert_allclose(result.x_adv, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_logits_that_are_all_negative(random_linear):
     """torchattacks issue 184, MNIST challenge issue 10: the best other logit was cut at 0."""
     classifier, x, y = random_linear
@@ -206,6 +207,7 @@ def test_two_classes(spec, sigmoid):
 # ---- misclassified samples ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_wrong_throughout(random_linear):
     """AutoAttack issue 81: Square failed; Foolbox issue 670: HopSkipJump returned NaN or hung."""
     classifier, x, y = random_linear

@@ -78,6 +78,7 @@ def test_stronger_than_apgd_on_the_cross_entropy_with_as_many_passes(digits_mode
     assert ours.success.mean() >= other.success.mean() - 0.01
 
 
+@pytest.mark.slow
 def test_pma_plus(digits_model, digits):
     x, y = digits[0][:40], digits[1][:40]
     first = evaluate(digits_model, x, y, attacks="pma+", eps=0.06)

@@ -63,6 +63,7 @@ def harden(folder, output, *arguments, model=None, data="bytes.npz"):
     return run(train, "--model", model or folder / "own.keras", *arguments)
 
 
+@pytest.mark.slow
 def test_goes_on_and_opens_without_this_package(folder, tmp_path):
     """With defense and best epoch; twice; what comes out is the plain model that was put in."""
     defense = "adversarial_training:attack=(fgsm:eps=20),alpha=0.5"

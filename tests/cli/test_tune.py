@@ -45,6 +45,7 @@ def given(folder):
     return ("--model", folder / "model.keras", "--dataset", folder / "halves.npz", "--samples", 32)
 
 
+@pytest.mark.slow
 def test_the_whole_way(folder, given, tmp_path):
     arguments = (
         *given,

@@ -150,6 +150,7 @@ def test_the_attacks_of_the_paper_in_one_step(cnn, images, strategy, jit):
 
 
 @jit_or_not
+@pytest.mark.slow
 def test_points_in_the_step_are_those_of_the_attacks(cnn, images, jit):
     """Inside the step HopSkipJump finds what is adversarial, and EAD what it finds on the host."""
     x, y = images

@@ -125,6 +125,7 @@ def test_start_is_the_mean_over_training_and_validation_data(problem):
     assert norms(x).min() < few.initial < norms(held_out).max()
 
 
+@pytest.mark.slow
 def test_a_trial_is_training_from_the_given_weights(problem):
     """Cross-entropy and accuracy of each row, trained again by hand."""
     model, x, y = problem

@@ -156,6 +156,7 @@ def test_a_wrong_answer_is_not_asked_for_again(data, waits):
     assert service.calls == 1 and not waits
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_where_a_service_failed(data, tmp_path, waits):
     x, y = data
     call = {"attacks": list(DECISIONS[:2]), "batch_size": 6, "keep_adversaries": True}

@@ -136,6 +136,7 @@ def test_channels(shape, channels):
     assert presets.channels(shape) == channels
 
 
+@pytest.mark.slow
 def test_areb_on_images_whose_channel_comes_first(grey_levels):
     _, x, _ = grey_levels
     images = x[:4].reshape(4, 1, 6, 6)

@@ -193,6 +193,7 @@ def test_interrupted_by_hand(model, samples, tmp_path, monkeypatch):
     assert whole.complete and len(calls) == 3
 
 
+@pytest.mark.slow
 def test_training_defenses_train_a_copy_once(model, samples, tmp_path, monkeypatch):
     fits, fit = [], kerasrobust.models.fit
 
