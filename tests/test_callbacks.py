@@ -56,6 +56,7 @@ def train(model, data, *callbacks, epochs=3, **options):
 
 
 @pytest.mark.parametrize("defense", [None, "adversarial_training:attack=(fgsm:eps=0.05)"])
+@pytest.mark.slow
 def test_value_is_the_worst_case_over_the_attacks(data, defense):
     model = network()
     model = model if defense is None else kerasrobust.wrap(model, defense)
@@ -174,6 +175,7 @@ def test_every_few_epochs_and_the_last(data):
     ]
 
 
+@pytest.mark.slow
 def test_kinds_of_samples_and_bounds(data):
     test = data[1]
     one_hot = keras.utils.to_categorical(test.y, 10)
@@ -357,6 +359,7 @@ def test_resuming_in_one_process(data, interrupted):
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_what_a_defense_keeps_beside_its_variables(data, tmp_path, capsys):
     """The teacher of distillation is trained once, and is there again after an interruption."""
     whole, stopped, again = (kerasrobust.wrap(network(), "distillation") for _ in range(3))

@@ -30,6 +30,7 @@ def affine(kernel, bias, box):
     return model
 
 
+@pytest.mark.slow
 def test_linf_on_a_hyperplane():
     """Near `|f(x)| / ||w||_1`, between the bound that works and the next smaller one."""
     rng = np.random.default_rng(0)
@@ -90,6 +91,7 @@ def test_first_adam_step_is_the_learning_rate():
 SEARCH = {"max_iter": 20, "learning_rate": 0.2, "binary_search_steps": 4}
 
 
+@pytest.mark.slow
 def test_restarts_are_prefixes_of_one_another(classifier, samples):
     """So that accuracy against the number of restarts can only fall."""
     results = [
@@ -102,6 +104,7 @@ def test_restarts_are_prefixes_of_one_another(classifier, samples):
     assert results[2].l2.sum() < results[0].l2.sum()
 
 
+@pytest.mark.slow
 def test_restarts_leave_a_flat_neighbourhood():
     """A plateau around the samples has no gradient; a start outside it has one."""
     inputs = keras.Input((10,))

@@ -103,6 +103,7 @@ def test_one_step_of_deepfool_is_the_papers():
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fab_with_single_classes_and_restarts(digits_model, digits):
     """Nine classes one by one are about as near as all at once; restarts never lose."""
     x, y = digits[0][:N], digits[1][:N]

@@ -91,6 +91,7 @@ def test_zoos_interpolation_is_tensorflows(side, size):
     np.testing.assert_allclose(matrix @ image @ matrix.T, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_zoo_carries_the_noise_to_a_larger_space(monkeypatch):
     """Short schedule, a linear model on 70x70 images: it still reaches the boundary."""
     monkeypatch.setattr(zoo, "ENLARGE_AFTER", (3, 6))

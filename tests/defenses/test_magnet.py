@@ -113,6 +113,7 @@ def test_the_grey_box_is_crafted_on_the_bare_model(grey, guarded, digits_model, 
     assert row.rejected >= 38 and row.accuracy == grey.clean_accuracy
 
 
+@pytest.mark.slow
 def test_the_white_box_goes_through_the_detectors(grey, guarded, samples):
     white = evaluate(guarded, *samples, attacks=ATTACKS)
     for name in ("pgd", "cwl2"):

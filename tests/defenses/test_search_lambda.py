@@ -148,6 +148,7 @@ def test_a_trial_is_training_from_the_given_weights(problem):
         assert trial.validation_accuracy == pytest.approx(hits[:60].mean())
 
 
+@pytest.mark.slow
 def test_the_model_is_left_alone(problem):
     model, x, y = problem
     before, config = model.get_weights(), model.get_config()

@@ -127,6 +127,7 @@ def test_gradients_are_means_over_stateless_draws(data, draws):
     np.testing.assert_allclose(gradient, np.mean(parts, axis=0), rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_more_draws_make_a_stronger_attack_and_cost_what_they_cost(data):
     x, _ = data
     model = build(Jitter(0.4), keras.layers.Activation("tanh"))

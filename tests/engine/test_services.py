@@ -175,6 +175,7 @@ def test_an_evaluation_goes_on_where_a_service_failed(data, tmp_path, waits):
         np.testing.assert_array_equal(report.samples.results[name].queries, result.queries)
 
 
+@pytest.mark.slow
 def test_the_budget_of_queries_is_per_sample_and_attack_and_covers_judging(data):
     x, y = data
     for spec in DECISIONS:

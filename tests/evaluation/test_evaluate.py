@@ -250,6 +250,7 @@ def test_narrow_terminal_keeps_every_column(model, data, capsys):
     assert header.split()[-3:] == ["Linf", "SSIM", "sec"] and "…" not in "".join(table)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes(model, data, tmp_path, monkeypatch):
     x, y, _ = data
     specs = ["fgsm:eps=0.01", "pgd:eps=0.02,num_random_init=1"]

@@ -154,6 +154,7 @@ def test_areb_asks_where_the_shape_does_not_tell():
 
 
 @pytest.mark.parametrize("name", ["jsma", "boundary:max_iter=2", "signopt:max_iter=1,k=4", "pgd"])
+@pytest.mark.slow
 def test_targets_where_labels_are_meant_are_told(name, grey_levels):
     """ART takes `y` for targets in JSMA, Boundary and Sign-OPT."""
     classifier, x, y = grey_levels

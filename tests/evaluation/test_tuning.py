@@ -171,6 +171,7 @@ def test_keys_know_layers_and_their_arguments_but_not_the_process(model):
     ]
 
 
+@pytest.mark.slow
 def test_interrupted_by_hand(model, samples, tmp_path, monkeypatch):
     """What is finished is shown and stored; what was not is computed by the next run."""
     run, calls = evaluation.run_batch, []

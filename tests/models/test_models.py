@@ -94,6 +94,7 @@ def test_fit_first_loss_is_the_cross_entropy_in_numpy():
         assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_repeats_and_learns_and_leaves_the_global_seed_alone():
     data = linear_data()
     weights = []
