@@ -110,9 +110,12 @@ def tables(found: Found) -> dict[str, Table]:
 
 def notes(found: Found) -> list[str]:
     """Every choice, its reason and its rule, why it ended, and the findings of the check."""
-    told = [f"Step {one['step']}, {one['choice']}. {one['because']}." for one in found.choices]
+    told = [
+        f"Step {one['step']}, {one['choice']}. {one['because'].rstrip('.')}."
+        for one in found.choices
+    ]
     rules = {one["rule"]: one["step"] for one in reversed(found.choices)}
-    told += [f"Rule of step {step}: {rule}." for rule, step in reversed(rules.items())]
+    told += [f"Rule of step {step}: {rule.rstrip('.')}." for rule, step in reversed(rules.items())]
     told += [f"Ended by {found.ended}.", f"Minutes: {_minutes(found.seconds)}."]
     for name, check in found.checks.items():
         for side, findings in check["findings"].items():
