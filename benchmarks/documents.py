@@ -292,7 +292,7 @@ class Run:
             on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
         )
         size = models.recipes.get(self.recipe, train.input_shape).batch_size
-        part = dataclasses.replace(train, x=train.x[:size], y=train.y[:size])
+        part = dataclasses.replace(train, x=train.x[:size], y=train.y[:size], indices=None)
         recipe = f"{self.recipe},steps=4,steps_per_epoch=4"
         models.fit(self.build(), part, recipe=recipe, callbacks=[watch], verbose=0)
         return float(np.median(np.diff(ends)))
