@@ -159,7 +159,7 @@ def test_ctrl_c_leaves_a_report_and_the_same_command_goes_on(folder, tmp_path):
     """SIGINT to a process with a batch under way, whatever it is doing then."""
     code = "from kerasrobust_cli.evaluate import main; main()"
     options = [*arguments(folder), "--samples", 80, "--batch-size", 8, "--attacks", "fgsm:eps=0.05"]
-    options += ["--attacks", "cwl2:max_iter=400,abort_early=false"]
+    options += ["--attacks", "cwl2:max_iter=1200,abort_early=false"]
     command = [sys.executable, "-c", code, *map(str, options), "--output"]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     process = subprocess.Popen(
