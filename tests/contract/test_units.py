@@ -292,5 +292,7 @@ def test_preset(preset, classifiers, samples):
         # One of the pair of a norm may miss one of three samples; the worst case may not.
         missed = 0.34 if preset == "minimal" and name else 0.0
         np.testing.assert_allclose(figures[1][name][:2], (left, success), rtol=2e-3, atol=missed)
+        if figures[1][name][1] != success:
+            continue  # a failure is infinitely far
         # Rounding grows over a thousand steps; another unit would be a factor of 255.
         np.testing.assert_allclose(figures[1][name][2:], far, rtol=0.05)
