@@ -277,6 +277,19 @@ eps_option = click.option(
     "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."
 )
 norm_option = click.option("--norm", type=Norm(), help="Norm of --eps: 1, 2 or inf (the default).")
+
+
+def gradient_option(default: str, more: str = ""):
+    """What stands for layers without a gradient of use."""
+    return click.option(
+        "--gradient",
+        type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
+        default=default,
+        show_default=True,
+        help=f"What stands for layers without a gradient of use{more}.",
+    )
+
+
 eot_option = click.option(
     "--eot",
     metavar="N",

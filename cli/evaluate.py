@@ -19,6 +19,7 @@ from kerasrobust_cli.common import (
     dataset_option,
     download_option,
     eot_option,
+    gradient_option,
     import_option,
     library,
     model_option,
@@ -121,13 +122,7 @@ _SECTIONS = {
     help="A layer put into the model or in front of it, as in jpeg:quality=50. Repeatable; images "
     "go through those in front in this order.",
 )
-@click.option(
-    "--gradient",
-    type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
-    default="exact",
-    show_default=True,
-    help="What stands for layers without a gradient of use; ignore: attack without them.",
-)
+@gradient_option("exact", "; ignore: attack without them")
 @eot_option
 @votes_option
 @seed_option

@@ -16,6 +16,7 @@ from kerasrobust_cli.common import (
     default_network,
     download_option,
     eot_option,
+    gradient_option,
     import_option,
     library,
     model_option,
@@ -131,13 +132,7 @@ from kerasrobust_cli.common import (
     multiple=True,
     help="Of the benchmark. Repeatable. Default: psi, loss sensitivity, CLEVER of 20 samples.",
 )
-@click.option(
-    "--gradient",
-    type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
-    default="straight_through",
-    show_default=True,
-    help="What stands for layers without a gradient of use.",
-)
+@gradient_option("straight_through")
 @eot_option
 @votes_option
 @batch_size_option

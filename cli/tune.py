@@ -17,6 +17,7 @@ from kerasrobust_cli.common import (
     default_network,
     download_option,
     eot_option,
+    gradient_option,
     import_option,
     library,
     model_option,
@@ -71,13 +72,7 @@ from kerasrobust_cli.common import (
     "need one here. 8/255 works.",
 )
 @norm_option
-@click.option(
-    "--gradient",
-    type=click.Choice(["exact", "straight_through", "surrogate", "ignore"]),
-    default="straight_through",
-    show_default=True,
-    help="What stands for layers without a gradient of use; ignore: attack without them, as AREB.",
-)
+@gradient_option("straight_through", "; ignore: attack without them, as AREB")
 @eot_option
 @votes_option
 @click.option(

@@ -67,6 +67,11 @@ def root(squares: tf.Tensor) -> tf.Tensor:
     return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1.0)), 0.0)
 
 
+def norm_name(order: float) -> str:
+    """`"Linf"`, `"L2"` and so on."""
+    return f"L{order:g}"
+
+
 def normalize(x: tf.Tensor, order: float) -> tf.Tensor:
     """Each sample divided by its Lp norm; a zero sample stays zero.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kerasrobust.evaluation.renderers.table import WORST, Table, norm_name
+from kerasrobust.evaluation.renderers.table import WORST, Table
 from kerasrobust.evaluation.summary import read_figures
 from kerasrobust.hardening.rules import SHARES
 from kerasrobust.metrics import registry
+from kerasrobust.norms import norm_name
 
 # Where the steps leave pictures in the folder, and what they show.
 PICTURES = {

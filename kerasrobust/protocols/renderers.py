@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from kerasrobust.evaluation import pictures
-from kerasrobust.evaluation.renderers.table import Table, norm_name
+from kerasrobust.evaluation.renderers.table import Table
+from kerasrobust.norms import norm_name
 
 _INTERVAL = "In brackets the 95 % Wilson interval."
 

@@ -14,12 +14,12 @@ from kerasrobust.evaluation.diagnosis.words import (
     attack_again,
     kr_eval,
     listed,
-    norm_name,
     percent,
     samples,
     without_gradient,
 )
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.norms import norm_name
 
 # An attack may be blind on this share of the samples that it did not break.
 _BLIND = 0.05

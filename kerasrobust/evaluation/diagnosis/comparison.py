@@ -32,12 +32,12 @@ from kerasrobust.evaluation.diagnosis.words import (
     attack_again,
     kr_eval,
     listed,
-    norm_name,
     percent,
     samples,
     spec,
 )
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.norms import norm_name
 from kerasrobust.specs import jsonable
 
 # A median this many times another one's is far behind it.

@@ -42,13 +42,13 @@ from kerasrobust.evaluation.diagnosis.planted import plant
 from kerasrobust.evaluation.diagnosis.words import (
     Description,
     attack_again,
-    norm_name,
     percent,
     samples,
     spec,
     without_gradient,
 )
 from kerasrobust.evaluation.summary import AttackSummary
+from kerasrobust.norms import norm_name
 
 # Share of the samples that an attack must break when it may change all of the image.
 _EVERYTHING = 0.95

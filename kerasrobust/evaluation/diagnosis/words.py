@@ -50,11 +50,6 @@ def without_gradient(norm: float, eps: np.ndarray | None) -> str:
     return kr_eval(f"--attacks hsja:norm={'inf' if norm == math.inf else 2}")
 
 
-def norm_name(norm: float) -> str:
-    """`"Linf"`, `"L2"` and so on."""
-    return "Linf" if norm == math.inf else f"L{norm:g}"
-
-
 def percent(share: float) -> str:
     """A share as `"12.5 %"`."""
     return f"{100 * share:.3g} %"

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from kerasrobust.engine.box import LENGTHS
-from kerasrobust.evaluation.renderers.table import ReportData, norm_name
+from kerasrobust.evaluation.renderers.table import ReportData
+from kerasrobust.norms import norm_name
 from kerasrobust.specs import jsonable
 
 Curves = dict[str, dict[str, Any]]

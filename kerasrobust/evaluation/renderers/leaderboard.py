@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kerasrobust.evaluation.renderers.table import ReportData, norm_name
+from kerasrobust.evaluation.renderers.table import ReportData
+from kerasrobust.norms import norm_name
 
 # What a report does not know, and what RobustBench has where there is nothing to say.
 _ABOUT: dict[str, Any] = {

@@ -12,6 +12,7 @@ from kerasrobust.evaluation.pictures import Examples
 from kerasrobust.evaluation.summary import AttackSummary
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics.base import Metric
+from kerasrobust.norms import norm_name
 from kerasrobust.specs import jsonable
 
 WORST = "worst case"
@@ -324,11 +325,6 @@ def class_name(report: ReportData, label: int) -> str:
     """The name of a class, its number where it has none."""
     names = report.settings["class_names"]
     return str(label) if names is None or label >= len(names) else names[label]
-
-
-def norm_name(norm: float) -> str:
-    """`"Linf"`, `"L2"` and so on."""
-    return "Linf" if norm == math.inf else f"L{norm:g}"
 
 
 def _width(report: ReportData) -> float:
