@@ -55,8 +55,10 @@ def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     The difference that Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks",
     2017 (f6), put into their objective.
     """
-    own = tf.one_hot(labels, tf.shape(logits)[-1], dtype=logits.dtype)
-    return tf.reduce_sum(logits * own, axis=-1) - tf.reduce_max(logits - FAR * own, axis=-1)
+    own = tf.one_hot(labels, tf.shape(logits)[-1], on_value=True, off_value=False)
+    # Logits of minus infinity are those of classes that a model rules out.
+    others = tf.reduce_max(tf.where(own, logits.dtype.min, logits), axis=-1)
+    return tf.reduce_sum(tf.where(own, logits, 0), axis=-1) - others
 
 
 def probability_margin(

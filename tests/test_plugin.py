@@ -74,6 +74,7 @@ assert kerasrobust.register(type(attack)) is type(attack)
 with pytest.raises(ValueError, match="taken by kerasrobust_plugin.attack:PluginAttack"):
     kerasrobust.register(type("Other", (attacks.Attack,), {"name": "plugin-attack"}))
 
+keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
 x = np.random.default_rng(0).uniform(0.4, 0.6, (8, 4, 4, 1)).astype("float32")
 report = kerasrobust.evaluate(model, x, attacks="plugin-attack:eps=0.2", metrics=["plugin_metric"])
