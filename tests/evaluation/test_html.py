@@ -166,8 +166,16 @@ def test_a_black_box_attacker_with_a_budget(digits_model, digits):
 )
 def test_the_verdict_says_whether_it_can_be_trusted(report, codes, told):
     findings = [Finding(code, "why") for code in codes]
-    text = table.verdict(dataclasses.replace(report, findings=findings))
+    robust = {**report.robust, "accuracy": 0.5}
+    text = table.verdict(dataclasses.replace(report, findings=findings, robust=robust))
     assert text.endswith("are right without one." + told)
+
+
+def test_at_no_robustness_there_is_none_to_doubt(report):
+    findings = [Finding("still_gains", "why")]
+    robust = {**report.robust, "accuracy": 0.0}
+    text = table.verdict(dataclasses.replace(report, findings=findings, robust=robust))
+    assert text.endswith("The nearest adversarial points may well be nearer: still_gains.")
 
 
 def test_every_medium_says_how_to_read_the_table(report):

@@ -52,7 +52,7 @@ def next_steps(report: ReportData) -> list[Step]:
         report: The report.
     """
     found = [
-        Step(f"On {finding.code}, see above.", finding.command)
+        Step(f"For what {finding.code} says above.", finding.command)
         for finding in report.findings
         if finding.command
     ]

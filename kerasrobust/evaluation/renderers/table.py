@@ -29,6 +29,8 @@ _DOUBT = {
     "invalid": "These figures say nothing about robustness",
     "doubtful": "Robustness may well be less",
 }
+# Of doubtful ones where no sample is left that an attack could still break.
+_NONE_LEFT = "The nearest adversarial points may well be nearer"
 
 
 # What the attacker wants who aims at a class.
@@ -116,6 +118,7 @@ def verdict(report: ReportData) -> str:
     for severity, told in _DOUBT.items():
         codes = [finding.code for finding in report.findings if finding.severity == severity]
         if codes and not doubt:
+            told = _NONE_LEFT if severity == "doubtful" and not robust else told
             doubt = f" {told}: {', '.join(dict.fromkeys(codes))}."
     return (
         f"{begin}{robust:.1f} % of {samples} withstand every attack{within} (95 % interval "
