@@ -9,7 +9,7 @@ Total variance minimization is given ART's mask (ART's generator is seeded and i
 again), AREB's `lamb`, and is stopped after `--iterations`, or stops at its tolerance. It is timed
 on `--tvm-samples` images; ART, with its ten iterations and with `--long` of them, on the first
 `--art-samples` of these, on which objectives are compared. ART does not take the norm inf.
-Objectives are computed here, in float64.
+Objectives are computed here, in float64. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(names, data_dir, samples, tvm_samples, art_samples, long, iterations, b
             *(("", "") if art is None else (f"{art:.3f}", f"{art / row['seconds']:.1f}")),
         )
     Console(width=150).print(table)
-    print(json.dumps(rows, indent=2))
+    print(json.dumps(rows))
 
 
 def entry(data, layer, figures, seconds, art_seconds=None) -> dict[str, Any]:

@@ -30,6 +30,24 @@ def test_verdicts_name_tests_that_there_are(monkeypatch):
 
 
 @pytest.mark.slow
+def test_one_command_for_all_of_them(monkeypatch, digits_model, tmp_path):
+    module = load("speed", monkeypatch)
+    digits_model.save(tmp_path / "own.keras")
+    options = ["--model", str(tmp_path / "own.keras"), "--dataset", "digits"]
+    options += ["--output", str(tmp_path / "speed.json"), "--only"]
+    result = CliRunner().invoke(module.main, [*options, "speed"])
+    assert result.exit_code == 2 and "unknown speed; known: attacks, nearest" in result.output
+    CliRunner().invoke(module.main, [*options, "nearest"], catch_exceptions=False)
+    (measured,) = json.loads((tmp_path / "speed.json").read_text())["kinds"].values()
+    assert measured["figures"]["rows"]["ddn L2"]["passes"] == 100
+    # What the calls of both kinds name is there.
+    for full in (False, True):
+        for script, *arguments in module.calls(full, "python", "folder", "0.3").values():
+            text = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+            assert all(f'"{name}"' in text for name in arguments if name.startswith("--"))
+
+
+@pytest.mark.slow
 def test_layers_beside_art(monkeypatch):
     pytest.importorskip("skimage")
     module = load("layers", monkeypatch)
@@ -37,7 +55,7 @@ def test_layers_beside_art(monkeypatch):
         "--dataset digits --samples 8 --tvm-samples 4 --art-samples 2 --long 20 --iterations 9"
     )
     result = CliRunner().invoke(module.main, options.split(), catch_exceptions=False)
-    rows = json.loads(result.stdout[result.stdout.index("\n[\n") :])
+    rows = json.loads(result.stdout.splitlines()[-1])
     found = {row["layer"]: row["figures"] for row in rows}
     assert found["bits 5"]["max difference"] < 1e-6 and found["window 4"]["max difference"] == 0
     assert found["quality 50"]["mean"] < 0.1
