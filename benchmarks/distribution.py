@@ -2,8 +2,9 @@
 
     python benchmarks/distribution.py --model areb_cnn --batch-size 128 --steps 20
 
-Every worker is a process with one thread (`intra_op` and `inter_op` parallelism 1), so that two
-workers have twice what one has, given two cores. The global batch is the same: two workers halve
+Every worker is a process with one thread (`intra_op` and `inter_op` parallelism 1) on a core of its
+own, so that two workers have twice what one has; where the system moves them about, one waits for
+the other in every step. The global batch is the same: two workers halve
 it, and add up their gradients over the loopback interface. Both run
 `kerasrobust.distribution.fit`; data are random, the first epoch compiles and is not counted, and
 the best of the others is. Nothing else should be running.
@@ -86,6 +87,10 @@ def run(count: int, timeout: float) -> dict[str, float]:
 
 def measure(name: str, batch_size: int, steps: int, epochs: int) -> dict[str, float]:
     """Steps per second of each training; the other workers measure the same."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        os.sched_setaffinity(0, {cores[index % len(cores)]})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import numpy as np
