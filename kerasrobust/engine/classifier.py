@@ -35,6 +35,7 @@ from kerasrobust.engine.logits import (
     prove,
     within_unit,
 )
+from kerasrobust.engine.loops import while_loop
 from kerasrobust.engine.pixel_range import pixel_range
 
 LOW_PRECISION = ("float16", "bfloat16")
@@ -633,9 +634,7 @@ class Classifier:
             return i + 1, *(total + part for total, part in zip(sums, drawn, strict=True))
 
         first = compute(_another(key, 0))
-        _, *sums = tf.while_loop(
-            lambda i, *_: i < self.draws, add, (1, *first), parallel_iterations=1
-        )
+        _, *sums = while_loop(lambda i, *_: i < self.draws, add, (1, *first))
         return tuple(total / self.draws for total in sums)
 
     def _gradient(
