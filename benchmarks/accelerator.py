@@ -7,6 +7,10 @@ they cost beside what the device allows. It needs JAX and NumPy and nothing else
 
     python benchmarks/accelerator.py export DIR
     python DIR/accelerator.py run DIR --output RESULTS
+    python DIR/accelerator.py plan RESULTS/accelerator-DEVICE-default.json
+
+`plan` says what 100 steps of PGD and AutoAttack on 10,000 samples cost at least on one and on eight
+accelerators: the largest of flops over the peak, bytes over the bandwidth, and launches.
 """
 
 from __future__ import annotations
@@ -56,28 +60,50 @@ class Program:
         return f"{self.model}-{self.attack}"
 
 
+# Of each model: shape, classes, samples of a batch, eps, and how many steps each attack makes.
+SMALL = {"pgd": 40, "search": 20, "apgd": 20, "square": 200, "hsja": (2, 10, 20)}
+MODELS: dict[str, tuple[Any, ...]] = {
+    "areb_cnn_mnist": ((28, 28, 1), 10, 100, 0.1, SMALL),
+    "areb_cnn_cifar10": (
+        *((32, 32, 3), 10, 100, 4 / 255),
+        {"pgd": 10, "search": 4, "apgd": 4, "square": 20, "hsja": (2, 10, 20)},
+    ),
+    "resnet32": (
+        *((32, 32, 3), 10, 32, 4 / 255),
+        {"pgd": 4, "search": 2, "apgd": 4, "square": 10, "hsja": (1, 8, 8)},
+    ),
+    # For `plan`.
+    "resnet50_at_32": ((32, 32, 3), 10, 64, 4 / 255, {"pgd": 2}),
+    "resnet50": (
+        *((224, 224, 3), 1000, 4, 1 / 255),
+        {"pgd": 2, "search": 1, "apgd": 2, "square": 4, "hsja": (1, 4, 4)},
+    ),
+}
+# Passes of a sample, forward, and forward and backward: 100 steps of PGD, and all that AutoAttack
+# makes of a sample that withstands it (four attacks, and their judgement).
+PLANNED = {"PGD, 100 steps": (2, 100), "AutoAttack, at most": (5913, 1910)}
+PLANNED_SAMPLES = 10_000
+# Seconds from one kernel to the next where they are shorter than that, of CUDA's launches.
+LAUNCH = 3e-6
+
+
 def programs() -> list[Program]:
     """What `export` writes, cheapest models first."""
-    budgets = {"areb_cnn_mnist": 0.1, "areb_cnn_cifar10": 4 / 255}
     rows = []
-    for model, shape, batch, pgd, few, queries in (
-        ("areb_cnn_mnist", (28, 28, 1), 100, 40, 20, 200),
-        ("areb_cnn_cifar10", (32, 32, 3), 100, 10, 4, 20),
-    ):
-        eps = budgets[model]
-        search = {"binary_search_steps": 2, "max_iter": few}
-        for attack, settings in (
-            ("pgd", {"eps": eps, "max_iter": pgd}),
-            ("cwl2", {**search, "initial_const": 1.0}),
-            ("ead", {**search, "initial_const": 1.0}),
-            ("apgd", {"eps": eps, "max_iter": few, "nb_random_init": 1}),
-            ("square", {"eps": eps, "max_iter": queries}),
-            ("hsja", {"max_iter": 2, "init_eval": 10, "max_eval": 20}),
-        ):
-            rows.append(Program(model, shape, 10, batch, attack, settings))
-    rows.append(Program("resnet32", (32, 32, 3), 10, 32, "pgd", {"eps": 4 / 255, "max_iter": 4}))
-    large = {"eps": 1 / 255, "max_iter": 2}
-    rows.append(Program("resnet50", (224, 224, 3), 1000, 8, "pgd", large))
+    for model, (shape, classes, batch, eps, steps) in MODELS.items():
+        search = {"binary_search_steps": 2, "initial_const": 1.0}
+        settings = {"pgd": {"eps": eps, "max_iter": steps["pgd"]}}
+        if len(steps) > 1:
+            iterations, first, most = steps["hsja"]
+            settings |= {
+                "cwl2": {**search, "max_iter": steps["search"]},
+                "ead": {**search, "max_iter": steps["search"]},
+                "ddn": {"max_iter": 2 * steps["search"]},
+                "apgd": {"eps": eps, "max_iter": steps["apgd"], "nb_random_init": 1},
+                "square": {"eps": eps, "max_iter": steps["square"]},
+                "hsja": {"max_iter": iterations, "init_eval": first, "max_eval": most},
+            }
+        rows += [Program(model, shape, classes, batch, *attack) for attack in settings.items()]
     return rows
 
 
@@ -210,7 +236,8 @@ def samples_and_model(program: Program) -> tuple[np.ndarray, np.ndarray, Any]:
 
     import kerasrobust
 
-    model = kerasrobust.models.get(program.model, program.shape, program.classes, seed=SEED)
+    network = program.model.partition("_at_")[0]
+    model = kerasrobust.models.get(network, program.shape, program.classes, seed=SEED)
     names = [variable.name for variable in model.variables]
     shapes = [list(variable.shape) for variable in model.variables]
     kept = [i for i, name in enumerate(names) if "seed" not in name]
@@ -428,6 +455,7 @@ def run(options: argparse.Namespace) -> int:
         "jax": jax.__version__,
         "peaks": allowed,
         "precision": options.precision,
+        "passes": {},
         "programs": [],
     }
     print(f"{device.device_kind}, JAX {jax.__version__}, {allowed}, {options.precision}")
@@ -464,7 +492,10 @@ def run(options: argparse.Namespace) -> int:
                     "flops": max(loaded.flops, multiplications(text)) / entry["batch"],
                     "bytes": loaded.bytes / entry["batch"],
                     "seconds": loaded.best(given, options.repeats) / entry["batch"],
+                    # A kernel for each product, and one for what is done to its elements.
+                    "launches": 2 * len(re.findall(r"stablehlo\.(?:convolution|dot)", text)),
                 }
+            results["passes"][name] = {"batch": entry["batch"], **passes}
         except Exception:
             traceback.print_exc()
             failures += len(wanted)
@@ -525,11 +556,39 @@ def run(options: argparse.Namespace) -> int:
     return failures
 
 
+def plan(file: pathlib.Path, batch: int) -> None:
+    """Prints what `PLANNED` costs at least on 10,000 samples, from the passes that `run` measured.
+
+    Args:
+        file: What `run` wrote.
+        batch: Samples in a pass on the accelerator.
+    """
+    passes = json.loads(file.read_text())["passes"]
+    print(f"{PLANNED_SAMPLES:,} samples, batches of {batch}; seconds on one and on eight devices")
+    for model, costs in passes.items():
+        for attack, (forwards, gradients) in PLANNED.items():
+            kinds = ((forwards, costs["forward"]), (gradients, costs["gradient"]))
+            for device, allowed in PEAKS.items():
+                for precision in ("tf32", "float32"):
+                    bounds = {
+                        "compute": sum(n * c["flops"] for n, c in kinds) / allowed[precision],
+                        "bandwidth": sum(n * c["bytes"] for n, c in kinds) / allowed["bytes"],
+                        "launches": sum(n * c["launches"] for n, c in kinds) * LAUNCH / batch,
+                    }
+                    by = max(bounds, key=lambda key: bounds[key])
+                    seconds = PLANNED_SAMPLES * bounds[by]
+                    print(
+                        f"{model:18s} {attack:20s} {device} {precision:8s} {seconds:10.1f} "
+                        f"{seconds / 8:9.1f}  {by}"
+                    )
+
+
 def main() -> None:
-    """The two commands."""
+    """The three commands."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("export", "run"))
-    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("command", choices=("export", "run", "plan"))
+    parser.add_argument("folder", type=pathlib.Path, help="or what `run` wrote, for `plan`")
+    parser.add_argument("--batch", type=int, default=1024, help="samples in a pass of `plan`")
     parser.add_argument("--only", default="", help="a pattern of program names")
     parser.add_argument("--output", type=pathlib.Path, help="where `run` writes JSON")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the best counts")
@@ -537,6 +596,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "export":
         export(options.folder, options.only)
+    elif options.command == "plan":
+        plan(options.folder, options.batch)
     else:
         sys.exit(min(run(options), 1))
 
