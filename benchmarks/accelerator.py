@@ -291,8 +291,9 @@ def export(folder: pathlib.Path, only: str, chosen: list[Program] | None = None)
         manifest["models"][name] = entry
         for row in mine:
             try:
-                bound = kerasrobust.attacks.get(row.attack, **row.settings, seed=SEED)
-                bound = bound.bind(classifier)
+                # As on an accelerator: with sizes that are known beforehand.
+                settings = {**row.settings, "jit_compile": True, "seed": SEED}
+                bound = kerasrobust.attacks.get(row.attack, **settings).bind(classifier)
                 found = export_program(row, bound, x, y, weights, folder)
                 manifest["programs"].append(found)
                 print(

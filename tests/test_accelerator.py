@@ -62,6 +62,32 @@ def test_weights_are_arguments(exported):
 
 
 @pytest.mark.slow
+def test_query_attacks_have_fixed_sizes(accelerator, tmp_path):
+    program = accelerator.Program(
+        "digits_cnn", (8, 8, 1), 10, 8, "square", {"eps": 0.1, "max_iter": 3}
+    )
+    accelerator.export(tmp_path, "", [program])
+    (found,) = json.loads((tmp_path / "manifest.json").read_text())["programs"]
+    assert not found["hindrances"] and found["gradients"] == 0
+
+
+def test_a_plan_is_the_largest_of_three_bounds(accelerator, tmp_path, capsys):
+    cost = {"flops": 1e9, "bytes": 1e6, "launches": 100}
+    small = {"flops": 1e3, "bytes": 1e3, "launches": 1000}
+    content = {name: {"forward": one, "gradient": one} for name, one in (("a", cost), ("b", small))}
+    (tmp_path / "run.json").write_text(json.dumps({"passes": content}))
+    accelerator.plan(tmp_path / "run.json", 1000)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(rows) == 2 * len(accelerator.PLANNED) * 2 * len(accelerator.PEAKS)
+    pgd = {(row[0], *row[-5:-3]): row for row in rows if "PGD," in row}
+    # 102 passes of 10,000 samples: 1 Gflop at the peak; 1,000 launches of 3 us for 1,000 samples.
+    computed = pgd["a", "H100", "float32"]
+    assert float(computed[-3]) == pytest.approx(102 * 1e13 / 67e12, abs=0.06)
+    assert computed[-1] == "compute" and pgd["b", "H100", "tf32"][-1] == "launches"
+    assert float(pgd["b", "H100", "tf32"][-3]) == pytest.approx(102 * 10 * 3e-3, abs=0.06)
+
+
+@pytest.mark.slow
 def test_jax_gives_the_same(exported, tmp_path):
     pytest.importorskip("jax", reason="`run` needs JAX, which is not installed")
     command = [sys.executable, exported / "accelerator.py", "run", exported, "--output", tmp_path]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers
 
 from kerasrobust import attacks, losses
+from kerasrobust.engine import classifier as module
 from kerasrobust.engine.classifier import Classifier
 
 RNG = np.random.default_rng(0)
@@ -476,3 +477,21 @@ def test_a_softmax_makes_no_difference(name, settings, variants, digits):
     np.testing.assert_allclose(ours, theirs, rtol=0.02)
     hidden = runs["opaque"].success
     assert abs(int(hidden.sum()) - int(runs["softmax"].success.sum())) <= 2
+
+
+def test_the_choice_of_a_compiler_is_logged_once_with_its_reason(monkeypatch, caplog):
+    class Device:
+        name, device_type = "/physical_device:GPU:0", "GPU"
+
+    details = {"device_name": "a device"}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
+    for devices, chosen, told in (([], False, "three times as long"), ([Device], True, "a device")):
+        kinds = {"GPU": devices, "TPU": []}
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind, k=kinds: k[kind])
+        module._on_accelerator.cache_clear()
+        caplog.clear()
+        with caplog.at_level("INFO", "kerasrobust"):
+            assert module.use_jit("auto") is chosen is module.use_jit("auto")
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert told in message and ("TF32" in message) is chosen
+    module._on_accelerator.cache_clear()

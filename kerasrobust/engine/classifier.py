@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import threading
 import warnings
 import weakref
@@ -38,6 +40,7 @@ from kerasrobust.engine.logits import (
 from kerasrobust.engine.loops import while_loop
 from kerasrobust.engine.pixel_range import pixel_range
 
+LOG = logging.getLogger("kerasrobust")
 LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
@@ -65,18 +68,42 @@ Seen = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def use_jit(jit_compile: bool | str) -> bool:
     """Keras's rule for ``"auto"``: XLA where an accelerator is present, plain graphs on a CPU.
 
+    What is chosen and why is logged once (logger ``"kerasrobust"``, INFO).
+
     Raises:
         ValueError: If it is neither a bool nor ``"auto"``.
     """
     if jit_compile == "auto":
-        return bool(
-            tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
-        )
+        return _on_accelerator()
     if not isinstance(jit_compile, bool):
         raise ValueError(
             f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}"
         )
     return jit_compile
+
+
+@functools.cache
+def _on_accelerator() -> bool:
+    """Whether there is one; says what follows from it for compilation and precision."""
+    found = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
+    if not found:
+        LOG.info(
+            "Without an accelerator attacks run as plain graphs in float32: on a CPU, XLA's "
+            "gradients of convolutions take three times as long."
+        )
+        return False
+    name = found[0].name
+    if found[0].device_type == "GPU":
+        name = tf.config.experimental.get_device_details(found[0]).get("device_name", name)
+    rounded = (
+        " Its products may be rounded to TF32, as "
+        "tf.config.experimental.tensor_float_32_execution_enabled() says; the attacks' own "
+        "arithmetic is in float32."
+        if tf.config.experimental.tensor_float_32_execution_enabled()
+        else ""
+    )
+    LOG.info("On %s attacks are compiled by XLA, which saves launches.%s", name, rounded)
+    return True
 
 
 class ModelFailure(RuntimeError):
