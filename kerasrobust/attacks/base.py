@@ -206,7 +206,8 @@ class Attack(metaclass=_Sealing):
             logits: Their logits `[batch, classes]`.
             confidence: Margin that they are to have.
         """
-        return self.criterion.reached(logits, state["y"], confidence, model.accepts(x))
+        accepted = model.accepts(x)
+        return self.criterion.reached(logits, state["y"], confidence, accepted, model.clear)
 
     def differentiate(
         self, model: View, state: State, x: tf.Tensor, loss: Any

@@ -59,6 +59,8 @@ ASKED_TWICE = 32
 ROUNDING = 1e-5
 # Seconds between two tries of a callable: 1, 2, 4, ..., at most so many.
 LONGEST_WAIT = 60
+# Share of the logits by which one must lead: 32 roundings of a float32.
+CLEAR = 2.0**-18
 # Backward passes of a Jacobian that are laid out side by side in the graph.
 UNROLLED = 20
 # Logits, and how far beyond its threshold a detector is, to the logits that an attack follows.
@@ -128,6 +130,7 @@ class Classifier:
         mixes_samples: Whether the answer to a sample depends on the others of its batch, as with
             batch normalization that is left in training mode (`look_for_draws`).
         answers_labels: Whether a callable answers labels only. None before it was called.
+        low_precision: Whether a layer computes in half precision.
 
     Args:
         model: A `keras.Model`, a layer (`keras.layers.TFSMLayer`, say), another `Classifier`, an
@@ -268,7 +271,7 @@ class Classifier:
         self._candidate: LogitsHead | None = None
         # The shape of a sample that a Keras model was prepared for.
         self._probed: tuple[int, ...] | None = None
-        self._low_precision = False
+        self.low_precision = False
         self.randomised: bool | None = None
         self.repeatable = True
         self.mixes_samples = False
@@ -365,7 +368,7 @@ class Classifier:
     def _read_model(self) -> None:
         self._candidate = head = logits_head(self.model)
         self._head = head.call if head is not None else as_float32(self.model)
-        self._low_precision = any(
+        self.low_precision = any(
             getattr(layer, "compute_dtype", None) in LOW_PRECISION
             for layer in _keras.flat_layers(self.model)
         )
@@ -567,7 +570,7 @@ class Classifier:
             batch_size: Samples per pass.
         """
         x = x[: batch_size if self.is_keras else ASKED_TWICE]
-        exact = self.is_keras and not self._low_precision
+        exact = self.is_keras and not self.low_precision
 
         def apart(one: np.ndarray, other: np.ndarray) -> float:
             """By how much of the largest score two answers differ."""
@@ -687,7 +690,7 @@ class Classifier:
         if upstream is None:
             raise ValueError("The loss does not depend on the logits.")
         scale = tf.ones_like(value)
-        if self._low_precision:
+        if self.low_precision:
             largest = tf.reduce_max(tf.abs(upstream), axis=-1)
             scale = tf.where(largest > 0, UPSTREAM_SCALE / tf.maximum(largest, 1e-30), scale)
         gradient = through_model.gradient(logits, x, output_gradients=upstream * scale[:, None])
@@ -743,7 +746,7 @@ class Classifier:
             tape.watch(x)
             logits = self._seen(x, self.logits(x, key=key), seen)
         weights = tf.stop_gradient(weigh(tf.stop_gradient(logits)))
-        scale = UPSTREAM_SCALE if self._low_precision else 1.0
+        scale = UPSTREAM_SCALE if self.low_precision else 1.0
 
         def backward(upstream: tf.Tensor) -> tf.Tensor:
             gradient = tape.gradient(logits, x, output_gradients=upstream * scale)
@@ -1008,6 +1011,17 @@ class BlackBox:
         self.votes = classifier.votes
         self.draws = classifier.draws
         self.rejects = classifier.rejects
+
+    @property
+    def clear(self) -> float:
+        """The share of two logits by which one must lead, for a point to count inside an attack.
+
+        What an attack keeps is judged by a pass of its own, in another batch, whose logits differ
+        by rounding: an attack that halves its way to the boundary else keeps points that are not
+        adversarial. It is 0 in half precision, whose logits are a thousandth apart and mostly
+        rounded alike in both passes, and where a walk ends at a gap of zero.
+        """
+        return 0.0 if self._classifier.low_precision else CLEAR
 
     @property
     def nb_classes(self) -> int:

@@ -15,8 +15,6 @@ from kerasrobust import losses
 # Room for the rounding of a float32 projection, and of the way from 0..1 to grey levels: for a
 # budget of one of 255 levels a few parts in a hundred thousand.
 SLACK = 1e-4
-# Share of the logits by which one must lead: 32 roundings of a float32.
-CLEAR = 2.0**-18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,27 +47,31 @@ class Criterion:
         return hit if accepted is None else hit & accepted
 
     def reached(
-        self, logits: tf.Tensor, y: tf.Tensor, confidence: Any = None, accepted: Any = None
+        self,
+        logits: tf.Tensor,
+        y: tf.Tensor,
+        confidence: Any = None,
+        accepted: Any = None,
+        clear: float = 0.0,
     ) -> tf.Tensor:
         """bool `[batch]`: the points with these logits count, by a margin if one is asked for.
-
-        What an attack keeps is judged by a pass of its own, in another batch, whose logits differ
-        by rounding. The margin must therefore be 2^-18 of the two logits, whatever is asked for:
-        an attack that halves its way to the boundary else keeps points that are not adversarial.
 
         Args:
             logits: `[batch, classes]`.
             y: Labels or targets `[batch]`.
             confidence: Margin of the logits to be reached.
             accepted: See `met`.
+            clear: The share of the two logits that the margin must be at least (`BlackBox.clear`).
         """
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        hit = self.met(labels, y, accepted)
         margin = losses.margin(logits, y)
-        own = tf.gather(logits, y, axis=-1, batch_dims=1)
-        clear = CLEAR * (tf.abs(own) + tf.abs(own - margin))
-        least = clear if confidence is None else tf.maximum(clear, confidence)
+        least = tf.zeros_like(margin) if confidence is None else confidence
+        if clear:
+            own = tf.gather(logits, y, axis=-1, batch_dims=1)
+            least = tf.maximum(least, clear * (tf.abs(own) + tf.abs(own - margin)))
         lead = margin if self.targeted else -margin
-        return self.met(labels, y, accepted) & (lead >= least)
+        return hit & (lead >= least)
 
     def beside_detector(self, y: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """How logits look where a detector has a say: as a point that is rejected counts.
