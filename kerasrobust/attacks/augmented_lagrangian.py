@@ -131,7 +131,7 @@ class AugmentedLagrangian(base.Attack):
         state = self._weights(state, params, constraint, begins)
         delta = iterate - x
         fooled = self.fools(model, state, iterate, logits)
-        state = nearest.keep(state, fooled, norms.norm(delta, self.norm))
+        state = nearest.keep(model, state, logits, fooled, norms.norm(delta, self.norm))
 
         weight = self._slope(constraint, state["rho"], state["multiplier"])
         outwards = tf.sign(delta) if self.norm == 1 else norms.normalize(delta, 2)

@@ -206,8 +206,7 @@ class Attack(metaclass=_Sealing):
             logits: Their logits `[batch, classes]`.
             confidence: Margin that they are to have.
         """
-        accepted = model.accepts(x)
-        return self.criterion.reached(logits, state["y"], confidence, accepted, model.clear)
+        return self.criterion.reached(logits, state["y"], confidence, model.accepts(x))
 
     def differentiate(
         self, model: View, state: State, x: tf.Tensor, loss: Any

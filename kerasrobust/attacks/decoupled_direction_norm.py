@@ -86,7 +86,7 @@ class DecoupledDirectionNorm(base.Attack):
             model, state, iterate, lambda z: sign * losses.log_odds(z, state["y"])
         )
         fooled = self.fools(model, state, iterate, logits)
-        state = nearest.keep(state, fooled, norms.norm(iterate - x, 2))
+        state = nearest.keep(model, state, logits, fooled, norms.norm(iterate - x, 2))
 
         gamma = params["gamma"]
         radius = state["radius"] * tf.where(fooled, 1 - gamma, 1 + gamma)

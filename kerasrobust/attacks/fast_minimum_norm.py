@@ -100,7 +100,7 @@ class FastMinimumNorm(base.Attack):
         gap = losses.margin(logits, state["y"])
         fooled = self.fools(model, state, iterate, logits)
         distance = norms.norm(iterate - x, self.norm)
-        state = nearest.keep(state, fooled, distance)
+        state = nearest.keep(model, state, logits, fooled, distance)
 
         radius = self._radius(state, params, fooled, distance, gap, gradient)
         radius = tf.minimum(radius, nearest.farthest(model, state, self.norm))

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrobust import norms
+from kerasrobust import losses, norms
 from kerasrobust.attacks import base
 
 LEAVES = ("iterate", "steps", "best_distance")
@@ -32,15 +32,26 @@ def init(state: base.State) -> base.State:
     }
 
 
-def keep(state: base.State, fooled: tf.Tensor, distance: tf.Tensor) -> base.State:
-    """The state after the iterate was judged: it is the best where it counts and is nearer."""
-    closer = fooled & (distance < state["best_distance"])
+def keep(
+    model: Any, state: base.State, logits: tf.Tensor, fooled: tf.Tensor, distance: tf.Tensor
+) -> base.State:
+    """The state after the iterate was judged: it is the best where it counts and is nearer.
+
+    What is kept is judged once more, in another batch, whose logits differ by rounding. The last
+    iterates swing about the boundary as closely as rounding allows: only those count here that lead
+    by more than it (`BlackBox.clear`).
+    """
+    margin = losses.margin(logits, state["y"])
+    own = tf.gather(logits, state["y"], axis=-1, batch_dims=1)
+    clear = tf.abs(margin) >= model.clear * (tf.abs(own) + tf.abs(own - margin))
+    counts = fooled & clear
+    closer = counts & (distance < state["best_distance"])
     best = tf.where(norms.expand(closer, state["x"]), state["iterate"], state["best"])
     return {
         **state,
         "best": best,
         "best_distance": tf.where(closer, distance, state["best_distance"]),
-        "found": state["found"] | fooled,
+        "found": state["found"] | counts,
     }
 
 

@@ -117,8 +117,7 @@ class QueryAttack(base.Attack):
 
     def _logits(self, model: Any, points: tf.Tensor, y: tf.Tensor, salt: Any) -> list[tf.Tensor]:
         logits = model.logits(points, salt)
-        accepted = model.accepts(points)
-        return [logits, self.criterion.reached(logits, y, None, accepted, model.clear)]
+        return [logits, self.criterion.reached(logits, y, accepted=model.accepts(points))]
 
     def _send(
         self, model: Any, state: base.State, points: tf.Tensor, needed: Any, answer: Any

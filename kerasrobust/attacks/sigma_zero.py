@@ -87,7 +87,7 @@ class SigmaZero(base.Attack):
         )
         fooled = self.fools(model, state, iterate, logits)
         delta = iterate - x
-        state = nearest.keep(state, fooled, norms.norm(delta, 0))
+        state = nearest.keep(model, state, logits, fooled, norms.norm(delta, 0))
 
         features = tf.cast(tf.shape(norms.flatten(x))[1], x.dtype)
         gradient += 2 * sigma * delta / tf.square(tf.square(delta) + sigma) / features

@@ -1014,12 +1014,10 @@ class BlackBox:
 
     @property
     def clear(self) -> float:
-        """The share of two logits by which one must lead, for a point to count inside an attack.
+        """The share of two logits by which one leads for more than the rounding of a pass.
 
-        What an attack keeps is judged by a pass of its own, in another batch, whose logits differ
-        by rounding: an attack that halves its way to the boundary else keeps points that are not
-        adversarial. It is 0 in half precision, whose logits are a thousandth apart and mostly
-        rounded alike in both passes, and where a walk ends at a gap of zero.
+        0 in half precision, whose logits are a thousandth apart and mostly rounded alike in two
+        passes, and where a walk ends at a gap of zero.
         """
         return 0.0 if self._classifier.low_precision else CLEAR
 

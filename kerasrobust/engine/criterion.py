@@ -47,12 +47,7 @@ class Criterion:
         return hit if accepted is None else hit & accepted
 
     def reached(
-        self,
-        logits: tf.Tensor,
-        y: tf.Tensor,
-        confidence: Any = None,
-        accepted: Any = None,
-        clear: float = 0.0,
+        self, logits: tf.Tensor, y: tf.Tensor, confidence: Any = None, accepted: Any = None
     ) -> tf.Tensor:
         """bool `[batch]`: the points with these logits count, by a margin if one is asked for.
 
@@ -61,17 +56,13 @@ class Criterion:
             y: Labels or targets `[batch]`.
             confidence: Margin of the logits to be reached.
             accepted: See `met`.
-            clear: The share of the two logits that the margin must be at least (`BlackBox.clear`).
         """
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
         hit = self.met(labels, y, accepted)
-        margin = losses.margin(logits, y)
-        least = tf.zeros_like(margin) if confidence is None else confidence
-        if clear:
-            own = tf.gather(logits, y, axis=-1, batch_dims=1)
-            least = tf.maximum(least, clear * (tf.abs(own) + tf.abs(own - margin)))
-        lead = margin if self.targeted else -margin
-        return hit & (lead >= least)
+        if confidence is None:
+            return hit
+        sign = -1.0 if self.targeted else 1.0
+        return hit & (sign * losses.margin(logits, y) <= -confidence)
 
     def beside_detector(self, y: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """How logits look where a detector has a say: as a point that is rejected counts.
