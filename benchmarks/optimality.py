@@ -371,8 +371,10 @@ class Bench:
     def distance(self, x_adv: np.ndarray, norm: float) -> np.ndarray:
         """How far points lie that are inside the box and adversarial; infinite for all others."""
         low, high = self.classifier.clip_values
-        inside = np.clip(x_adv, low, high)
-        fools = self.classifier.predict(inside).argmax(axis=1) != self.y
+        # Some libraries return points that are no numbers: failures.
+        numbers = np.isfinite(x_adv).reshape(len(x_adv), -1).all(axis=1)
+        inside = np.clip(np.nan_to_num(x_adv), low, high)
+        fools = numbers & (self.classifier.predict(inside).argmax(axis=1) != self.y)
         delta = (inside.astype(np.float64) - self.x).reshape(len(inside), -1)
         delta[np.abs(delta) <= UNCHANGED] = 0
         return np.where(fools, np.linalg.norm(delta, ord=norm, axis=1), math.inf)
