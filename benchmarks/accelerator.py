@@ -9,7 +9,7 @@ they cost beside what the device allows. It needs JAX and NumPy and nothing else
     python DIR/accelerator.py run DIR --output RESULTS
     python DIR/accelerator.py plan RESULTS/accelerator-DEVICE-default.json
 
-`plan` says what 100 steps of PGD and AutoAttack on 10,000 samples cost at least on one and on eight
+`plan` says what bounds 100 steps of PGD and AutoAttack on 10,000 samples on one and on eight
 accelerators: the largest of flops over the peak, bytes over the bandwidth, and launches.
 """
 
@@ -558,7 +558,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(file: pathlib.Path, batch: int) -> None:
-    """Prints what `PLANNED` costs at least on 10,000 samples, from the passes that `run` measured.
+    """Prints what bounds `PLANNED` on 10,000 samples, from the passes that `run` measured.
 
     Args:
         file: What `run` wrote.

@@ -30,7 +30,8 @@ than 3 % larger. The second table says what our time is made of:
   if they cost our forward pass at those batch sizes and nothing else, and which share of it we
   reach.
 
-Seconds are the best of the repeats, after a run that compiles. Nothing else should be running.
+Seconds are the best of the repeats, after a run that compiles. Nothing else should be running. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -689,6 +690,7 @@ def main(
         if output:  # after each attack: some of ART's take long, and a run may be cut short
             Path(output).write_text(json.dumps(_plain(reports), indent=2), encoding="utf-8")
     show(console, reports, len(data.x))
+    print(json.dumps(_plain(reports)))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
     python benchmarks/distribution.py --model areb_cnn --batch-size 128 --steps 20
 
 Every worker is a process with one thread (`intra_op` and `inter_op` parallelism 1) on a core of its
-own, so that two workers have twice what one has; where the system moves them about, one waits for
-the other in every step. The global batch is the same: two workers halve
+own, so that two workers have twice what one has. The global batch is the same: two workers halve
 it, and add up their gradients over the loopback interface. Both run
 `kerasrobust.distribution.fit`; data are random, the first epoch compiles and is not counted, and
 the best of the others is. Nothing else should be running.

@@ -41,7 +41,7 @@ from kerasrobust.norms import check_norm, norm_name
 @click.option("--norm", default="inf", show_default=True)
 @click.option("--samples", default=100, show_default=True)
 @click.option("--warm", default=16, show_default=True, help="Samples of the run that compiles.")
-@click.option("--torch-python", required=True, help="Python with PyTorch and adv-lib.")
+@click.option("--torch-python", required=True, help="Python with PyTorch.")
 @click.option("--repository", required=True, type=click.Path(exists=True, path_type=Path))
 def main(model, dataset, data_dir, eps, norm, samples, warm, torch_python, repository) -> None:
     """Run both, tabulate."""
@@ -50,9 +50,10 @@ def main(model, dataset, data_dir, eps, norm, samples, warm, torch_python, repos
     data = datasets.load(dataset, "test", samples=samples, data_dir=data_dir)
     classifier, eps = Classifier(models.load(model)), float(Fraction(eps))
     options = {"attacks": "autoattack", "eps": eps, "norm": norm, "batch_size": samples}
+    options["probes"] = False
     kerasrobust.evaluate(classifier, data.x[:warm], data.y[:warm], **options)
     begin = time.perf_counter()
-    report = kerasrobust.evaluate(classifier, data.x, data.y, probes=False, **options)
+    report = kerasrobust.evaluate(classifier, data.x, data.y, **options)
     seconds = time.perf_counter() - begin
     rows = {
         "kerasrobust": {

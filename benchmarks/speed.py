@@ -21,7 +21,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -64,23 +63,20 @@ def calls(full: bool, torch_python: str | None, repository: str | None, eps: str
 
 
 def measured(arguments: list[str]) -> Any:
-    """What a benchmark prints as JSON, or writes; its tables go to the terminal."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "figures.json")
-        output = ["--output", str(file)] if arguments[0] == "attacks.py" else []
-        command = [sys.executable, str(HERE / arguments[0]), *arguments[1:], *output]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
-        )
-        assert process.stdout is not None
-        last = ""
-        for line in process.stdout:
-            if not line.startswith(("{", "[")):
-                click.echo(line, nl=False)
-            last = line
-        if process.wait():
-            raise click.ClickException(f"{arguments[0]} failed with status {process.returncode}.")
-        return json.loads(file.read_text(encoding="utf-8") if output else last)
+    """What a benchmark prints in its last line, as JSON; its tables go to the terminal."""
+    command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
+    )
+    assert process.stdout is not None
+    last = ""
+    for line in process.stdout:
+        if not line.startswith(("{", "[")):
+            click.echo(line, nl=False)
+        last = line
+    if process.wait():
+        raise click.ClickException(f"{arguments[0]} failed with status {process.returncode}.")
+    return json.loads(last)
 
 
 @click.command(help=(__doc__ or "").split("\n")[0])

@@ -73,6 +73,11 @@ def test_kl_divergence_equals_numpy():
     np.testing.assert_allclose(same, np.zeros(9), atol=1e-6)
 
 
+def test_a_class_that_a_model_rules_out_has_no_part_in_the_margin():
+    z = tf.constant([[2.0, 1.0, -np.inf], [-np.inf, 1.0, 3.0]])
+    np.testing.assert_allclose(losses.margin(z, tf.constant([0, 1])), [1.0, -2.0])
+
+
 def test_signs():
     """The margin is positive where the model is right, the other losses rise towards an error."""
     z = tf.constant([[3.0, 1.0, 0.0], [1.0, 3.0, 0.0]])

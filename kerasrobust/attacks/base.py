@@ -250,8 +250,7 @@ class Attack(metaclass=_Sealing):
     ) -> State:
         """The state with raised counters."""
         # Where the sample is fooled a zero is what a hinge is made for.
-        labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        fooled = self.criterion.met(labels, state["y"])
+        fooled = self.criterion.reached(logits, state["y"])
         lost = tf.equal(norms.norm(gradient, 0), 0) & ~fooled
         passes *= model.draws
         return {

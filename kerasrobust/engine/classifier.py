@@ -94,16 +94,15 @@ def _on_accelerator() -> bool:
             "gradients of convolutions take three times as long."
         )
         return False
-    name = found[0].name
+    name, rounded = found[0].name, ""
     if found[0].device_type == "GPU":
         name = tf.config.experimental.get_device_details(found[0]).get("device_name", name)
-    rounded = (
-        " Its products may be rounded to TF32, as "
-        "tf.config.experimental.tensor_float_32_execution_enabled() says; the attacks' own "
-        "arithmetic is in float32."
-        if tf.config.experimental.tensor_float_32_execution_enabled()
-        else ""
-    )
+        if tf.config.experimental.tensor_float_32_execution_enabled():
+            rounded = (
+                " Its products may be rounded to TF32, as "
+                "tf.config.experimental.tensor_float_32_execution_enabled() says; the attacks' own "
+                "arithmetic is in float32."
+            )
     LOG.info("On %s attacks are compiled by XLA, which saves launches.%s", name, rounded)
     return True
 

@@ -1,4 +1,4 @@
-"""A loop in a graph, whose body is a function of its own."""
+"""A loop in a graph around gradients of the model, whose body is a function of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 def while_loop(
     alive: Callable[..., tf.Tensor], body: Callable[..., tuple[Any, ...]], start: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """`tf.while_loop` for a body that makes passes, one iteration after the other.
+    """`tf.while_loop` for a body that differentiates a model, one iteration after the other.
 
     Several iterations at once keep every iterate alive and cost a third of the speed. And the body
     is kept from being merged into the loop: TensorFlow's rewriting for oneDNN takes a pooling's

@@ -32,7 +32,6 @@ _DOUBT = {
 # Of doubtful ones where no sample is left that an attack could still break.
 _NONE_LEFT = "The nearest adversarial points may well be nearer"
 
-
 # What the attacker wants who aims at a class.
 _TARGETS = {
     "random": "a class of its choice",
@@ -115,10 +114,10 @@ def verdict(report: ReportData) -> str:
         )
     low, high = (100 * end for end in report.robust["accuracy_interval"])
     doubt = ""
-    for severity, told in _DOUBT.items():
+    doubts = _DOUBT if robust else {**_DOUBT, "doubtful": _NONE_LEFT}
+    for severity, told in doubts.items():
         codes = [finding.code for finding in report.findings if finding.severity == severity]
         if codes and not doubt:
-            told = _NONE_LEFT if severity == "doubtful" and not robust else told
             doubt = f" {told}: {', '.join(dict.fromkeys(codes))}."
     return (
         f"{begin}{robust:.1f} % of {samples} withstand every attack{within} (95 % interval "
