@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -26,14 +27,23 @@ DEFENSES = {
     ("nsloss", "weights"): ("neuron", "layer"),
     ("jacobian", "power"): ("square", "half_square", "norm"),
     ("superimpose", "beyond_half"): ("fold", "clip", "keep"),
+    ("superimpose", "draw_per"): ("image", "batch"),
+    ("superimpose", "stop_gradient"): (True, False),
     ("minimax", "norm_over"): ("sample", "batch"),
+    ("minimax", "norm"): (2.0, 1.0),
     ("e2sad", "crafting_labels"): ("soft", "hard"),
     ("e2sad", "second_step"): ("entropy", "random_start", "literal"),
+    ("vat", "eps"): (None, 1.6),
+    ("gda", "keep_original"): (False, True),
 }
 SMOOTHED = ("fgsm", "bim", "pgd", "mifgsm", "rand_fgsm", "ilc", "gea")
 ATTACKS = {
     ("rand_fgsm", "noise"): ("sign", "gaussian"),
+    ("rand_fgsm", "alpha"): (None, 0.05),
     ("jsma", "outputs"): ("probabilities", "logits"),
+    ("jsma", "theta"): (None, 0.1, -0.1),
+    ("vat", "eps"): (None, 1.6),
+    ("cwl2", "confidence"): (0.0, 0.05, 0.2),
     **{(name, "attack_labels"): ("hard", "smoothed") for name in SMOOTHED},
 }
 every_argument = pytest.mark.parametrize(
@@ -41,6 +51,22 @@ every_argument = pytest.mark.parametrize(
     [*((defenses, key) for key in DEFENSES), *((attacks, key) for key in ATTACKS)],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
+
+
+def guide():
+    """The rows of the guide: names and arguments that each is about, and its readings."""
+    lines = GUIDE.read_text(encoding="utf-8").splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("| document, place "))
+    for line in lines[begin + 2 :]:
+        if not line.startswith("|"):
+            return
+        cell = line.split(" | ")[2]
+        subjects, _, readings = cell.partition(": ")
+        first, *names = re.findall(r"`(\w+)`", subjects)
+        if names:  # an argument of several
+            yield [(name, first) for name in names], readings
+        else:
+            yield [(first, readings.split("`")[1])], readings
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +126,18 @@ def test_readings_are_told_kept_and_checked(registry, key):
     assert registry.get(name).get_config()[argument] == readings[0]
     for reading in readings:
         config = json.loads(json.dumps(registry.get(name, **{argument: reading}).get_config()))
-        assert config[argument] == reading
+        assert config[argument] == reading and type(config[argument]) is type(reading)
         assert type(registry.get(name)).from_config(config).get_config() == config
     with pytest.raises(ValueError, match=f"`{argument}` must be .*Received: {argument}='third'"):
         registry.get(name, **{argument: "third"})
-    lines = GUIDE.read_text(encoding="utf-8").splitlines()
-    (row,) = [line for line in lines if f"`{name}`" in line and f"`{argument}`" in line]
+    (row,) = [told for subjects, told in guide() if key in subjects]
     for reading in readings:
-        assert f'`"{reading}"' in row
+        assert (f'`"{reading}"' if isinstance(reading, str) else f"`{reading}`") in row
+
+
+def test_every_row_of_the_guide_is_checked_here():
+    told = {subject for subjects, _ in guide() for subject in subjects}
+    assert told == {*DEFENSES, *ATTACKS}
 
 
 def test_budgets_and_confidence_are_the_documents():
@@ -238,7 +268,84 @@ def test_superimpose(beyond_half, points):
     np.testing.assert_allclose(loss, values.mean(), atol=1e-6)
 
 
-@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("draw_per", DEFENSES["superimpose", "draw_per"])
+def test_superimpose_draws(draw_per, points):
+    """For each image, or one for all; the loss is that of the shares that were drawn."""
+    x, y = points
+    link = defenses.Superimpose(p=2, q=4, draw_per=draw_per)
+    loss, drawn = trained(regression(), link, points)
+    other, alpha = drawn["superimpose"], np.float64(drawn["superimpose_alpha"])
+    assert len(np.unique(alpha)) == {"image": 9, "batch": 1}[draw_per]
+    p, q = predict(x), predict((1 - alpha)[:, None] * x + alpha[:, None] * other)
+    values = cross_entropy(ONE_HOT[y], x) + 10 * (p * np.log(p / q)).sum(axis=1)
+    np.testing.assert_allclose(loss, values.mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("stop_gradient", DEFENSES["superimpose", "stop_gradient"])
+def test_superimpose_gradient(stop_gradient, points):
+    """The loss is the same; a step of SGD shows whether the clean side has a gradient."""
+    x, y = np.float64(points[0]), points[1]
+    base = regression()
+    link = defenses.Superimpose(0.3, kl_weight=2.0, stop_gradient=stop_gradient)
+    model = RobustModel(base, [link])
+    batch = Batch(*(tf.constant(value) for value in (points[0], y, y)), model.clip_values)
+    other = link.prepare(batch, Context(model, tf.constant(0), batch.x)).extras["superimpose"]
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.train_on_batch(*points)
+    mixed = 0.7 * x + 0.3 * np.float64(other)
+    p, q = predict(x), predict(mixed)
+    clean = p - ONE_HOT[y]
+    if not stop_gradient:  # of sum p log(p / q) by the logits of p
+        ratio = np.log(p / q)
+        clean += 2.0 * p * (ratio - (p * ratio).sum(axis=1, keepdims=True))
+    step = (x.T @ clean + mixed.T @ (2.0 * (q - p))) / 9
+    np.testing.assert_allclose(base.get_weights()[0], W - step, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep_original", DEFENSES["gda", "keep_original"])
+def test_gaussian_data_augmentation(keep_original, points):
+    x, y = points
+    link = defenses.GaussianDataAugmentation(0.2, 3, keep_original=keep_original)
+    loss, drawn = trained(regression(), link, points)
+    copies = np.clip(np.float64(x)[:, None] + drawn["gda"], 0, 1)
+    values = [cross_entropy(ONE_HOT[y], copies[:, i]) for i in range(3)]
+    if keep_original:
+        values.append(cross_entropy(ONE_HOT[y], x))
+    np.testing.assert_allclose(loss, np.mean(values), atol=1e-6)
+
+
+def wide_regression():
+    """With so many inputs that steps of 2.1 stay inside the box, and the samples in its middle."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(400, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((400,)), keras.layers.Dense(3, activation="softmax")])
+    model.set_weights([kernel, B])
+    x = (0.5 + 0.01 * rng.normal(size=(5, 400))).astype("float32")
+    return model, x, lambda at: softmax(np.float64(at) @ kernel + B), np.float64(kernel)
+
+
+@pytest.mark.parametrize("eps", DEFENSES["vat", "eps"])
+def test_virtual_adversarial_training(eps):
+    """One power iteration from the direction that was drawn, and the loss there."""
+    base, x, of, kernel = wide_regression()
+    y = np.arange(5) % 3
+    link = defenses.VirtualAdversarialTraining(eps, max_iter=1)
+    model = RobustModel(base, [link])
+    context = Context(model, tf.constant(0), tf.constant(x))
+    drawn = tf.random.stateless_normal(x.shape, context.seed("vat")).numpy().astype(float)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    # The divergence of linear logits, by the inputs: W (p(x + r) - p(x)).
+    gradient = (of(x + 0.1 * drawn) - of(x)) @ kernel.T
+    length = 2.1 if eps is None else eps
+    moved = x + length * gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+    loss, extras = trained(base, link, (x, y))
+    np.testing.assert_allclose(extras["vat"], moved, atol=1e-6)
+    p, q = of(x), of(extras["vat"])
+    values = -np.log(p[np.arange(5), y]) + (p * np.log(p / q)).sum(axis=1)
+    np.testing.assert_allclose(loss, values.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", DEFENSES["minimax", "norm"])
 @pytest.mark.parametrize("norm_over", DEFENSES["minimax", "norm_over"])
 def test_minimax(norm_over, norm, points):
     x, y = points
@@ -362,7 +469,70 @@ def test_random_fgsm(noise, points):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("theta", [None, 0.1, -0.1])
+@pytest.mark.parametrize("alpha", ATTACKS["rand_fgsm", "alpha"])
+def test_random_step_of_fgsm(alpha, points):
+    """The budget less the random step, which is a tenth of it where it is left out."""
+    x, y = points
+    classifier = Classifier(regression())
+    length = 0.02 if alpha is None else alpha
+    start = crafted(classifier, x, y, "rand_fgsm", eps=length, alpha=length)  # nothing is left
+    np.testing.assert_allclose(np.abs(start - x), length, atol=1e-6)
+    expected = climb(start, predict(start) - ONE_HOT[y], 0.2 - length)
+    got = crafted(classifier, x, y, "rand_fgsm", eps=0.2, alpha=alpha)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", ATTACKS["vat", "eps"])
+def test_virtual_adversary(eps):
+    """As long as the budget, in a direction that one more power iteration does not change."""
+    base, x, of, kernel = wide_regression()
+    settings = {"eps": eps, "max_iter": 40, "finite_diff": 0.1}
+    got = crafted(Classifier(base), x, np.zeros(5, int), "vat", **settings)
+    delta = np.float64(got) - x
+    length = np.linalg.norm(delta, axis=1, keepdims=True)
+    np.testing.assert_allclose(length, 2.1 if eps is None else eps, atol=1e-6)
+    # Of a direction and its opposite the attack takes the one that moves the prediction more.
+    gaps = []
+    for direction in (delta / length, -delta / length):
+        gradient = (of(x + 0.1 * direction) - of(x)) @ kernel.T
+        gradient /= np.linalg.norm(gradient, axis=1, keepdims=True)
+        gaps.append(np.abs(gradient - direction).max(axis=1))
+    np.testing.assert_allclose(np.minimum(*gaps), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("confidence", ATTACKS["cwl2", "confidence"])
+def test_confidence_of_carlini(confidence, points):
+    """Adam on the squared distance and the hinge: the nearest iterate that leads by so much."""
+    x, _ = points
+    y = predict(x).argmax(axis=1)
+    rate, steps, constant = 0.4, 6, 4.0
+    kept = float(np.float32(0.999))  # 1 - kept is the first correction: rounding shows there
+    w = np.arctanh((2 * np.float64(x) - 1) * 0.999999)
+    mean, square = np.zeros_like(w), np.zeros_like(w)
+    best, nearest = np.float64(x), np.full(9, np.inf)
+    for k in range(1, steps + 1):
+        at = (np.tanh(w) + 1) / 2
+        logits = at @ np.float64(W) + B
+        others = np.where(ONE_HOT[y] > 0, -np.inf, logits)
+        second, rows = others.argmax(axis=1), np.arange(9)
+        hinge = logits[rows, y] - logits[rows, second] + confidence
+        far = np.linalg.norm(at - x, axis=1)
+        closer = (hinge < 0) & (far < nearest)
+        best[closer], nearest[closer] = at[closer], far[closer]
+        slope = (W[:, y] - W[:, second]).T * (constant * (hinge > 0))[:, None] + 2 * (at - x)
+        slope = slope * (1 - np.tanh(w) ** 2) / 2
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.999 * square + 0.001 * slope**2
+        scaled = (mean / (1 - 0.9**k)) / (np.sqrt(square / (1 - kept**k)) + 1e-8)
+        w = w - rate * scaled
+    assert np.isfinite(nearest).sum() >= 3
+    settings = {"learning_rate": rate, "max_iter": steps, "initial_const": constant}
+    settings |= {"binary_search_steps": 1, "abort_early": False, "confidence": confidence}
+    got = crafted(Classifier(regression()), x, y, "cwl2", **settings)
+    np.testing.assert_allclose(got, best, atol=1e-6)
+
+
+@pytest.mark.parametrize("theta", ATTACKS["jsma", "theta"])
 @pytest.mark.parametrize("outputs", ATTACKS["jsma", "outputs"])
 def test_saliency_map(outputs, theta, points):
     """The first pair; a step that is left out goes to the upper end of the range."""
