@@ -46,7 +46,7 @@ from kerasrobust.datasets import Dataset
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import presets
 from kerasrobust.evaluation.compare import detectable, difference
-from kerasrobust.evaluation.evaluate import Evaluation
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.metrics.outcomes import flags
 from kerasrobust.specs import jsonable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 
@@ -25,12 +24,11 @@ def names_of_others(monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def without_probes():
     """No passes on whether attacks can be trusted, but in tests that ask for `probes`."""
-    from kerasrobust.evaluation import diagnosis
+    from kerasrobust.evaluation import conclusion, diagnosis
 
-    module = importlib.import_module("kerasrobust.evaluation.evaluate")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "probe", lambda *given: [])
-        yield module, diagnosis.probe
+        patch.setattr(conclusion, "probe", lambda *given: [])
+        yield conclusion, diagnosis.probe
 
 
 @pytest.fixture

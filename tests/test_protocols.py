@@ -1,6 +1,5 @@
 """Protocols: their figures by NumPy and by `evaluate`, resumption, bad input, the command."""
 
-import importlib
 import json
 import os
 import signal
@@ -15,10 +14,10 @@ from click.testing import CliRunner
 import kerasrobust
 from kerasrobust import protocols
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.evaluation import pieces
 from kerasrobust.protocols import ProtocolResult, renderers
 from kerasrobust_cli import protocol
 
-evaluation = importlib.import_module("kerasrobust.evaluation.evaluate")
 PGD = "pgd:max_iter=3"
 
 
@@ -133,7 +132,7 @@ def test_n_of_six(six, samples, tmp_path):
 def test_kinds_and_combined(six, samples, monkeypatch):
     """Table 3: whose samples are crafted on whom."""
     again = [linear(seed) for seed in range(10, 16)]
-    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
     made = []
     make = protocols.pieces.Pieces.make
     monkeypatch.setattr(
@@ -241,7 +240,7 @@ def no_batch(*arguments):
 def test_bad_input_is_told_before_any_attack(
     name, changes, error, message, six, samples, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     changes = dict(changes)
@@ -261,7 +260,7 @@ def test_bad_input_is_told_before_any_attack(
 def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):
     arguments = {"eps": [0.05, 0.1], "attacks": "fgsm", "output": tmp_path}
     found = protocols.budget_sweep(six[0], *samples, **arguments)
-    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
     again = protocols.budget_sweep(six[0], *samples, **arguments)
     assert again == found == ProtocolResult.load(tmp_path) and str(again) == str(found)
     assert (tmp_path / "pieces" / "m00.05" / "report.json").exists()
@@ -307,13 +306,13 @@ ATTACKS = ["pgd:eps=0.1,max_iter=20", "hsja:max_iter=3"]
 KILLED = """
 import sys
 import keras, kerasrobust
-evaluate = sys.modules["kerasrobust.evaluation.evaluate"]
-run = evaluate.run_batch
+from kerasrobust.evaluation import pieces
+run = pieces.run_batch
 def told(*arguments):
     found = run(*arguments)
     print("batch", flush=True)
     return found
-evaluate.run_batch = told
+pieces.run_batch = told
 models = [kerasrobust.models.load(path) for path in sys.argv[2:4]]
 data = kerasrobust.datasets.load(sys.argv[4], samples=32)
 kerasrobust.protocols.transfer_matrix(
@@ -331,8 +330,8 @@ def test_killed_and_run_again(six, samples, tmp_path, monkeypatch):
         model.save(path)
     np.savez(tmp_path / "data.npz", x=samples[0], y=samples[1])
 
-    batches, run = [], evaluation.run_batch
-    monkeypatch.setattr(evaluation, "run_batch", lambda *of: batches.append(0) or run(*of))
+    batches, run = [], pieces.run_batch
+    monkeypatch.setattr(pieces, "run_batch", lambda *of: batches.append(0) or run(*of))
 
     def matrix(folder):
         batches.clear()

@@ -37,7 +37,7 @@ from kerasrobust.engine.criterion import survived
 from kerasrobust.engine.pixel_range import default_bounds
 from kerasrobust.evaluation import pictures, presets
 from kerasrobust.evaluation.diagnosis import Finding
-from kerasrobust.evaluation.evaluate import Evaluation
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.renderers import tables as renderers
 from kerasrobust.evaluation.renderers.table import WORST, Table
 from kerasrobust.metrics.proportion import proportion

@@ -27,7 +27,7 @@ _AHEAD = 2
 
 
 class Work(Protocol):
-    """What is shared out; see `kerasrobust.evaluation.evaluate.Evaluation`. It can be pickled."""
+    """What is shared out; see `kerasrobust.evaluation.pieces.Evaluation`. It can be pickled."""
 
     def units(self) -> Iterator[Any]: ...
 

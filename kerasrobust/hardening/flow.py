@@ -34,7 +34,8 @@ from kerasrobust.engine.pixel_range import default_bounds
 from kerasrobust.engine.result import AttackResult
 from kerasrobust.evaluation import presets, tuning
 from kerasrobust.evaluation.compare import compare
-from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.renderers.table import WORST
 from kerasrobust.evaluation.report import Report
 from kerasrobust.evaluation.resolve import Plan as Threats

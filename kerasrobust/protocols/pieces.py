@@ -13,7 +13,7 @@ from kerasrobust import models as saved
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import clean_correct
-from kerasrobust.evaluation.evaluate import Evaluation
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.resolve import unique
 from kerasrobust.metrics.proportion import proportion
 from kerasrobust.protocols.result import ProtocolResult

@@ -154,39 +154,55 @@ def test_bad_combinations_are_one_line(options, message, monkeypatch):
     assert last.startswith("Error: ") and message in last
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_a_report_and_the_same_command_goes_on(folder, tmp_path):
-    """SIGINT to a process with a batch under way, whatever it is doing then."""
+def slow_search(folder, output, workers):
+    """A command that takes ten batches some seconds each."""
     code = "from kerasrobust_cli.evaluate import main; main()"
     options = [*arguments(folder), "--samples", 80, "--batch-size", 8, "--attacks", "fgsm:eps=0.05"]
     options += ["--attacks", "cwl2:max_iter=1200,abort_early=false"]
-    command = [sys.executable, "-c", code, *map(str, options), "--output"]
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    options += ["--workers", workers, "--output", output]
+    return [sys.executable, "-c", code, *map(str, options)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    subprocess.run(slow_search(folder, output, 1), check=True, capture_output=True)
+    return kerasrobust.evaluation.Report.load(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_a_report_and_the_same_command_goes_on(
+    folder, tmp_path, undisturbed, workers
+):
+    """SIGINT, as a terminal sends it, with a batch under way, whatever is being done then."""
+    if workers > 1:
+        pytest.importorskip("ray")
+    command = slow_search(folder, tmp_path, workers)
     process = subprocess.Popen(
-        [*command, torn], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     limit = time.monotonic() + 200
-    while len(list((torn / "results").glob("cwl2-*.npz"))) < 2:
+    while len(list((tmp_path / "results").glob("cwl2-*.npz"))) < 2:
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # all processes in the foreground
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "Interrupted: the report is of what was finished. The same command goes on" in error
     assert "Traceback" not in error and "cwl2" in out
-    partial = kerasrobust.evaluation.Report.load(torn)
+    partial = kerasrobust.evaluation.Report.load(tmp_path)
     n = partial.settings["samples"]
     assert partial.settings["partial"] == {"samples": n, "of": 80, "missing": []}
     # A batch is stored before it is judged once more and measured.
     assert 8 <= n < 80 and n % 8 == 0
-    stored = {path.name for path in (torn / "results").glob("cwl2-*.npz")}
-    for place in (torn, whole):
-        subprocess.run([*command, place], check=True, capture_output=True)
-    again, undisturbed = (kerasrobust.evaluation.Report.load(place) for place in (torn, whole))
+    stored = {path.name for path in (tmp_path / "results").glob("cwl2-*.npz")}
+    subprocess.run(command, check=True, capture_output=True)
+    again = kerasrobust.evaluation.Report.load(tmp_path)
     assert again.settings == undisturbed.settings and again.settings["partial"] is None
     for name, row in undisturbed.attacks.items():
         assert row.figures.keys() == again.attacks[name].figures.keys()
         for key, value in row.figures.items():
             assert key == "seconds" or again.attacks[name].figures[key] == value, key
         assert partial.attacks[name].outcomes == row.outcomes[:n]
-    assert stored < {path.name for path in (torn / "results").glob("cwl2-*.npz")}
+    assert stored < {path.name for path in (tmp_path / "results").glob("cwl2-*.npz")}

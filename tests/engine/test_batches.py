@@ -1,6 +1,5 @@
 """A batch gives the same result alone, in any order, on a resumed run and in another process."""
 
-import importlib
 import subprocess
 import sys
 import textwrap
@@ -14,8 +13,8 @@ from kerasrobust.engine import source
 from kerasrobust.engine.batches import run_batch
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.result import AttackResult
+from kerasrobust.evaluation.pieces import Evaluation
 
-evaluation = importlib.import_module("kerasrobust.evaluation.evaluate")
 # Everything of a result but the time it took.
 TIMES = ("seconds",)
 REQUEST = {
@@ -38,7 +37,7 @@ def same(one: AttackResult, other: AttackResult) -> None:
 
 
 def make(model, x, y, request, **options):
-    return evaluation.Evaluation(model, x, y, **REQUEST[request], batch_size=16, **options)
+    return Evaluation(model, x, y, **REQUEST[request], batch_size=16, **options)
 
 
 @pytest.mark.parametrize("request_name", ["areb", pytest.param("cascade", marks=pytest.mark.slow)])
@@ -71,12 +70,12 @@ def test_a_batch_alone(digits_model, digits):
 
 
 WORKER = """
-    import sys, numpy as np, keras, kerasrobust, importlib
-    evaluation = importlib.import_module("kerasrobust.evaluation.evaluate")
+    import sys, numpy as np, keras, kerasrobust
+    from kerasrobust.evaluation.pieces import Evaluation
     folder, share = sys.argv[1], int(sys.argv[2])
     model = keras.saving.load_model(folder + "/model.keras")
     data = np.load(folder + "/data.npz")
-    run = evaluation.Evaluation(
+    run = Evaluation(
         model, data["x"], data["y"], attacks=["pgd:eps=0.2,num_random_init=1,max_iter=5"],
         batch_size=16, output=folder + "/out",
     )

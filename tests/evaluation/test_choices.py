@@ -1,6 +1,5 @@
 """Several budgets, targets, draws, chosen samples, runs that end early: linear models, by hand."""
 
-import importlib
 import json
 import math
 
@@ -12,12 +11,11 @@ import tensorflow as tf
 
 import kerasrobust
 from kerasrobust.engine.classifier import Classifier
-from kerasrobust.evaluation import EvaluationInterrupted, evaluate, resolve
+from kerasrobust.evaluation import EvaluationInterrupted, conclusion, evaluate, pieces, resolve
 from kerasrobust.evaluation import report as report_module
 from kerasrobust.evaluation.draws import draw
 from kerasrobust.evaluation.renderers import files
 
-module = importlib.import_module("kerasrobust.evaluation.evaluate")
 SHAPE, N = (4, 4, 1), 60
 WEIGHTS = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
 LINF = np.abs(WEIGHTS[:, None] - WEIGHTS[:, :, None]).sum(axis=0)
@@ -64,7 +62,7 @@ def right(x, y):
 
 def counted(monkeypatch, stop=None):
     """Names of the attacks, batch by batch; Ctrl-C in the place of one of them."""
-    ran, run = [], module.run_batch
+    ran, run = [], pieces.run_batch
 
     def counting(attack, *arguments):
         ran.append(attack.name)
@@ -72,7 +70,7 @@ def counted(monkeypatch, stop=None):
             raise KeyboardInterrupt
         return run(attack, *arguments)
 
-    monkeypatch.setattr(module, "run_batch", counting)
+    monkeypatch.setattr(pieces, "run_batch", counting)
     return ran
 
 
@@ -135,7 +133,8 @@ def test_attacks_of_one_budget_are_held_against_each_other(model, data, monkeypa
     """One step at a large budget is no sign against many at a small one."""
     x, y = data
     seen = []
-    monkeypatch.setattr(module, "diagnose", lambda rows, *_, **__: seen.append(list(rows)) or [])
+    seeing = lambda rows, *_, **__: seen.append(list(rows)) or []  # noqa: E731
+    monkeypatch.setattr(conclusion, "diagnose", seeing)
     evaluate(model, x, y, attacks=["fgsm", "fgsm"], eps=BUDGETS[:2])
     assert seen == [["fgsm@0.004", "fgsm_2@0.004"], ["fgsm@0.008", "fgsm_2@0.008"]]
 
@@ -162,7 +161,7 @@ def test_what_is_found_within_a_budget_counts_within_a_larger_one(model, data):
 @pytest.mark.parametrize("targets", ["random", "next", "least_likely"])
 def test_targets_of_a_choice(model, data, targets, monkeypatch):
     x, y = data
-    evaluation = module.Evaluation(model, x, y, attacks="fgsm", targets=targets, seed=3)
+    evaluation = pieces.Evaluation(model, x, y, attacks="fgsm", targets=targets, seed=3)
     attack = evaluation.plan.attacks["fgsm"]
     assert attack.targeted and (evaluation.targets != y).all()
     scores = np.where(np.arange(3) == y[:, None], np.inf, logits(x))

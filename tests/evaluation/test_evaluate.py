@@ -1,7 +1,6 @@
 """`evaluate` on a linear model, where the robust accuracy is known in closed form."""
 
 import dataclasses
-import importlib
 import json
 import math
 import types
@@ -14,10 +13,9 @@ import tensorflow as tf
 from kerasrobust.attacks import ATTACKS, FastGradientMethod, ProjectedGradientDescent, get
 from kerasrobust.engine import batches
 from kerasrobust.engine.classifier import Classifier
-from kerasrobust.evaluation import Report, evaluate, presets
+from kerasrobust.evaluation import Report, evaluate, pieces, presets
 
 # The package's attribute of this name is the function.
-evaluate_module = importlib.import_module("kerasrobust.evaluation.evaluate")
 
 SHAPE = (4, 4, 1)
 WEIGHTS = np.random.default_rng(0).normal(size=16).astype(np.float32)
@@ -264,7 +262,7 @@ def test_an_interrupted_run_resumes(model, data, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(attack, *args)
 
-    monkeypatch.setattr(evaluate_module, "run_batch", counted)
+    monkeypatch.setattr(pieces, "run_batch", counted)
     interrupt = True
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, x, y, attacks=specs, output=tmp_path)
@@ -325,7 +323,7 @@ def test_bad_input_is_refused_before_any_work(model, data, monkeypatch, changes,
         raise AssertionError("work was done before the input was checked")
 
     monkeypatch.setattr(Classifier, "predict", work)
-    monkeypatch.setattr(evaluate_module, "run_batch", work)
+    monkeypatch.setattr(pieces, "run_batch", work)
     call = {"x": data[0], "y": data[1], "attacks": "fgsm", **changes}
     with pytest.raises(error, match=message):
         evaluate(model, call.pop("x"), call.pop("y"), **call)

@@ -1,6 +1,5 @@
 """Findings that cost passes: there where an attack fails what it must not, and only there."""
 
-import importlib
 import math
 
 import jsonschema
@@ -12,6 +11,7 @@ from kerasrobust import Classifier, evaluate
 from kerasrobust.attacks import ProjectedGradientDescent
 from kerasrobust.engine.source import Source
 from kerasrobust.evaluation.diagnosis import Subject, planted, probes
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.report import schema
 from kerasrobust.evaluation.summary import summarise
 
@@ -282,9 +282,8 @@ def test_probes_take_no_more_than_their_share(data, probes, monkeypatch):
     """Of many samples some, and those are read once for all probes."""
     taken, take = [], Source.take
     monkeypatch.setattr(Source, "take", lambda self, rows: taken.append(rows) or take(self, rows))
-    module = importlib.import_module("kerasrobust.evaluation.evaluate")
     x, y = (np.repeat(part, 5, axis=0) for part in data)
-    evaluation = module.Evaluation(linear(), x, y, attacks=PGD, probes=True)
+    evaluation = Evaluation(linear(), x, y, attacks=PGD, probes=True)
     evaluation.run()
     settings = evaluation.report().settings["probes"]
     assert 32 <= settings["samples"] <= 3 * 32

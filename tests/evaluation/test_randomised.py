@@ -1,7 +1,6 @@
 """Models that draw at inference: found out, repeated by the seed, and not called masked."""
 
 import dataclasses
-import importlib
 
 import keras
 import numpy as np
@@ -11,9 +10,9 @@ import tensorflow as tf
 from kerasrobust import evaluate
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation.diagnosis import diagnose
+from kerasrobust.evaluation.pieces import Evaluation
 
 # The package's attribute of this name is the function.
-Evaluation = importlib.import_module("kerasrobust.evaluation.evaluate").Evaluation
 SHAPE, CLASSES = (3, 4, 1), 5
 PGD = "pgd:eps=0.07,eps_step=0.02,max_iter=6"
 

@@ -1,6 +1,5 @@
 """Sweeps, combinations and the choice: by hand, then on a small model."""
 
-import importlib
 import json
 import math
 import os
@@ -16,11 +15,10 @@ import kerasrobust
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store
 from kerasrobust.engine.classifier import Classifier
-from kerasrobust.evaluation import tuning
+from kerasrobust.evaluation import pieces, tuning
 from kerasrobust.evaluation.tuning import Row, chance, choose
 
 # The package has a function of this name.
-evaluation = importlib.import_module("kerasrobust.evaluation.evaluate")
 SWEEP = ["feature_squeezing:bit_depth=2,1", "spatial_smoothing:window_size=3"]
 FGSM = "fgsm:eps=0.2"
 TRAIN = Dataset("two", "train", np.zeros((2, 8, 8, 1)), np.arange(2), ("0", "1"), (0.0, 1.0))
@@ -141,8 +139,8 @@ def no_batch(*arguments, **options):
 def test_a_second_run_computes_nothing(model, samples, tuned, folder, monkeypatch):
     """Though layers of the same process have other names by then."""
     before = (folder / "tuning.json").read_text()
-    monkeypatch.setattr(evaluation, "run_batch", no_batch)
-    monkeypatch.setattr(evaluation.Evaluation, "report", no_batch)
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
+    monkeypatch.setattr(pieces.Evaluation, "report", no_batch)
     again = kerasrobust.tune(
         model, *samples, attacks=FGSM, sweep=SWEEP, combinations=True, output=folder
     )
@@ -174,7 +172,7 @@ def test_keys_know_layers_and_their_arguments_but_not_the_process(model):
 @pytest.mark.slow
 def test_interrupted_by_hand(model, samples, tmp_path, monkeypatch):
     """What is finished is shown and stored; what was not is computed by the next run."""
-    run, calls = evaluation.run_batch, []
+    run, calls = pieces.run_batch, []
 
     def stopping(attack, *rest):
         calls.append(attack)
@@ -182,7 +180,7 @@ def test_interrupted_by_hand(model, samples, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(attack, *rest)
 
-    monkeypatch.setattr(evaluation, "run_batch", stopping)
+    monkeypatch.setattr(pieces, "run_batch", stopping)
     arguments = {"attacks": FGSM, "sweep": SWEEP[1:], "output": tmp_path}
     with pytest.raises(kerasrobust.evaluation.TuningInterrupted) as stopped:
         kerasrobust.tune(model, *samples, **arguments)
@@ -284,7 +282,7 @@ def test_without_a_sweep_what_suits_the_images(model):
     ],
 )
 def test_bad_input_is_told_before_any_attack(changes, message, model, samples, monkeypatch):
-    monkeypatch.setattr(evaluation, "run_batch", no_batch)
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
     arguments = {"sweep": "jpeg:quality=50", "attacks": FGSM, "y": samples[1], **changes}
     with pytest.raises(ValueError, match=message):
         kerasrobust.tune(model, samples[0], **arguments)
@@ -293,13 +291,13 @@ def test_bad_input_is_told_before_any_attack(changes, message, model, samples, m
 KILLED = """
 import sys
 import keras, kerasrobust
-evaluate = sys.modules["kerasrobust.evaluation.evaluate"]
-run = evaluate.run_batch
+from kerasrobust.evaluation import pieces
+run = pieces.run_batch
 def told(*arguments):
     found = run(*arguments)
     print("batch", flush=True)
     return found
-evaluate.run_batch = told
+pieces.run_batch = told
 model = keras.saving.load_model(sys.argv[1])
 data = kerasrobust.datasets.load("digits", "test", samples=32)
 found = kerasrobust.tune(
