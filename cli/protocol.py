@@ -142,12 +142,9 @@ def _go(protocol, named, drawn, shared, **own):
         try:
             found = getattr(kerasrobust.protocols, protocol)(
                 first,
-                data.x,
-                data.y,
+                data,
                 **given,
                 **own,
-                dataset=data.name,
-                clip_values=bounds,
                 batch_size=shared["batch_size"],
                 seed=shared["seed"],
                 output=output,

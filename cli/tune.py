@@ -152,8 +152,7 @@ def main(
         try:
             tuning = kerasrobust.tune(
                 network,
-                data.x,
-                data.y,
+                data,
                 attacks=list(attacks) or None,
                 sweep=list(sweep) or None,
                 combinations=combinations,
@@ -163,7 +162,6 @@ def main(
                 votes=votes,
                 train=train,
                 epochs=epochs,
-                dataset=data.name,
                 eps=eps,
                 norm=norm,
                 clip_values=bounds,

@@ -95,11 +95,11 @@ class RobustAccuracy(keras.callbacks.Callback):
         verbose: int = 0,
     ):
         super().__init__()
-        self._bounds = None
-        if isinstance(x, Dataset):
+        self._data = x if isinstance(x, Dataset) else None
+        if self._data is not None:
             if y is not None:
                 raise ValueError("A Dataset holds the labels: leave `y` out. Received: y=...")
-            x, y, self._bounds = x.x, x.y, x.clip_values
+            x, y = self._data.x, self._data.y
         samples, labels = unpack(x, y)
         if labels is None:
             raise ValueError("RobustAccuracy needs the labels of the samples. Received: y=None")
@@ -143,18 +143,18 @@ class RobustAccuracy(keras.callbacks.Callback):
         self._reset()
         bounds = self.clip_values
         if bounds is None and getattr(self.model, "clip_values", None) is None:
-            bounds = self._bounds
+            bounds = None if self._data is None else self._data.clip_values
         # Held from now on, and its compiled functions with it.
         self._classifier = Classifier.of(self.model, bounds)
         x = self._classifier.check(self.x)
-        y = check_labels(self.y, len(x), self._classifier.known_classes)
-        self._evaluate(x[:1], y[:1])
+        check_labels(self.y, len(x), self._classifier.known_classes)
+        self._evaluate(1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")
         if (epoch + 1) % self.freq and not last:
             return
-        self.report = self._evaluate(self.x, self.y)
+        self.report = self._evaluate(len(self.x))
         value = self.report.robust_accuracy
         if logs is not None:
             logs[MONITOR] = value
@@ -179,11 +179,14 @@ class RobustAccuracy(keras.callbacks.Callback):
         if self._weights is not None:
             self.model.set_weights(self._weights)
 
-    def _evaluate(self, x: np.ndarray, y: np.ndarray) -> Report:
+    def _evaluate(self, samples: int) -> Report:
+        """On the first samples."""
+        given: tuple[Any, ...] = (self.x[:samples], self.y[:samples])
+        if self._data is not None:
+            given = (self._data.take(np.arange(samples)),)
         return evaluate(
             self._classifier,
-            x,
-            y,
+            *given,
             attacks=self.attacks,
             eps=self.eps,
             norm=self.norm,

@@ -64,6 +64,11 @@ class Dataset:
         """(height, width, channels), or (2,)."""
         return tuple(self.x.shape[1:])
 
+    def take(self, rows: np.ndarray) -> Dataset:
+        """Some of them, by their places here: integers, or bool `[n]`."""
+        indices = None if self.indices is None else self.indices[rows]
+        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], indices=indices)
+
 
 def load(
     name: str | os.PathLike,
@@ -178,12 +183,7 @@ def hold_out(
     held = np.zeros(len(data), bool)
     draw = _Draw(samples, seed, check_bool("balanced", balanced))
     held[draw.rows(data.y, data.name, data.class_names)] = True
-    return _take(data, ~held), dataclasses.replace(_take(data, held), split="validation")
-
-
-def _take(data: Dataset, rows: np.ndarray) -> Dataset:
-    indices = None if data.indices is None else data.indices[rows]
-    return dataclasses.replace(data, x=data.x[rows], y=data.y[rows], indices=indices)
+    return data.take(~held), dataclasses.replace(data.take(held), split="validation")
 
 
 @dataclasses.dataclass(frozen=True)

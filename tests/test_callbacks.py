@@ -14,6 +14,7 @@ import tensorflow as tf
 import kerasrobust
 from kerasrobust import datasets, models
 from kerasrobust.callbacks import RobustAccuracy
+from kerasrobust.evaluation.provenance import spans
 
 FGSM = "fgsm:eps=0.05"
 PGD = "pgd:eps=0.05,eps_step=0.02,max_iter=4"
@@ -207,6 +208,8 @@ def test_budget_and_norm_are_those_of_evaluate(data):
         model, test.x, test.y, attacks="deepfool:max_iter=20", eps=0.2, norm=2
     )
     assert 0 < value < report.clean_accuracy and value == report.robust_accuracy
+    told = [robust.report.settings[key] for key in ("dataset", "split", "indices")]
+    assert told == [test.name, test.split, spans(test.indices)]
 
 
 def test_verbose_line(data, capsys):

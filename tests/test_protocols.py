@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import kerasrobust
 from kerasrobust import protocols
+from kerasrobust.datasets import Dataset
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import pieces
 from kerasrobust.protocols import ProtocolResult, renderers
@@ -263,7 +264,29 @@ def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "run_batch", no_batch)
     again = protocols.budget_sweep(six[0], *samples, **arguments)
     assert again == found == ProtocolResult.load(tmp_path) and str(again) == str(found)
-    assert (tmp_path / "pieces" / "m00.05" / "report.json").exists()
+    assert (tmp_path / "pieces" / "m0" / "report.json").exists()
+
+
+@pytest.mark.parametrize("name", ["all_targets", "repeated", "transfer_matrix", "budget_sweep"])
+def test_a_dataset_tells_where_its_samples_are_from(name, six, samples, tmp_path):
+    x, y = samples
+    data = Dataset("two", "test", x, y, ("0", "1", "2"), (0.0, 1.0), np.arange(100, 140), 500)
+    own = {"eps": [0.1] if name == "budget_sweep" else 0.1, "attacks": "fgsm"}
+    if name == "repeated":
+        own |= {"draws": 2, "samples": 10}
+    models = six[0] if name in ("all_targets", "repeated") else six[:2]
+    found = getattr(protocols, name)(models, data, output=tmp_path, **own)
+    given = getattr(protocols, name)(models, x, y, clip_values=(0.0, 1.0), dataset="two", **own)
+    assert found.rows == given.rows and given.settings["split"] is None
+    assert (found.settings["dataset"], found.settings["split"]) == ("two", "test")
+    reports = (tmp_path / "pieces").glob("*/report.json")
+    spans = {json.loads(path.read_text())["settings"]["indices"] for path in reports}
+    if name == "repeated":
+        assert len(spans) == 2 and found.settings["indices"] is None
+    else:
+        assert spans == {"100-139"} == {found.settings["indices"]}
+    with pytest.raises(ValueError, match="brings its labels"):
+        getattr(protocols, name)(models, data, y, **own)
 
 
 def run(*arguments):

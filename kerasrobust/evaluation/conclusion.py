@@ -292,15 +292,13 @@ def _settings(evaluation: Evaluation) -> dict[str, Any]:
     classifier, plan, source = evaluation.classifier, evaluation.plan, evaluation.source
     preset, criterion, n = plan.preset, plan.criterion, len(evaluation.y)
     network = classifier.model if isinstance(classifier.model, keras.Model) else None
-    expected, places, data = pixel_range(classifier.model), None, source.fingerprint
-    if evaluation.indices is not None:
-        places = provenance.spans(np.asarray(evaluation.indices)[evaluation.places])
+    expected, data = pixel_range(classifier.model), source.fingerprint
     chosen = None
     if evaluation.only_correct:
         chosen = {"of": evaluation.given_samples, "accuracy": evaluation.given_accuracy}
     return {
         **evaluation.settings,
-        "indices": places,
+        "indices": evaluation.spans,
         "model": str(getattr(classifier.model, "name", type(classifier.model).__name__)),
         "parameters": None if network is None else network.count_params(),
         "weights": None if network is None else storage.weights(network),

@@ -245,6 +245,13 @@ class Evaluation:
         """The budgets that attacks have, rising; empty where there is none."""
         return sorted(set(self.plan.budgets.values()))
 
+    @property
+    def spans(self) -> str | None:
+        """Which samples of their split these are; None where it is not known."""
+        if self.indices is None:
+            return None
+        return provenance.spans(np.asarray(self.indices)[self.places])
+
     def _check_metrics(self) -> None:
         for metric in self.metrics:
             metric.check(self.classifier)

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from kerasrobust import _keras, models
 from kerasrobust._version import __version__
 from kerasrobust.checks import check_bool, check_int
+from kerasrobust.datasets import Dataset
 from kerasrobust.defenses import (
     DEFENSES,
     DecisionDefense,
@@ -42,9 +43,6 @@ from kerasrobust.evaluation.renderers import tables as renderers
 from kerasrobust.evaluation.renderers.table import WORST, Table
 from kerasrobust.metrics.proportion import proportion
 from kerasrobust.specs import expand_spec, jsonable, parse_spec
-
-if TYPE_CHECKING:
-    from kerasrobust.datasets import Dataset
 
 UNDEFENDED = "undefended"
 # White box and black box, as in AREB's section 3, but within a budget.
@@ -99,7 +97,7 @@ def tune(
 
     Args:
         model: A built `keras.Model`.
-        x: Samples, as of `evaluate`.
+        x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         attacks: As of `evaluate`. One that looks for the nearest adversarial point needs `eps`, or
             little withstands it whatever the defense. Default: `ATTACKS`.
@@ -119,7 +117,7 @@ def tune(
         eps: Budget, likewise. With the default attacks 0.3, or 8/255 on colour images, of the width
             of the box.
         norm: Its norm, likewise.
-        clip_values: Smallest and largest pixel value; by default the model's own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
         output: Folder for the tables, a picture, and a report for each setting. What is finished is
@@ -148,6 +146,8 @@ def tune(
     check_bool("combinations", combinations)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    if clip_values is None and isinstance(x, Dataset):
+        clip_values = x.clip_values
     if clip_values is None:
         clip_values = getattr(model, "clip_values", None) or default_bounds(model)
     if attacks is None:
@@ -174,7 +174,9 @@ def tune(
         sweeps=sweeps,
         combinations=[],
         settings={
-            "dataset": dataset,
+            "dataset": first.settings["dataset"],
+            "split": first.settings["split"],
+            "indices": first.spans,
             "model": model.name,
             "samples": len(first.y),
             "attacks": {

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.evaluation.aims import every
-from kerasrobust.protocols.pieces import Pieces, classifiers, share
+from kerasrobust.protocols.pieces import Pieces, bounds, classifiers, share
 from kerasrobust.protocols.result import ProtocolResult
 
 
 def all_targets(
     model: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     attacks: Any = "pgd",
     dataset: str | None = None,
@@ -39,14 +39,14 @@ def all_targets(
 
     Args:
         model: A `keras.Model`, a `Classifier`, or the path of a saved model.
-        x: Samples, as of `evaluate`.
+        x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         attacks: As of `evaluate`; they are made to aim at a class. Attacks that are given as
             objects must do so already.
         dataset: Name of the data set, as of `evaluate`.
         eps: Budget, likewise.
         norm: Its norm, likewise.
-        clip_values: Smallest and largest pixel value; by default the model's own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each step from the true class to the
@@ -66,6 +66,7 @@ def all_targets(
     >>> found = kerasrobust.protocols.all_targets(model, x, y, attacks="pgd:eps=0.1")
     >>> found.rows[0]["average"]["value"]
     """
+    clip_values = bounds(x, clip_values)
     ((name, classifier),) = classifiers("model", [model], clip_values).items()
     options = {
         "attacks": attacks,

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from kerasrobust.engine.criterion import survived
+from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.resolve import check_budgets
-from kerasrobust.protocols.pieces import Pieces, check_alike, classifiers, share
+from kerasrobust.protocols.pieces import Pieces, bounds, check_alike, classifiers, share
 from kerasrobust.protocols.result import ProtocolResult
 
 
 def budget_sweep(
     models: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     eps: Sequence[float],
     attacks: Any = "pgd",
@@ -27,7 +28,7 @@ def budget_sweep(
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
 ) -> ProtocolResult:
-    """Runs budget attacks at one budget after the other.
+    """Runs budget attacks at several budgets: `evaluate` with a list of them, model by model.
 
     Figures 2 and 3 of the paper on NsLoss and Figure 3 of the one on bounded ReLU. The budget is
     no part of the compiled program: there is one for all of them.
@@ -37,17 +38,17 @@ def budget_sweep(
 
     Args:
         models: One or more: by name, or a list. A `keras.Model`, a `Classifier` or a path each.
-        x: Samples, as of `evaluate`.
+        x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         eps: The budgets in the unit of the inputs, rising.
         attacks: As of `evaluate`, without an `eps` of their own.
         norm: Of the budgets; 1, 2 or inf (the default).
         dataset: Name of the data set, as of `evaluate`.
-        clip_values: Smallest and largest pixel value; by default the models' own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the models' own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
-        output: Folder for table, picture, and a report for each model and budget. The same call on
-            the same folder goes on from what is finished.
+        output: Folder for table, picture, and a report for each model. The same call on the same
+            folder goes on from what is finished.
         verbose: Show progress bars.
 
     Returns:
@@ -61,6 +62,7 @@ def budget_sweep(
 
     >>> found = kerasrobust.protocols.budget_sweep(model, x, y, eps=[0.05, 0.1, 0.2])
     """
+    clip_values = bounds(x, clip_values)
     budgets = check_budgets(eps)
     found = classifiers("models", models, clip_values)
     check_alike(found)
@@ -74,29 +76,33 @@ def budget_sweep(
     }
     pieces = Pieces("budget_sweep", output, options)
     made = {
-        (name, budget): pieces.make(f"{name} {budget:g}", classifier, x, y, eps=budget)
-        for name, classifier in found.items()
-        for budget in budgets
+        name: pieces.make(name, classifier, x, y, eps=budgets) for name, classifier in found.items()
     }
-    for (_, budget), evaluation in made.items():
-        for attack in evaluation.plan.attacks.values():
+
+    def budget(evaluation: Evaluation, attack_name: str) -> float:
+        # One alone stands for all attacks.
+        return evaluation.plan.budgets.get(attack_name, budgets[0])
+
+    for evaluation in made.values():
+        for attack_name, attack in evaluation.plan.attacks.items():
             own = attack.get_config().get("eps")
-            if attack.kind != "budget" or own != budget:
+            if attack.kind != "budget" or own != budget(evaluation, attack_name):
                 raise ValueError(
                     "`attacks` must be of the kind that keeps to a budget, and leave it to `eps`. "
                     f"Received: {attack.name} with eps={own!r}"
                 )
     rows = []
-    for (name, budget), evaluation in made.items():
-        report = pieces.run(f"{name} {budget:g}", evaluation)
-        for attack in report.attacks:
-            if budget == budgets[0]:
-                row = {"model": name, "attack": attack, "eps": 0.0}
-                rows.append({**row, "accuracy": share(evaluation.correct)})
-            result = evaluation.result(attack)
-            stands = survived(result.labels, result.accepted, evaluation.y, evaluation.correct)
-            row = {"model": name, "attack": attack, "eps": budget}
-            rows.append({**row, "accuracy": share(stands)})
+    for name, evaluation in made.items():
+        report = pieces.run(name, evaluation)
+        right = evaluation.correct
+        for attack_name in report.attacks:
+            reached = budget(evaluation, attack_name)
+            row = {"model": name, "attack": attack_name.rpartition("@")[0] or attack_name}
+            if reached == budgets[0]:
+                rows.append({**row, "eps": 0.0, "accuracy": share(right)})
+            result = evaluation.result(attack_name)
+            stands = survived(result.labels, result.accepted, evaluation.y, right)
+            rows.append({**row, "eps": reached, "accuracy": share(stands)})
         evaluation.forget()
     first = next(iter(made.values()))
     return pieces.result(first, rows, models=list(found), eps=budgets)

@@ -11,7 +11,15 @@ import numpy as np
 from kerasrobust.attacks.gradient_ensemble import ensemble
 from kerasrobust.checks import check_int
 from kerasrobust.engine.criterion import Criterion
-from kerasrobust.protocols.pieces import Jury, Pieces, check_alike, classifiers, clean, share
+from kerasrobust.protocols.pieces import (
+    Jury,
+    Pieces,
+    bounds,
+    check_alike,
+    classifiers,
+    clean,
+    share,
+)
 from kerasrobust.protocols.result import ProtocolResult
 
 SIX = 6
@@ -22,7 +30,7 @@ _STEP = 1 / 255
 def n_of_six(
     models: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     sizes: Sequence[int] = (1, 3, 5),
     combined: int | None = None,
@@ -48,7 +56,7 @@ def n_of_six(
     Args:
         models: Six models with different starts: by name, or a list; or, by the name of their
             kind, lists of six.
-        x: Samples, as of `evaluate`.
+        x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         sizes: How many models to craft on, each from 1 to 5.
         combined: Also craft on the first so many of *each* kind together; the paper's is 3.
@@ -56,7 +64,7 @@ def n_of_six(
         eps: Linf budget in the unit of the inputs. Default: the paper's, 16/255 of the width of the
             box.
         dataset: Name of the data set, as of `evaluate`.
-        clip_values: Smallest and largest pixel value; by default the models' own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the models' own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each ensemble. The same call on the same
@@ -74,6 +82,7 @@ def n_of_six(
 
     >>> found = kerasrobust.protocols.n_of_six(six, x, y, others={"superimposed": hardened})
     """
+    clip_values = bounds(x, clip_values)
     kinds = models if isinstance(models, Mapping) else {"": models}
     if not all(isinstance(six, (list, tuple, Mapping)) for six in kinds.values()):
         kinds = {"": models}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust import models as saved
+from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import clean_correct
@@ -58,6 +59,11 @@ def classifiers(
             model = saved.load(model)
         found[name] = Classifier.of(model, None if isinstance(model, Classifier) else clip_values)
     return found
+
+
+def bounds(x: Any, clip_values: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Those that are given, else those of a `Dataset`."""
+    return x.clip_values if clip_values is None and isinstance(x, Dataset) else clip_values
 
 
 def check_alike(found: Mapping[str, Classifier]) -> None:
@@ -143,7 +149,9 @@ class Pieces:
         """
         criterion = evaluation.plan.criterion
         shared = {
-            "dataset": self.options["dataset"],
+            "dataset": evaluation.settings["dataset"],
+            "split": evaluation.settings["split"],
+            "indices": evaluation.spans,
             "samples": len(evaluation.y),
             "attacks": {
                 name: {"attack": attack.name, "config": attack.get_config()}

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.datasets import Dataset
 from kerasrobust.evaluation.draws import draw
 from kerasrobust.evaluation.renderers.table import WORST
 from kerasrobust.metrics.accuracy import deviation
-from kerasrobust.protocols.pieces import Pieces, classifiers
+from kerasrobust.protocols.pieces import Pieces, bounds, classifiers
 from kerasrobust.protocols.result import ProtocolResult
 
 
 def repeated(
     model: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     attacks: Any = "areb",
     draws: int = 10,
@@ -39,15 +40,15 @@ def repeated(
 
     Args:
         model: A `keras.Model`, a `Classifier`, or the path of a saved model.
-        x: All samples to draw from, an array of shape `(n, ...)`.
-        y: Their true labels.
+        x: All samples to draw from, an array of shape `(n, ...)` or a `Dataset`.
+        y: Their true labels; those of a `Dataset` are its own.
         attacks: As of `evaluate`.
         draws: How many, at least 2.
         samples: Size of each.
         dataset: Name of the data set, as of `evaluate`.
         eps: Budget, likewise.
         norm: Its norm, likewise.
-        clip_values: Smallest and largest pixel value; by default the model's own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each draw. The same call on the same
@@ -66,8 +67,11 @@ def repeated(
 
     >>> found = kerasrobust.protocols.repeated(model, x, y, attacks="pgd:eps=0.1", samples=100)
     """
-    drawn = draw(x, y, draws, samples, seed)
-    x, y = np.asarray(x), np.asarray(y)
+    clip_values = bounds(x, clip_values)
+    data = x if isinstance(x, Dataset) else None
+    whole, labels = (x, y) if data is None else (data.x, data.y)
+    drawn = draw(whole, labels, draws, samples, seed)
+    whole, labels = np.asarray(whole), np.asarray(labels)
     ((name, classifier),) = classifiers("model", [model], clip_values).items()
     options = {
         "attacks": attacks,
@@ -81,7 +85,8 @@ def repeated(
     made = {}
     for number, rows in enumerate(drawn):
         piece = f"draw {number + 1}"
-        made[piece] = pieces.make(piece, classifier, x[rows], y[rows], seed=seed + number)
+        part = (whole[rows], labels[rows]) if data is None else (data.take(rows), y)
+        made[piece] = pieces.make(piece, classifier, *part, seed=seed + number)
     values: dict[str, list[float]] = {}
     for piece, evaluation in made.items():
         report = pieces.run(piece, evaluation)
@@ -100,4 +105,4 @@ def repeated(
         for attack, of in values.items()
     ]
     first = next(iter(made.values()))
-    return pieces.result(first, found, model=name, draws=draws, seed=seed)
+    return pieces.result(first, found, model=name, draws=draws, seed=seed, indices=None)

@@ -6,14 +6,22 @@ import os
 from typing import Any
 
 from kerasrobust.engine.criterion import survived
-from kerasrobust.protocols.pieces import Jury, Pieces, check_alike, classifiers, clean, share
+from kerasrobust.protocols.pieces import (
+    Jury,
+    Pieces,
+    bounds,
+    check_alike,
+    classifiers,
+    clean,
+    share,
+)
 from kerasrobust.protocols.result import ProtocolResult
 
 
 def transfer_matrix(
     models: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     attacks: Any = "pgd",
     substitutes: Any = None,
@@ -38,14 +46,14 @@ def transfer_matrix(
 
     Args:
         models: Two or more: by name, or a list. A `keras.Model`, a `Classifier` or a path each.
-        x: Samples, as of `evaluate`.
+        x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         attacks: As of `evaluate`.
         substitutes: Models to craft on instead; then one model is enough.
         dataset: Name of the data set, as of `evaluate`.
         eps: Budget, likewise.
         norm: Its norm, likewise.
-        clip_values: Smallest and largest pixel value; by default the models' own.
+        clip_values: Smallest and largest pixel value; by default the data's, or the models' own.
         batch_size: Samples per batch.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each model that is crafted on. The same
@@ -63,6 +71,7 @@ def transfer_matrix(
 
     >>> found = kerasrobust.protocols.transfer_matrix({"plain": model, "gda": hardened}, x, y)
     """
+    clip_values = bounds(x, clip_values)
     judges = classifiers("models", models, clip_values, least=1 if substitutes else 2)
     sources = judges
     if substitutes is not None:

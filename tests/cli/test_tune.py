@@ -103,11 +103,17 @@ def asked(monkeypatch):
     """What `tune` is asked for; it answers as if it had been interrupted."""
     calls = []
 
-    def interrupted(model, x, y, **options):
-        calls.append({"model": model, "x": x, **options})
-        flags = np.arange(len(x)) > 1
+    def interrupted(model, data, **options):
+        calls.append({"model": model, "data": data, **options})
+        flags = np.arange(len(data)) > 1
         row = kerasrobust.evaluation.tuning.Row("undefended", "exact", flags, {}, flags, [])
-        settings = {"total": 3, "attacks": {}, "unbounded": [], "samples": len(x), "max_loss": 0.02}
+        settings = {
+            "total": 3,
+            "attacks": {},
+            "unbounded": [],
+            "samples": len(data),
+            "max_loss": 0.02,
+        }
         sweep = kerasrobust.evaluation.tuning.Sweep("jpeg", "quality", ["undefended"])
         found = kerasrobust.evaluation.Tuning({"undefended": row}, [sweep], [], settings)
         raise kerasrobust.evaluation.TuningInterrupted(found)
@@ -131,10 +137,10 @@ def test_options_reach_the_library(given, asked):
         *("--eps", "8/255", "--norm", 2, "--seed", 4, "--batch-size", 7, "--max-loss", 0.1),
     )
     (call,) = asked
-    assert len(call["x"]) == 9 and len(call["train"]) == 64
+    assert len(call["data"]) == 9 and call["data"].name == "halves" and len(call["train"]) == 64
     expected = {
         **{"attacks": None, "sweep": None, "combinations": False, "max_loss": 0.1},
-        **{"gradient": "ignore", "draws": 3, "votes": 5, "epochs": 2, "dataset": "halves"},
+        **{"gradient": "ignore", "draws": 3, "votes": 5, "epochs": 2},
         **{"eps": 8 / 255, "norm": 2.0, "clip_values": (0.0, 1.0), "batch_size": 7, "seed": 4},
         **{"output": None, "verbose": False},
     }

@@ -16,6 +16,7 @@ from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import pieces, tuning
+from kerasrobust.evaluation.provenance import spans
 from kerasrobust.evaluation.tuning import Row, chance, choose
 
 # The package has a function of this name.
@@ -130,6 +131,13 @@ def test_what_is_written(tuned, folder):
     assert written.rstrip().endswith(tuned.verdict)
     table = next(iter(tuned.tables().values()))
     assert table.rows[0][0] == "undefended" and table.rows[0][-1] == ""
+
+
+def test_a_dataset_tells_where_its_samples_are_from(model):
+    data = kerasrobust.datasets.load("digits", samples=5, seed=1)
+    found = kerasrobust.tune(model, data, attacks=FGSM, sweep=SWEEP[:1])
+    told = [found.settings[key] for key in ("dataset", "split", "indices", "samples")]
+    assert told == ["digits", "test", spans(data.indices), 5]
 
 
 def no_batch(*arguments, **options):
