@@ -46,6 +46,26 @@ def expand(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, tf.concat([tf.shape(values), [1] * (like.shape.rank - 1)], 0))
 
 
+def select(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Samples of `x` where a condition holds, elsewhere of `y`; both `[batch, ...]`, of one shape.
+
+    What `tf.where` does with the condition expanded; but that broadcasts, and takes on a CPU up to
+    thirty times as long for images.
+
+    Args:
+        condition: bool `[batch]`, or a scalar for all samples, or of the shape of both for single
+            entries.
+        x: Where it holds.
+        y: Where it does not.
+    """
+    return tf.compat.v1.where(condition, x, y)
+
+
+def finite(x: tf.Tensor) -> tf.Tensor:
+    """With 0 for what is not finite."""
+    return select(tf.math.is_finite(x), x, tf.zeros_like(x))
+
+
 def norm(x: tf.Tensor, order: float) -> tf.Tensor:
     """Lp norm of each sample, `[batch, ...]` to `[batch]`, for the orders 0, 1, 2 and inf."""
     flat = flatten(x)
@@ -114,7 +134,8 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
         larger, equal = size > least, tf.cast(tf.equal(size, least), tf.int32)
         room = count - tf.reduce_sum(tf.cast(larger, tf.int32), axis=1, keepdims=True)
         kept = larger | ((equal > 0) & (tf.cumsum(equal, axis=1) <= room))
-        return tf.reshape(tf.where(kept, flatten(delta), 0.0), tf.shape(delta))
+        flat = flatten(delta)
+        return tf.reshape(select(kept, flat, tf.zeros_like(flat)), tf.shape(delta))
     inside = tf.reduce_sum(size, axis=1, keepdims=True) <= eps
     threshold = tf.where(inside, tf.zeros_like(eps), tf.maximum(_threshold(size, eps), 0.0))
     shrunk = tf.sign(flatten(delta)) * tf.maximum(size - threshold, 0.0)
@@ -196,7 +217,7 @@ def project_l1_in_box(
     """
     flat = flatten(delta)
     size, eps = tf.abs(flat), tf.reshape(eps, [-1, 1])
-    room = flatten(tf.where(delta > 0, upper, -lower))
+    room = flatten(select(delta > 0, upper, -lower))
     kinks = tf.concat([size, size - room], axis=1)
     order = tf.argsort(kinks, axis=1, direction="DESCENDING")
     kinks = tf.gather(kinks, order, axis=1, batch_dims=1)
@@ -239,15 +260,15 @@ def ascent_direction(
     Returns:
         The step, shape of `gradient`.
     """
-    gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+    gradient = finite(gradient)
     scale = expand(length, gradient)
     if order == math.inf:
         return scale * tf.sign(gradient)
     if order == 2:
         return scale * normalize(gradient, 2)
     flat = flatten(gradient)
-    room = flatten(tf.where(gradient > 0, upper, -lower))
-    room = tf.where(tf.equal(flat, 0), tf.zeros_like(room), tf.maximum(room, 0.0))
+    room = flatten(select(gradient > 0, upper, -lower))
+    room = select(tf.equal(flat, 0), tf.zeros_like(room), tf.maximum(room, 0.0))
     order_by_size = tf.argsort(tf.abs(flat), axis=1, direction="DESCENDING", stable=True)
     room = tf.gather(room, order_by_size, axis=1, batch_dims=1)
     spent = tf.cumsum(room, axis=1, exclusive=True)
@@ -291,8 +312,8 @@ def project_onto_hyperplane(
     direction = tf.sign(flat) * tf.sign(gap)
     gap = tf.abs(gap)
     x = flatten(x)
-    room = tf.maximum(tf.where(direction > 0, high - x, x - low), 0.0)
-    room = tf.where(tf.equal(direction, 0), tf.zeros_like(room), room)
+    room = tf.maximum(select(direction > 0, high - x, x - low), 0.0)
+    room = select(tf.equal(direction, 0), tf.zeros_like(room), room)
     # L1: by falling slope. Else: by the level at which an entry meets the box.
     unit = size if order == 2 else tf.ones_like(size)
     level = size if order == 1 else room / tf.maximum(unit, TINY)
@@ -314,7 +335,8 @@ def project_onto_hyperplane(
         first = tf.minimum(first, tf.shape(gained)[1] - 1)
         rest = gap - tf.gather(before, first, axis=1, batch_dims=1)
         reached = rest / tf.maximum(tf.gather(slope, first, axis=1, batch_dims=1), TINY)
-        move = tf.where(enough, tf.minimum(room, tf.maximum(reached, 0.0) * unit), room)
+        move = tf.minimum(room, tf.maximum(reached, 0.0) * unit)
+        move = select(enough[:, 0], move, room)
     return tf.reshape(move * direction, tf.shape(normal))
 
 

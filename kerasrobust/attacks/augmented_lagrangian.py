@@ -138,7 +138,7 @@ class AugmentedLagrangian(base.Attack):
         gradient = norms.expand(weight, x) * gradient + outwards
         lost = begins & tf.equal(norms.norm(gradient, 0), 0)
         random = nearest.direction(state, gradient, seed)
-        gradient = tf.where(norms.expand(lost, x), random, gradient)
+        gradient = norms.select(lost, random, gradient)
         alpha = params["alpha"]
         square = alpha * state["square"] + (1 - alpha) * tf.square(gradient)
         momentum = alpha * state["momentum"] + gradient / (tf.sqrt(square) + TINY)

@@ -233,16 +233,15 @@ class AutoProjectedGradientDescent(base.Attack):
         better = counts & (loss > state["best_loss"])
         rises = state["rises"] + tf.cast((loss > state["last_loss"]) & (k > 0), tf.float32)
         higher = loss > state["top_loss"]
-        wide = norms.expand(higher, gradient)
         state = {
             **state,
-            "best": tf.where(norms.expand(better, gradient), state["iterate"], state["best"]),
+            "best": norms.select(better, state["iterate"], state["best"]),
             "best_loss": tf.where(better, loss, state["best_loss"]),
             "found": state["found"] | better,
             "rises": rises,
             "last_loss": loss,
-            "top": tf.where(wide, state["iterate"], state["top"]),
-            "top_gradient": tf.where(wide, gradient, state["top_gradient"]),
+            "top": norms.select(higher, state["iterate"], state["top"]),
+            "top_gradient": norms.select(higher, gradient, state["top_gradient"]),
             "top_loss": tf.where(higher, loss, state["top_loss"]),
             "count": state["count"] + 1,
         }
@@ -254,9 +253,8 @@ class AutoProjectedGradientDescent(base.Attack):
             lambda: self._checkpoint(state, params, eps, tf.cast(gap, tf.float32)),
             lambda: (state, tf.zeros_like(state["found"])),
         )
-        back = norms.expand(back, gradient)
-        point = tf.where(back, state["top"], state["iterate"])
-        gradient = tf.where(back, state["top_gradient"], gradient)
+        point = norms.select(back, state["top"], state["iterate"])
+        gradient = norms.select(back, state["top_gradient"], gradient)
         moved = self._move(model, state, point, gradient, eps, k)
         return {**state, "iterate": moved, "previous": point}
 
@@ -265,14 +263,16 @@ class AutoProjectedGradientDescent(base.Attack):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
         """The direction of a gradient, or of the mean over draws of a randomised model."""
         y = {key: state[key] for key in ("own", "goal")}
-        total = tf.zeros_like(state["iterate"])
-        largest = tf.fill(tf.shape(total)[:1], -losses.FAR)
+        total = largest = None
         for _ in range(self.eot_iter):
             # The label and the loss are those of the last draw, as in the authors' code.
             logits, loss, gradient, state = self.differentiate(
                 model, state, state["iterate"], lambda z: self._objective(z, y)
             )
             share = self._log_share(loss)
+            if total is None:
+                total, largest = gradient, share
+                continue
             most = tf.maximum(largest, share)
             total *= norms.expand(tf.exp(largest - most), total)
             total += norms.expand(tf.exp(share - most), total) * gradient

@@ -218,7 +218,7 @@ class Attack(metaclass=_Sealing):
         """
         seen = self.criterion.beside_detector(state["y"])
         logits, value, gradient = model.gradient(x, loss, seen)
-        gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+        gradient = norms.finite(gradient)
         if "mask" in state:
             gradient = gradient * state["mask"]
         return logits, value, gradient, self._paid(model, state, logits, gradient, 1)
@@ -235,7 +235,7 @@ class Attack(metaclass=_Sealing):
         """
         seen = self.criterion.beside_detector(state["y"])
         logits, gradients = model.jacobian(x, weigh, seen)
-        gradients = tf.where(tf.math.is_finite(gradients), gradients, tf.zeros_like(gradients))
+        gradients = norms.finite(gradients)
         if "mask" in state:
             gradients = gradients * state["mask"][:, None]
         return logits, gradients, self._paid(model, state, logits, gradients, gradients.shape[1])
@@ -251,7 +251,8 @@ class Attack(metaclass=_Sealing):
         """The state with raised counters."""
         # Where the sample is fooled a zero is what a hinge is made for.
         fooled = self.criterion.reached(logits, state["y"])
-        lost = tf.equal(norms.norm(gradient, 0), 0) & ~fooled
+        zero = tf.reduce_all(tf.equal(norms.flatten(gradient), 0), axis=1)
+        lost = zero & ~fooled
         passes *= model.draws
         return {
             **state,

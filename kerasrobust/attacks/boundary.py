@@ -112,7 +112,7 @@ class BoundaryAttack(QueryAttack):
         best, state = self._blend(model, state, start, found)
         return {
             **state,
-            "best": tf.where(norms.expand(found, best), best, state["x"]),
+            "best": norms.select(found, best, state["x"]),
             "delta": tf.fill([tf.shape(best)[0]], params["delta"]),
             "epsilon": tf.fill([tf.shape(best)[0]], params["epsilon"]),
             "found": found | ~wanted,
@@ -149,7 +149,7 @@ class BoundaryAttack(QueryAttack):
         closer = least < norms.norm(state["best"] - state["x"], 2) ** 2
         return {
             **state,
-            "best": tf.where(norms.expand(closer, nearest), nearest, state["best"]),
+            "best": norms.select(closer, nearest, state["best"]),
             "stuck": ~tf.reduce_any(fits, axis=1),
             "steps": state["steps"] + 1,
         }
@@ -196,7 +196,7 @@ class BoundaryAttack(QueryAttack):
                 tf.cond(
                     tf.reduce_all(at_work),
                     lambda: tf.identity(proposals),
-                    lambda: tf.where(norms.expand(at_work, points), proposals, points),
+                    lambda: norms.select(at_work, proposals, points),
                 ),
                 tf.where(at_work[:, None], adversarial, fits),
             )

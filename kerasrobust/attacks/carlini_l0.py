@@ -121,7 +121,7 @@ class CarliniL0Method(base.Attack):
         changed = (allowed > 0) & (tf.abs(delta) > UNCHANGED * (high - low))
         count = tf.reduce_sum(tf.cast(norms.flatten(changed), tf.float32), axis=1)
         closer = fooled & (count < state["best_distance"])
-        best = tf.where(norms.expand(closer, x), x_adv, state["best"])
+        best = norms.select(closer, x_adv, state["best"])
         state = {
             **state,
             **{key: moved[key] for key in ("w", "mean", "square", "k")},
@@ -131,15 +131,15 @@ class CarliniL0Method(base.Attack):
         }
         failed = ~fooled & (state["k"] >= params["max_iter"])
         fewer = tf.where(changed, self._matter_more(gradient * delta, changed, count), 0.0)
-        allowed = tf.where(norms.expand(fooled, x), fewer, allowed)
+        allowed = norms.select(fooled, fewer, allowed)
         point = tf.where(allowed > 0, best, x) if self.warm_start else x
         over = fooled | failed
         fresh = {**self._start_at(model, point), "k": tf.zeros_like(state["k"])}
         if self.warm_start:  # a larger constant goes on where the smaller one got to
-            fresh["w"] = tf.where(norms.expand(failed, x), state["w"], fresh["w"])
+            fresh["w"] = norms.select(failed, state["w"], fresh["w"])
         return {
             **state,
-            **{k: tf.where(norms.expand(over, leaf), leaf, state[k]) for k, leaf in fresh.items()},
+            **{k: norms.select(over, leaf, state[k]) for k, leaf in fresh.items()},
             "allowed": allowed,
             "constant": tf.where(failed, state["constant"] * 10, state["constant"]),
             "tried": state["tried"] + tf.cast(failed, tf.int32),

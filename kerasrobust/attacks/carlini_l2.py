@@ -160,7 +160,7 @@ class CarliniL2Method(base.Attack):
         closer = fooled & (distance < state["best_distance"])
         state = {
             **tanh_space.adam(model, state, gradient + 2 * delta, self._rate(state, params)),
-            "best": tf.where(norms.expand(closer, x_adv), x_adv, state["best"]),
+            "best": norms.select(closer, x_adv, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
             "worked": state["worked"] | (fooled & self._counts(state, params)),
@@ -245,10 +245,7 @@ class CarliniL2Method(base.Attack):
         keys = [*constant_search.LEAVES, "w", "mean", "square", "origin", "searches"]
         changed = tf.cond(
             tf.reduce_any(again),
-            lambda: {
-                key: tf.where(norms.expand(again, leaf), leaf, state[key])
-                for key, leaf in fresh().items()
-            },
+            lambda: {key: norms.select(again, leaf, state[key]) for key, leaf in fresh().items()},
             lambda: {key: tf.identity(state[key]) for key in keys},
         )
         return {**state, **changed}

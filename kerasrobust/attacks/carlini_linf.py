@@ -132,7 +132,7 @@ class CarliniLInfMethod(base.Attack):
         worked = state["worked"] | closer
         state = {
             **tanh_space.adam(model, state, gradient, params["learning_rate"]),
-            "best": tf.where(norms.expand(closer, x), x_adv, state["best"]),
+            "best": norms.select(closer, x_adv, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
             "worked": worked,
@@ -165,5 +165,5 @@ class CarliniLInfMethod(base.Attack):
         }
         return {
             **state,
-            **{k: tf.where(norms.expand(over, leaf), leaf, state[k]) for k, leaf in fresh.items()},
+            **{k: norms.select(over, leaf, state[k]) for k, leaf in fresh.items()},
         }

@@ -89,10 +89,7 @@ def advance(
             "k": tf.zeros_like(tried),
             "round": tried,
         }
-        return {
-            key: tf.where(norms.expand(over, leaf), leaf, state[key])
-            for key, leaf in changed.items()
-        }
+        return {key: norms.select(over, leaf, state[key]) for key, leaf in changed.items()}
 
     keys = [*fresh, *LEAVES]
     # In most steps no sample is over, and nothing is to be computed.

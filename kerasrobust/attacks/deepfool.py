@@ -105,7 +105,7 @@ class DeepFool(base.Attack):
 
         # A sample that is adversarial already stays where it is.
         at_once = self.fools(model, state, iterate, logits)
-        moved = tf.where(norms.expand(at_once, x), iterate, moved)
+        moved = norms.select(at_once, iterate, moved)
         logits, state = self.score(model, state, moved)
         return {
             **state,

@@ -128,7 +128,7 @@ class ElasticNet(base.Attack):
         closer = fooled & (distance < state["best_distance"])
         state = {
             **state,
-            "best": tf.where(norms.expand(closer, x), iterate, state["best"]),
+            "best": norms.select(closer, iterate, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
             "worked": state["worked"] | fooled,
@@ -148,7 +148,7 @@ class ElasticNet(base.Attack):
     def _shrink(self, model: Any, z: tf.Tensor, x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         low, high = model.clip_values
         up, down = tf.minimum(z - beta, high), tf.maximum(z + beta, low)
-        return tf.where(z - x > beta, up, tf.where(z - x < -beta, down, x))
+        return norms.select(z - x > beta, up, norms.select(z - x < -beta, down, x))
 
     def _distance(self, delta: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         if self.decision_rule == "L1":

@@ -151,7 +151,7 @@ class FastAdaptiveBoundary(base.Attack):
             **state,
             "iterate": x + pulled * (moved - x),
             "steps": state["steps"] + 1,
-            "best": tf.where(norms.expand(closer, x), moved, state["best"]),
+            "best": norms.select(closer, moved, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
         }

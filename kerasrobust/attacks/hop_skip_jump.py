@@ -98,11 +98,10 @@ class HopSkipJump(QueryAttack):
         wanted = ~state["done"]
         start, found, state = self.find_start(model, state, params, seed)
         boundary, state = self._to_boundary(model, state, start, found)
-        at_rest = norms.expand(found, start)
         return {
             **state,
-            "current": tf.where(at_rest, boundary, state["x"]),
-            "best": tf.where(at_rest, boundary, state["x"]),
+            "current": norms.select(found, boundary, state["x"]),
+            "best": norms.select(found, boundary, state["x"]),
             "best_distance": tf.where(
                 found, norms.norm(boundary - state["x"], self.norm), math.inf
             ),
@@ -126,7 +125,7 @@ class HopSkipJump(QueryAttack):
         return {
             **state,
             "current": current,
-            "best": tf.where(norms.expand(closer, x), current, state["best"]),
+            "best": norms.select(closer, current, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "steps": state["steps"] + 1,
         }
@@ -212,7 +211,7 @@ class HopSkipJump(QueryAttack):
             scale = norms.expand(length * 0.5 ** tf.cast(i, tf.float32), current)
             trial = self.clip(model, current + scale * direction)
             fits, state = self.ask(model, state, trial[:, None], at_work[:, None])
-            point = tf.where(norms.expand(fits[:, 0], current), trial, point)
+            point = norms.select(fits[:, 0], trial, point)
             return state, i + 1, point, at_work & ~fits[:, 0]
 
         state, _, point, _ = self.loop(

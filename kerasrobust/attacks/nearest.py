@@ -46,7 +46,7 @@ def keep(
     clear = tf.abs(margin) >= model.clear * (tf.abs(own) + tf.abs(own - margin))
     counts = fooled & clear
     closer = counts & (distance < state["best_distance"])
-    best = tf.where(norms.expand(closer, state["x"]), state["iterate"], state["best"])
+    best = norms.select(closer, state["iterate"], state["best"])
     return {
         **state,
         "best": best,
@@ -69,7 +69,7 @@ def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Ten
     def replaced() -> tf.Tensor:
         noise = tf.random.stateless_normal(tf.shape(gradient[:1]), seed)
         noise = noise * state["mask"] if "mask" in state else noise
-        return norms.normalize(tf.where(norms.expand(lost, gradient), noise, gradient), 2)
+        return norms.normalize(norms.select(lost, noise, gradient), 2)
 
     return tf.cond(tf.reduce_any(lost), replaced, lambda: norms.normalize(gradient, 2))
 

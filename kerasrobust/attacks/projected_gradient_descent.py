@@ -236,7 +236,7 @@ class ProjectedGradientDescent(base.Attack):
         better = self.fools(model, state, x, logits) & (loss > state["best_loss"])
         return {
             **state,
-            "best": tf.where(norms.expand(better, x), x, state["best"]),
+            "best": norms.select(better, x, state["best"]),
             "best_loss": tf.where(better, loss, state["best_loss"]),
             "found": state["found"] | better,
         }
@@ -247,5 +247,4 @@ class ProjectedGradientDescent(base.Attack):
         loss = self._objective(logits, state)
         state = self._keep_best(model, state, state["iterate"], logits, loss)
         fresh = self._random_start(model, state, seed)
-        found = norms.expand(state["found"], fresh)
-        return {**state, "iterate": tf.where(found, state["iterate"], fresh)}
+        return {**state, "iterate": norms.select(state["found"], state["iterate"], fresh)}

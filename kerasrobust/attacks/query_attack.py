@@ -234,13 +234,13 @@ class QueryAttack(base.Attack):
             fits, state = self.ask(model, state, state["start"][:, None], wanted[:, None])
             good = wanted & fits[:, 0]
             start, found, state = self._random_start(model, state, params, seed, wanted & ~good)
-            start = tf.where(norms.expand(good, start), state["start"], start)
+            start = norms.select(good, state["start"], start)
             return start, found | good, state
         start, found, state = self._random_start(model, state, params, seed, wanted)
         fallback = wanted & ~found & state["has_start"]
         fits, state = self.ask(model, state, state["start"][:, None], fallback[:, None])
         use = fallback & fits[:, 0]
-        start = tf.where(norms.expand(use, start), state["start"], start)
+        start = norms.select(use, state["start"], start)
         return start, found | use, state
 
     def _random_start(
@@ -255,7 +255,7 @@ class QueryAttack(base.Attack):
             if "mask" in state:
                 image = tf.where(state["mask"] > 0, image, x)
             fits, state = self.ask(model, state, image[:, None], (wanted & ~found)[:, None])
-            start = tf.where(norms.expand(fits[:, 0], x), image, start)
+            start = norms.select(fits[:, 0], image, start)
             return state, i + 1, start, found | fits[:, 0]
 
         state, _, start, found = self.loop(

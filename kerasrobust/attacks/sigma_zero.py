@@ -105,10 +105,11 @@ class SigmaZero(base.Attack):
 
         change = params["threshold_step"] * rate
         least = tf.clip_by_value(state["least"] + tf.where(fooled, change, -change), 0.0, 1.0)
-        moved = tf.where(tf.abs(moved) < norms.expand(least, x), 0.0, moved)
+        small = tf.abs(moved) < norms.expand(least, x)
+        moved = norms.select(small, tf.zeros_like(moved), moved)
         return {
             **state,
-            "iterate": tf.where(tf.equal(moved, 0), x, self.clip(model, x + moved)),
+            "iterate": norms.select(tf.equal(moved, 0), x, self.clip(model, x + moved)),
             "mean": mean,
             "square": square,
             "least": least,

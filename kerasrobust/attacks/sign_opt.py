@@ -132,7 +132,7 @@ class SignOPTAttack(QueryAttack):
         found = tf.math.is_finite(state["distance"])
         return {
             **state,
-            "best": tf.where(norms.expand(found, x), self._at(model, state), x),
+            "best": norms.select(found, self._at(model, state), x),
             "alpha": tf.fill([tf.shape(x)[0]], params["alpha"]),
             "beta": tf.fill([tf.shape(x)[0]], params["beta"]),
             "found": found | ~wanted,
@@ -307,6 +307,6 @@ class SignOPTAttack(QueryAttack):
         closer &= upper < state["distance"]
         return {
             **state,
-            "theta": tf.where(norms.expand(closer, theta), theta, state["theta"]),
+            "theta": norms.select(closer, theta, state["theta"]),
             "distance": tf.where(closer, upper, state["distance"]),
         }

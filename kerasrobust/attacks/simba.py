@@ -123,7 +123,7 @@ class SimBA(QueryAttack):
             odds = self._odds(logits, state)
             better = granted[:, 0] & (fooled[:, 0] | (odds[:, 0] < state["odds"]))
             improved |= better
-            best = tf.where(norms.expand(better, best), candidate, best)
+            best = norms.select(better, candidate, best)
             state = {
                 **state,
                 "odds": tf.where(better, odds[:, 0], state["odds"]),

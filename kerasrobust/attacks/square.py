@@ -142,12 +142,12 @@ class SquareAttack(QueryAttack):
             delta = eps * norms.normalize(delta, 2)
         candidate = self.clip(model, x + delta)
         loss, fooled, granted, state = self._look(model, state, candidate)
-        best = tf.where(first, x, state["best"])
+        best = norms.select(first, x, state["best"])
         least = tf.where(first, state["clean"], state["loss"])
         better = granted & (fooled | (loss < least))
         return {
             **state,
-            "best": tf.where(norms.expand(better, x), candidate, best),
+            "best": norms.select(better, candidate, best),
             "loss": tf.where(better, loss, least),
             "found": fooled,
             "steps": state["steps"] + 1,
@@ -184,7 +184,7 @@ class SquareAttack(QueryAttack):
         row, column = self._place(height, width, side, seeds[0])
         inside = _window(height, row, side)[:, None] & _window(width, column, side)[None]
         square = 2 * eps * self._signs([1, 1, 1, channels], seeds[1])
-        return tf.where(inside[None, ..., None], delta + square, delta)
+        return delta + square * tf.cast(inside, delta.dtype)[None, ..., None]
 
     # ---- L2 ---------------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class TransferAttack(base.Attack):
             loss, highest = (
                 sign * losses.log_odds(target.logits(p), labels) for p in (point, best)
             )
-            best = tf.where(norms.expand(loss > highest, x), point, best)
+            best = norms.select(loss > highest, point, best)
         return tf.stop_gradient(best)
 
 

@@ -180,7 +180,7 @@ class ZooAttack(QueryAttack):
         state = {
             **state,
             "gap": gap,
-            "best": tf.where(norms.expand(closer, x), x_adv, state["best"]),
+            "best": norms.select(closer, x_adv, state["best"]),
             "best_distance": tf.where(closer, distance, state["best_distance"]),
             "found": state["found"] | fooled,
             "worked": state["worked"] | fooled,

@@ -150,10 +150,7 @@ class Machine:
         changed = [key for key in state if new[key] is not state[key] and key not in EXECUTED]
 
         def put_back() -> State:
-            return {
-                key: tf.where(norms.expand(state["done"], new[key]), state[key], new[key])
-                for key in changed
-            }
+            return {key: norms.select(state["done"], state[key], new[key]) for key in changed}
 
         kept = tf.cond(
             tf.reduce_any(state["done"]),
@@ -201,7 +198,7 @@ class Machine:
             point = tf.clip_by_value(point, 0.0, 1.0)
             if "mask" in state:
                 point = tf.where(state["mask"] > 0, point, state["x"])
-            outcome[key] = tf.where(tf.math.is_finite(point), point, state["x"])
+            outcome[key] = norms.select(tf.math.is_finite(point), point, state["x"])
         for key in ("found", "gave_up"):
             if key in state:
                 outcome[key] = state[key]
