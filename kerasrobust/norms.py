@@ -7,6 +7,7 @@ graph, eager and XLA mode, and never returns NaN: zero vectors stay zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -130,7 +131,7 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
     eps = tf.reshape(eps, [-1, 1])
     if order == 0:
         count = tf.cast(tf.clip_by_value(eps, 0.0, tf.cast(tf.shape(size)[1], eps.dtype)), tf.int32)
-        least = _of_rank(size, count)
+        least = of_rank(size, count)
         larger, equal = size > least, tf.cast(tf.equal(size, least), tf.int32)
         room = count - tf.reduce_sum(tf.cast(larger, tf.int32), axis=1, keepdims=True)
         kept = larger | ((equal > 0) & (tf.cumsum(equal, axis=1) <= room))
@@ -175,25 +176,63 @@ def _threshold(size: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
     return of_those_above(tf.stop_gradient(least), size)
 
 
-def _of_rank(size: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-    """The entry of each row of `size` (float32, >= 0) that is the `rank`-th largest, `[batch, 1]`.
+def _largest(holds: Callable[[tf.Tensor], tf.Tensor], size: tf.Tensor) -> tf.Tensor:
+    """The largest number, `[batch, 1]`, up to the largest of each row for which a condition holds.
 
-    The largest for rank 0. Bits of such floats are ordered as the floats are: they are bisected.
+    Args:
+        holds: Of numbers `[batch, 1]`, bool likewise; it holds up to some number and not beyond.
+            Zero where it never does.
+        size: `[batch, n]`, float32, not negative.
     """
-    bits = tf.bitcast(size, tf.int32)
-    high = tf.reduce_max(bits, axis=1, keepdims=True) + 1
+    # Bits of such floats are ordered as the floats are: they are bisected.
+    high = tf.bitcast(tf.reduce_max(size, axis=1, keepdims=True), tf.int32) + 1
     low = tf.zeros_like(high)
 
     def halve(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         middle = low + (high - low) // 2
-        reached = tf.cast(bits >= middle, tf.int32)
-        enough = tf.reduce_sum(reached, axis=1, keepdims=True) >= rank
+        enough = holds(tf.bitcast(middle, size.dtype))
         return tf.where(enough, middle, low), tf.where(enough, high, middle)
 
     low, _ = tf.while_loop(
         lambda low, high: tf.reduce_any(high - low > 1), halve, (low, high), parallel_iterations=1
     )
     return tf.bitcast(low, size.dtype)
+
+
+def of_rank(size: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
+    """The entry of each row that is the `rank`-th largest, `[batch, 1]`; the largest for rank 0.
+
+    Args:
+        size: `[batch, n]`, float32, not negative.
+        rank: int32 `[batch, 1]`.
+    """
+
+    def enough(least: tf.Tensor) -> tf.Tensor:
+        reached = tf.cast(size >= least, tf.int32)
+        return tf.reduce_sum(reached, axis=1, keepdims=True) >= rank
+
+    return _largest(enough, size)
+
+
+def _taken(size: tf.Tensor, cost: tf.Tensor, budget: tf.Tensor) -> tf.Tensor:
+    """The share of each entry, `[batch, n]`, when the largest are taken up to a budget.
+
+    Equals are taken to the same share. All are taken where the budget is more than all cost.
+
+    Args:
+        size: `[batch, n]`, float32, not negative.
+        cost: Of the whole entry, likewise.
+        budget: `[batch, 1]`.
+    """
+
+    def total(taken: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(cost * tf.cast(taken, cost.dtype), axis=1, keepdims=True)
+
+    least = _largest(lambda least: total(size >= least) >= budget, size)
+    larger, equal = size > least, tf.equal(size, least)
+    share = tf.math.divide_no_nan(budget - total(larger), total(equal))
+    share = tf.clip_by_value(share, 0.0, 1.0) * tf.cast(equal, cost.dtype)
+    return tf.cast(larger, cost.dtype) + share
 
 
 def project_l1_in_box(
@@ -204,7 +243,8 @@ def project_l1_in_box(
     Entry i becomes `sign(d_i) * clip(|d_i| - t, 0, room_i)`, `room_i` the way to the edge of the
     box, with the one threshold `t >= 0` at which the sizes add up to `eps`. Their sum is piecewise
     linear in `t` with a kink at each `|d_i|` and `|d_i| - room_i`, and is solved for exactly
-    (Croce & Hein, "Mind the Box", 2021, arXiv:2103.01208, proposition 2.2).
+    (Croce & Hein, "Mind the Box", 2021, arXiv:2103.01208, proposition 2.2), by bisection of the
+    bits of `t` where they sort the kinks.
 
     Args:
         delta: `[batch, ...]`.
@@ -218,22 +258,15 @@ def project_l1_in_box(
     flat = flatten(delta)
     size, eps = tf.abs(flat), tf.reshape(eps, [-1, 1])
     room = flatten(select(delta > 0, upper, -lower))
-    kinks = tf.concat([size, size - room], axis=1)
-    order = tf.argsort(kinks, axis=1, direction="DESCENDING")
-    kinks = tf.gather(kinks, order, axis=1, batch_dims=1)
-    # Going down, the sum grows by one for each entry below its own size and not yet at the edge.
-    entering = tf.where(order < tf.shape(size)[1], 1.0, -1.0)
-    slope = tf.cumsum(entering, axis=1)
-    gaps = kinks[:, :-1] - kinks[:, 1:]
-    total = tf.cumsum(slope[:, :-1] * gaps, axis=1)
-    below = tf.reduce_sum(tf.cast(total < eps, tf.int32), axis=1, keepdims=True)
-    # The kink below which the sum reaches eps, and the sum there.
-    start = tf.minimum(below, tf.shape(gaps)[1] - 1)
-    reached = tf.concat([tf.zeros_like(eps), total], axis=1)
-    at, kink, rate = (
-        tf.gather(values, start, axis=1, batch_dims=1) for values in (reached, kinks, slope)
-    )
-    threshold = tf.maximum(kink - tf.math.divide_no_nan(eps - at, rate), 0.0)
+
+    def left(least: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.clip_by_value(size - least, 0.0, room), axis=1, keepdims=True)
+
+    least = _largest(lambda least: left(least) >= eps, size)
+    # On to where the sum is eps: no entry meets its edge before the next number.
+    free = (size > least) & (size - least < room)
+    free = tf.reduce_sum(tf.cast(free, size.dtype), axis=1, keepdims=True)
+    threshold = least + tf.math.divide_no_nan(left(least) - eps, free)
     inside = tf.reduce_sum(tf.minimum(size, room), axis=1, keepdims=True) <= eps
     threshold = tf.where(inside, 0.0, threshold)
     shrunk = tf.sign(flat) * tf.clip_by_value(size - threshold, 0.0, room)
@@ -269,12 +302,8 @@ def ascent_direction(
     flat = flatten(gradient)
     room = flatten(select(gradient > 0, upper, -lower))
     room = select(tf.equal(flat, 0), tf.zeros_like(room), tf.maximum(room, 0.0))
-    order_by_size = tf.argsort(tf.abs(flat), axis=1, direction="DESCENDING", stable=True)
-    room = tf.gather(room, order_by_size, axis=1, batch_dims=1)
-    spent = tf.cumsum(room, axis=1, exclusive=True)
-    share = tf.clip_by_value(tf.reshape(length, [-1, 1]) - spent, 0.0, room)
-    share = tf.gather(share, tf.argsort(order_by_size, axis=1), axis=1, batch_dims=1)
-    return tf.reshape(share * tf.sign(flat), tf.shape(gradient))
+    share = _taken(tf.abs(flat), room, tf.reshape(length, [-1, 1]))
+    return tf.reshape(share * room * tf.sign(flat), tf.shape(gradient))
 
 
 def project_onto_hyperplane(
@@ -290,8 +319,8 @@ def project_onto_hyperplane(
     `min(room_i, level * |normal_i|)` for L2, with the one level that closes it; for L1 the entries
     with the largest `|normal_i|` move first, each as far as the box lets it. This is the convex
     problem of Croce & Hein, "Minimally distorted Adversarial Examples with a Fast Adaptive
-    Boundary Attack", 2020, arXiv:1907.02044, eq. 4, solved by sorting. Where no point of the box
-    closes the gap, it is the step that closes most of it.
+    Boundary Attack", 2020, arXiv:1907.02044, eq. 4. Where no point of the box closes the gap, it is
+    the step that closes most of it.
 
     Args:
         x: `[batch, ...]`, inside the box.
@@ -314,30 +343,46 @@ def project_onto_hyperplane(
     x = flatten(x)
     room = tf.maximum(select(direction > 0, high - x, x - low), 0.0)
     room = select(tf.equal(direction, 0), tf.zeros_like(room), room)
-    # L1: by falling slope. Else: by the level at which an entry meets the box.
-    unit = size if order == 2 else tf.ones_like(size)
-    level = size if order == 1 else room / tf.maximum(unit, TINY)
-    falling = "DESCENDING" if order == 1 else "ASCENDING"
-    ordering = tf.argsort(level, axis=1, direction=falling, stable=True)
-    gain = tf.gather(size * room, ordering, axis=1, batch_dims=1)
-    before = tf.cumsum(gain, axis=1, exclusive=True)
     if order == 1:
-        share = tf.clip_by_value(gap - before, 0.0, gain)
-        share = tf.gather(share, tf.argsort(ordering, axis=1), axis=1, batch_dims=1)
-        move = tf.minimum(share / tf.maximum(size, TINY), room)
+        move = _taken(size, size * room, gap) * room
     else:
-        slope = tf.gather(size * unit, ordering, axis=1, batch_dims=1)
-        slope = tf.cumsum(slope, axis=1, reverse=True)
-        # What is gained when the level has reached the j-th entry's edge.
-        gained = before + tf.gather(level, ordering, axis=1, batch_dims=1) * slope
-        first = tf.reduce_sum(tf.cast(gained < gap, tf.int32), axis=1, keepdims=True)
-        enough = first < tf.shape(gained)[1]
-        first = tf.minimum(first, tf.shape(gained)[1] - 1)
-        rest = gap - tf.gather(before, first, axis=1, batch_dims=1)
-        reached = rest / tf.maximum(tf.gather(slope, first, axis=1, batch_dims=1), TINY)
-        move = tf.minimum(room, tf.maximum(reached, 0.0) * unit)
-        move = select(enough[:, 0], move, room)
+        unit = size if order == 2 else tf.ones_like(size)
+        move = tf.minimum(room, _level(size, unit, room, gap) * unit)
     return tf.reshape(move * direction, tf.shape(normal))
+
+
+def _level(size: tf.Tensor, unit: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
+    """`l` with `sum(size * min(room, l * unit)) = gap`, or one that leaves no room.
+
+    From below, by Newton's steps on the sum, which is concave: each goes on with the entries that
+    have not met their edge. They take an eighth of the time of sorting.
+
+    Args:
+        size: `[batch, n]`, not negative.
+        unit: Likewise.
+        room: Likewise.
+        gap: `[batch, 1]`, not negative.
+
+    Returns:
+        Levels `[batch, 1]`.
+    """
+    gain, slope = size * room, size * unit
+
+    def following(level: tf.Tensor) -> tf.Tensor:
+        free = tf.cast(level * unit < room, size.dtype)
+        behind, steep = (
+            tf.reduce_sum(v, axis=1, keepdims=True) for v in (gain * (1 - free), slope * free)
+        )
+        return tf.where(steep > 0, (gap - behind) / tf.maximum(steep, TINY), level)
+
+    start = tf.zeros_like(gap)
+    level, _ = tf.while_loop(
+        lambda last, new: tf.reduce_any(new > last),
+        lambda last, new: (tf.maximum(last, new), following(tf.maximum(last, new))),
+        (start, following(start)),
+        parallel_iterations=1,
+    )
+    return level
 
 
 def nearest_plane(gaps: tf.Tensor, normals: tf.Tensor, order: float) -> tf.Tensor:

@@ -376,9 +376,8 @@ class AutoProjectedGradientDescent(base.Attack):
             size = tf.abs(norms.flatten(gradient))
             pixels = size.shape[1] or tf.shape(size)[1]
             rank = tf.cast(state["share"] * tf.cast(pixels, tf.float32), tf.int32)
-            ordered = tf.sort(size, axis=1, direction="DESCENDING")
-            least = tf.gather(ordered, tf.clip_by_value(rank, 0, pixels - 1), axis=1, batch_dims=1)
-            signs = tf.where(size >= least[:, None], tf.sign(norms.flatten(gradient)), 0.0)
+            least = norms.of_rank(size, tf.clip_by_value(rank, 0, pixels - 1)[:, None] + 1)
+            signs = tf.sign(norms.flatten(gradient)) * tf.cast(size >= least, size.dtype)
             step = norms.normalize(tf.reshape(signs, tf.shape(x)), 1)
             return self._project(model, x, point + eta * step - x, eps)
         step = tf.sign(gradient) if self.norm == math.inf else norms.normalize(gradient, 2)

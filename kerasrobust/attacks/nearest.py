@@ -69,6 +69,7 @@ def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Ten
     def replaced() -> tf.Tensor:
         noise = tf.random.stateless_normal(tf.shape(gradient[:1]), seed)
         noise = noise * state["mask"] if "mask" in state else noise
+        noise += tf.zeros_like(gradient)
         return norms.normalize(norms.select(lost, noise, gradient), 2)
 
     return tf.cond(tf.reduce_any(lost), replaced, lambda: norms.normalize(gradient, 2))
