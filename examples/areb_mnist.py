@@ -26,11 +26,11 @@ import keras
 
 import kerasrobust
 
-SAMPLES = 100
+TRAINED, ATTACKED, EPOCHS = 6000, 50, 5
 folder = pathlib.Path(tempfile.mkdtemp(prefix="areb_mnist_"))
 
-train = kerasrobust.datasets.load("mnist", "train", download=True)
-test = kerasrobust.datasets.load("mnist", "test", samples=SAMPLES, seed=0)
+train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
+test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
 
 """
 ## Train and evaluate
@@ -40,7 +40,7 @@ themselves, because a gradient through a saturated softmax is zero and would fak
 """
 
 model = kerasrobust.models.get("areb_cnn", train.input_shape, train.nb_classes, seed=0)
-kerasrobust.models.fit(model, train, epochs=2, verbose=2)
+kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, verbose=2)
 report = kerasrobust.evaluate(model, test.x, test.y, attacks="areb", dataset="mnist")
 print(report)
 
@@ -63,7 +63,7 @@ defended = kerasrobust.wrap(
     attack=recipe,
     alpha=0.0,
 )
-kerasrobust.models.fit(defended, train, epochs=2, verbose=2)
+kerasrobust.models.fit(defended, train, epochs=EPOCHS, batch_size=32, verbose=2)
 defended.save(folder / "defended.keras")
 
 """
@@ -83,16 +83,19 @@ print(f"Reports and pictures: {folder}")
 """
 ## What to take from it
 
-Inside the budget it was trained for (Linf 0.3) the defended model keeps most of its accuracy under
-PGD. The minimal attacks still succeed on nearly every sample, because they may go beyond any
-budget: compare their median distances instead. And the report warns where a black-box attack beats
-a white-box one, the sign of gradients that are masked rather than of a model that is robust.
+The two reports side by side: what is left in percent, and for the attacks that look for the nearest
+adversarial sample the median distance in their norm.
 """
 
-print(f"Clean accuracy {report.clean_accuracy:.2f} -> {defended_report.clean_accuracy:.2f}")
-for name in ("pgd", "cwl2", "ead", "hsja"):
-    before, after = report.attacks[name], defended_report.attacks[name]
-    print(
-        f"{name}: accuracy {before.accuracy:.2f} -> {after.accuracy:.2f}, "
-        f"median L2 {before.median_l2:.2f} -> {after.median_l2:.2f}"
-    )
+reports = {"plain": report, "defended": defended_report}
+table = [f"| attack | {' | '.join(reports)} |", "| --- | --- | --- |"]
+clean = [f"{100 * one.clean_accuracy:.1f}" for one in reports.values()]
+table.append(f"| none | {' | '.join(clean)} |")
+for name in report.attacks:
+    rows = [one.attacks[name] for one in reports.values()]
+    cells = [f"{100 * row.accuracy:.1f}" for row in rows]
+    if rows[0].kind == "minimal":
+        key = f"median_l{rows[0].norm:g}"
+        cells = [f"{cell} ({getattr(row, key):.2f})" for cell, row in zip(cells, rows, strict=True)]
+    table.append(f"| {name} | {' | '.join(cells)} |")
+print(*table, sep="\n")

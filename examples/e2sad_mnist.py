@@ -23,7 +23,7 @@ import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.3
-TRAINED, ATTACKED, EPOCHS = 6000, 500, 5
+TRAINED, ATTACKED, EPOCHS = 3000, 200, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -45,7 +45,7 @@ for name, defense in defenses.items():
     model = kerasrobust.models.get("e2sad_cnn_mnist", train.input_shape, train.nb_classes, seed=0)
     if defense is not None:
         model = kerasrobust.wrap(model, defense)
-    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=128, verbose=2)
+    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, verbose=2)
     models[name] = model
 
 """

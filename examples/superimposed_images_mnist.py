@@ -25,7 +25,7 @@ import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.2
-TRAINED, ATTACKED, EPOCHS = 6000, 1000, 4
+TRAINED, ATTACKED, EPOCHS = 6000, 500, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
