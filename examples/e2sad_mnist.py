@@ -23,7 +23,7 @@ import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.3
-TRAINED, ATTACKED, EPOCHS = 3000, 200, 4
+TRAINED, ATTACKED, EPOCHS = 2000, 200, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -60,7 +60,7 @@ attacks = [
     f"fgsm:eps={EPS}",
     f"bim:eps={EPS},eps_step={EPS / 10},max_iter=10",
     f"bim:eps={EPS},eps_step={EPS / 30},max_iter=30",
-    f"square:eps={EPS},max_iter=300",
+    f"square:eps={EPS},max_iter=200",
 ]
 table = [
     "| training | clean | FGSM | IFGSM, 10 steps | 30 steps | Square |",
@@ -91,7 +91,7 @@ for name, attack in {"fgsm": "fgsm", "ifgsm": "bim:max_iter=30"}.items():
         attack=attack,
         across=(0, 0.4),
         up=(0, 0.4),
-        points=9,
+        points=7,
     )
     pictures.loss_surface(f"loss_{name}.png", planes)
 

@@ -72,8 +72,8 @@ in brackets the median distance at which the attacks that look for the nearest p
 """
 
 attacks = [
-    "cwl2:binary_search_steps=5,max_iter=50,learning_rate=0.1,initial_const=1",
-    "cwl2:binary_search_steps=5,max_iter=50,learning_rate=0.1,initial_const=1,restarts=2",
+    "cwl2:binary_search_steps=5,initial_const=1",
+    "cwl2:binary_search_steps=5,initial_const=1,restarts=2",
     f"pgd:norm=2,eps={BUDGET},eps_step=0.1,max_iter=40",
     "hsja:max_iter=10,max_eval=100",
 ]
