@@ -16,7 +16,8 @@ As written the gradient of the second step is zero (see `kerasrobust.defenses.E2
 that is the default differentiates the cross-entropy through both of its arguments.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded.
+folder that holds it prepared, nothing is downloaded. The script takes about three minutes on one
+CPU core.
 """
 
 import kerasrobust
