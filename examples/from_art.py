@@ -14,8 +14,8 @@ uses them changes one import:
     from kerasrobust.art.compat import CarliniL2Method, FastGradientMethod, ProjectedGradientDescent
 
 This example runs the lines below it twice, once with each, and prints what comes out. It reads
-scikit-learn's digits, downloads nothing and takes about two minutes on one CPU core, nearly all of
-them in ART's C&W.
+scikit-learn's digits, downloads nothing and takes about two minutes on one CPU core, most of
+them in ART's classes.
 """
 
 import time
@@ -125,7 +125,7 @@ def script(library):
 ## Both
 
 What is left of 100 samples (20 for C&W), the median L2 distance, and the seconds, for ART's classes
-and then for those of this toolbox.
+and then for those of this toolbox. docs/from_art.md has the table.
 """
 
 print("| | `art.attacks.evasion` | | | `kerasrobust.art.compat` | | |")
