@@ -7,16 +7,16 @@ Accelerator: None
 """
 ## Introduction
 
-A network that reads 99 % of the MNIST digits can be made to misread nearly all of them by changes
-that a person hardly notices. This example measures that with the four attacks of the AREB
+A network that reads nearly all MNIST digits can be made to misread every one of them by changes
+that a person reads past. This example measures that with the four attacks of the AREB
 benchmark: projected gradient descent, which looks for the strongest change inside a
 budget, and three attacks that look for the smallest change: Carlini & Wagner (L2), elastic net (L1)
 and HopSkipJump, which sees nothing of the model but its decisions. It then trains the same network
 on adversarial samples and measures again.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded. The script takes about five minutes on two CPU
-cores.
+folder that holds it prepared, nothing is downloaded. The script takes about three minutes on one
+CPU core.
 """
 
 import pathlib
@@ -26,11 +26,11 @@ import keras
 
 import kerasrobust
 
-SAMPLES = 100
+TRAINED, ATTACKED, EPOCHS = 6000, 50, 5
 folder = pathlib.Path(tempfile.mkdtemp(prefix="areb_mnist_"))
 
-train = kerasrobust.datasets.load("mnist", "train", download=True)
-test = kerasrobust.datasets.load("mnist", "test", samples=SAMPLES, seed=0)
+train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
+test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
 
 """
 ## Train and evaluate
@@ -40,14 +40,13 @@ themselves, because a gradient through a saturated softmax is zero and would fak
 """
 
 model = kerasrobust.models.get("areb_cnn", train.input_shape, train.nb_classes, seed=0)
-kerasrobust.models.fit(model, train, epochs=2, verbose=2)
+kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, verbose=2)
 report = kerasrobust.evaluate(model, test.x, test.y, attacks="areb", dataset="mnist")
 print(report)
 
 """
-Accuracy under attack is close to zero for every attack. The medians of the three minimal attacks
-are the size of the change that half of the digits do not survive; a failed attack counts as an
-infinite one.
+Every attack breaks every digit. The medians of the three minimal attacks are the size of the change
+that half of the digits do not survive; a failed attack counts as an infinite one.
 
 ## Defend
 
@@ -63,7 +62,7 @@ defended = kerasrobust.wrap(
     attack=recipe,
     alpha=0.0,
 )
-kerasrobust.models.fit(defended, train, epochs=2, verbose=2)
+kerasrobust.models.fit(defended, train, epochs=EPOCHS, batch_size=32, verbose=2)
 defended.save(folder / "defended.keras")
 
 """
@@ -81,18 +80,47 @@ defended_report.save(folder / "defended")
 print(f"Reports and pictures: {folder}")
 
 """
-## What to take from it
+## Side by side
 
-Inside the budget it was trained for (Linf 0.3) the defended model keeps most of its accuracy under
-PGD. The minimal attacks still succeed on nearly every sample, because they may go beyond any
-budget: compare their median distances instead. And the report warns where a black-box attack beats
-a white-box one, the sign of gradients that are masked rather than of a model that is robust.
+The two reports side by side: what is left in percent, and for the attacks that look for the nearest
+adversarial sample the median distance in their norm.
 """
 
-print(f"Clean accuracy {report.clean_accuracy:.2f} -> {defended_report.clean_accuracy:.2f}")
-for name in ("pgd", "cwl2", "ead", "hsja"):
-    before, after = report.attacks[name], defended_report.attacks[name]
-    print(
-        f"{name}: accuracy {before.accuracy:.2f} -> {after.accuracy:.2f}, "
-        f"median L2 {before.median_l2:.2f} -> {after.median_l2:.2f}"
-    )
+reports = (report, defended_report)
+clean = [f"{100 * one.clean_accuracy:.1f}" for one in reports]
+table = ["| attack | plain | defended |", "| --- | --- | --- |"]
+table.append(f"| none | {' | '.join(clean)} |")
+for name in report.attacks:
+    rows = [one.attacks[name] for one in reports]
+    cells = [f"{100 * row.accuracy:.1f}" for row in rows]
+    if rows[0].kind == "minimal":
+        key = f"median_l{rows[0].norm:g}"
+        cells = [f"{cell} ({getattr(row, key):.2f})" for cell, row in zip(cells, rows, strict=True)]
+    table.append(f"| {name} | {' | '.join(cells)} |")
+print(*table, sep="\n")
+
+"""
+## What it prints
+
+Five epochs on 6,000 samples each, 50 test samples, one run with the seed 0: what is left of them
+may be off by 14 points.
+
+| attack | plain | defended |
+| --- | --- | --- |
+| none | 100.0 | 100.0 |
+| pgd | 0.0 | 58.0 |
+| cwl2 | 0.0 (0.98) | 0.0 (2.54) |
+| ead | 0.0 (8.63) | 0.0 (22.61) |
+| hsja | 0.0 (1.91) | 0.0 (4.20) |
+
+Inside the budget it was trained for (Linf 0.3) the defended model keeps more than half of the
+digits under PGD. The minimal attacks break them all, because they may go beyond any budget: compare
+their distances, which have more than doubled. Both reports say of the elastic net attack that it
+was stopped too early (`still_gains`): with twice the paper's ten steps it comes nearer, so that its
+distances are no measure of robustness.
+
+The paper's own figures (Table 8) are of a larger network after 390 epochs of PGD training on all
+samples: 97.0 % on clean samples, 87.3 % under PGD, 14.0 % under Carlini & Wagner, 12.6 % under
+elastic net and 10.1 % under HopSkipJump. What is left under the last three there are samples on
+which the attack found nothing.
+"""

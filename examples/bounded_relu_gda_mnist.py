@@ -16,13 +16,14 @@ neighbourhood and not at a point. Neither crafts an adversarial sample.
 and served, the augmentation of its training alone.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded.
+folder that holds it prepared, nothing is downloaded. The script takes about three minutes on one
+CPU core.
 """
 
 import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
-TRAINED, ATTACKED, EPOCHS = 6000, 500, 4
+TRAINED, ATTACKED, EPOCHS = 6000, 200, 3
 BUDGETS = (0.1, 0.2, 0.3)
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
@@ -51,24 +52,24 @@ for name, defense in defenses.items():
 """
 ## Evaluate
 
-FGSM with growing budgets, as in the paper, PGD and an attack that sees no gradient: what is left in
-percent, and the median distance of HopSkipJump. Findings that a report has are printed above the
-table.
+FGSM with growing budgets, as in the paper, and at the largest of them two more attacks: PGD, which
+follows the gradient for forty steps, and Square, which sees none. Where Square breaks what PGD
+leaves, the gradient misleads, and the report says so: findings are printed above the table,
+accuracies in percent.
 """
 
 attacks = [f"fgsm:eps={eps}" for eps in BUDGETS]
-attacks += ["pgd:eps=0.3,eps_step=0.01,max_iter=40", "hsja:norm=2,max_iter=10,max_eval=100"]
+attacks += ["pgd:eps=0.3,eps_step=0.01,max_iter=40", "square:eps=0.3,max_iter=300"]
 table = [
-    "| training | clean | 0.1 | 0.2 | 0.3 | PGD | HopSkipJump |",
+    "| training | clean | FGSM 0.1 | FGSM 0.2 | FGSM 0.3 | PGD 0.3 | Square 0.3 |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 ]
 for name, model in models.items():
     report = kerasrobust.evaluate(model, test.x, test.y, attacks=attacks)
     for finding in report.findings:
         print(f"{name}: {finding.message}")
-    left = [f"{100 * value.accuracy:.1f}" for value in report.attacks.values()]
-    left[-1] += f" ({report.attacks['hsja'].median_l2:.2f})"
-    table.append(f"| {name} | {100 * report.clean_accuracy:.1f} | {' | '.join(left)} |")
+    left = [report.clean_accuracy, *(row.accuracy for row in report.attacks.values())]
+    table.append(f"| {name} | {' | '.join(f'{100 * value:.1f}' for value in left)} |")
 print(*table, sep="\n")
 
 """
@@ -91,25 +92,32 @@ for name, defense in {
     network = kerasrobust.models.brelu_gda_mlp(seed=0)
     if defense is not None:
         network = kerasrobust.wrap(network, defense)
-    kerasrobust.models.fit(network, points, epochs=60, batch_size=32, learning_rate=0.01)
+    kerasrobust.models.fit(network, points, epochs=60, batch_size=32, learning_rate=0.01, verbose=0)
     networks[name] = network
 shown = kerasrobust.datasets.load("moons", samples=100)
 pictures.decision_boundary("decision_boundary.png", surfaces.maps(networks), shown.x, shown.y)
 
 """
-## What was measured
+## What it prints
 
-Three epochs on all of MNIST, with the network, sigma and copies of this script, but not with the
-bounded ReLU alone. Accuracy in percent of 1,000 test samples under FGSM with eps 0.1, 0.2 and 0.3,
-and of 100 under PGD with eps 0.3 and under HopSkipJump, with its median distance:
+Three epochs on 6,000 samples, with four copies for the augmentation; accuracy in percent of 200
+test samples, which may be off by 7 points; one run with the seed 0:
 
-| training | clean | 0.1 | 0.2 | 0.3 | PGD | HopSkipJump |
+| training | clean | FGSM 0.1 | FGSM 0.2 | FGSM 0.3 | PGD 0.3 | Square 0.3 |
 | --- | --- | --- | --- | --- | --- | --- |
-| plain | 99.3 | 79.1 | 32.2 | 11.1 | 0 | 0 (1.90) |
-| augmentation | 99.2 | 92.4 | 69.9 | 39.9 | 0 | 0 (3.35) |
-| both | 98.8 | 96.0 | 91.3 | 85.5 | 66 | 0 (3.52) |
+| plain | 97.5 | 70.0 | 37.0 | 15.0 | 0.0 | 0.5 |
+| bounded ReLU | 98.0 | 75.5 | 42.0 | 17.5 | 7.5 | 3.5 |
+| augmentation | 98.0 | 85.0 | 58.5 | 34.5 | 0.0 | 3.5 |
+| both | 96.0 | 91.5 | 87.5 | 77.5 | 59.5 | 12.0 |
 
-Under FGSM the order is the paper's. But HopSkipJump, which sees no gradient, reaches both from
-equally near: what the bounded ReLU adds is for the most part a gradient that misleads. In shorter
-runs on 6,000 samples the square attack leaves 20 % where IFGSM leaves 60 (`docs/measured.md`).
+Under FGSM each defense helps, and both help most. But of the 59.5 % that PGD leaves of the last
+network Square, which sees no gradient, leaves 12: what the bounded ReLU adds against attacks that
+follow the gradient is for the most part a gradient that misleads. The findings say so of both
+networks with a bounded ReLU. Square breaks 92 samples of the last one that no other attack broke;
+PGD in steps a quarter as long breaks none of 31 of these; and beside 18 samples most of PGD's
+gradients are zero in every entry. Of the networks without a bounded ReLU PGD leaves nothing.
+
+The paper's own figures (Table 1) are of its CNN under FGSM with eps 0.1 and without augmentation:
+73.88 % with ReLU, 87.74 % with the bounded one. With augmentation it has curves (Figures 4 and 5),
+for which it prints no numbers.
 """

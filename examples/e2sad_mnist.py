@@ -16,14 +16,15 @@ As written the gradient of the second step is zero (see `kerasrobust.defenses.E2
 that is the default differentiates the cross-entropy through both of its arguments.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded.
+folder that holds it prepared, nothing is downloaded. The script takes about three minutes on one
+CPU core.
 """
 
 import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.3
-TRAINED, ATTACKED, EPOCHS = 6000, 500, 5
+TRAINED, ATTACKED, EPOCHS = 2000, 200, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -45,7 +46,7 @@ for name, defense in defenses.items():
     model = kerasrobust.models.get("e2sad_cnn_mnist", train.input_shape, train.nb_classes, seed=0)
     if defense is not None:
         model = kerasrobust.wrap(model, defense)
-    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=128, verbose=2)
+    kerasrobust.models.fit(model, train, epochs=EPOCHS, batch_size=32, verbose=2)
     models[name] = model
 
 """
@@ -53,14 +54,15 @@ for name, defense in defenses.items():
 
 FGSM and IFGSM follow the gradient. The square attack does not: it tries squares of changed pixels
 and keeps what lowers the margin. Where it finds what IFGSM missed, the gradient was misleading, and
-the report says so: its findings are printed above the table, accuracies in percent.
+the report says so: its findings are printed above the table, accuracies in percent. The second of
+the attacks with IFGSM takes the document's steps of 0.01.
 """
 
 attacks = [
     f"fgsm:eps={EPS}",
     f"bim:eps={EPS},eps_step={EPS / 10},max_iter=10",
     f"bim:eps={EPS},eps_step={EPS / 30},max_iter=30",
-    f"square:eps={EPS},max_iter=300",
+    f"square:eps={EPS},max_iter=200",
 ]
 table = [
     "| training | clean | FGSM | IFGSM, 10 steps | 30 steps | Square |",
@@ -91,23 +93,34 @@ for name, attack in {"fgsm": "fgsm", "ifgsm": "bim:max_iter=30"}.items():
         attack=attack,
         across=(0, 0.4),
         up=(0, 0.4),
-        points=9,
+        points=7,
     )
     pictures.loss_surface(f"loss_{name}.png", planes)
 
 """
-## What was measured
+## What it prints
 
-`benchmarks/defenses_mnist.py` trains the AREB CNN for three epochs on 6,000 samples. Accuracy in
-percent, the attacked ones of 200 samples:
+Four epochs on 2,000 samples; accuracy in percent of 200 test samples, which may be off by 7 points;
+one run with the seed 0:
 
 | training | clean | FGSM | IFGSM, 10 steps | 30 steps | Square |
 | --- | --- | --- | --- | --- | --- |
-| natural | 97.5 | 13.5 | 0 | 0 | 3 |
-| FGSM training | 96.7 | 71.5 | 3.5 | 2.5 | 16 |
-| e2SAD | 94.8 | 64.0 | 9.0 | 6.0 | 19 |
+| natural | 98.5 | 2.5 | 0.0 | 0.0 | 5.5 |
+| FGSM training | 99.0 | 81.5 | 1.5 | 4.5 | 6.5 |
+| e2SAD | 98.0 | 67.0 | 13.0 | 12.5 | 20.0 |
 
-IFGSM training, which this script leaves out for its cost, has 96.0, 63.0, 45.0, 44.0 and 62.5. The
-order under FGSM and IFGSM is that of the document. The 87 % that e2SAD keeps there under IFGSM,
-after 128 epochs on all samples, are out of reach of so short a run.
+The document's own figures (Table 3.1), after 30,000 steps with batches of 256 on all samples,
+natural and FGSM training with hard labels:
+
+| training | clean | FGSM | IFGSM, 10 steps | 30 steps |
+| --- | --- | --- | --- | --- |
+| natural | 99.4 | 17.4 | 0.0 | 0.0 |
+| FGSM training | 99.4 | 97.7 | 8.6 | 8.2 |
+| e2SAD | 99.3 | 96.4 | 86.9 | 86.3 |
+
+The order under FGSM and IFGSM is the document's: FGSM training keeps most under FGSM, e2SAD under
+IFGSM. The 87 % that e2SAD keeps there are out of reach of so short a run, and most of what it keeps
+here it owes to the few steps of the attack: the findings say that 60 steps of 0.01 break 16 of the
+24 samples that the others left. Of a gradient that misleads they say nothing: Square, with its 200
+tries, leaves more than IFGSM. IFGSM training is left out for its cost (`docs/measured.md` has it).
 """

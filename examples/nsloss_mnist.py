@@ -17,14 +17,17 @@ therefore has HopSkipJump beside Carlini & Wagner, and Carlini & Wagner once mor
 was made against such defenses: with random restarts.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded.
+folder that holds it prepared, nothing is downloaded. The script takes about four minutes on one CPU
+core.
 """
 
 import keras
+import numpy as np
 
 import kerasrobust
 
-TRAINED, ATTACKED, EPOCHS = 6000, 100, 4
+TRAINED, ATTACKED, EPOCHS, FURTHER = 6000, 50, 3, 2
+BUDGET = 1.0
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -44,7 +47,7 @@ as if it guessed. The search works on a copy; one trial takes an epoch.
 """
 
 search = kerasrobust.defenses.search_lambda(
-    plain, "nsloss:eps=1.0,N=5", train.x[:2000], train.y[:2000], trials=3, factor=4.0
+    plain, "nsloss:eps=1.0,N=5", train.x[:1000], train.y[:1000], trials=3, factor=4.0
 )
 print(search)
 
@@ -58,43 +61,62 @@ With the weights of the paper for MNIST and its learning rate of 1e-4.
 copy = keras.models.clone_model(plain)
 copy.set_weights(plain.get_weights())
 defended = kerasrobust.wrap(copy, ["nsloss:weight=2.0", "jacobian:weight=0.01,projections=2"])
-kerasrobust.models.fit(defended, train, epochs=EPOCHS, batch_size=32, learning_rate=1e-4, verbose=2)
+kerasrobust.models.fit(
+    defended, train, epochs=FURTHER, batch_size=32, learning_rate=1e-4, verbose=2
+)
 
 """
 ## Evaluate
+
+The paper counts what an attack leaves within an L2 budget of 1, and so does the table, in percent;
+in brackets the median distance at which the attacks that look for the nearest point find it.
 """
 
 attacks = [
     "cwl2:binary_search_steps=5,max_iter=50,learning_rate=0.1,initial_const=1",
-    "cwl2:binary_search_steps=5,max_iter=50,learning_rate=0.1,initial_const=1,restarts=3",
-    "pgd:norm=2,eps=1.0,eps_step=0.1,max_iter=40",
+    "cwl2:binary_search_steps=5,max_iter=50,learning_rate=0.1,initial_const=1,restarts=2",
+    f"pgd:norm=2,eps={BUDGET},eps_step=0.1,max_iter=40",
     "hsja:max_iter=10,max_eval=100",
 ]
-table = ["| training | clean | C&W | HopSkipJump |", "| --- | --- | --- | --- |"]
+table = [
+    "| training | clean | C&W | C&W, restarts | PGD | HopSkipJump |",
+    "| --- | --- | --- | --- | --- | --- |",
+]
 for name, model in (("natural", plain), ("both", defended)):
     report = kerasrobust.evaluate(model, test.x, test.y, attacks=attacks)
-    print(name)
-    print(report)
-    medians = [report.attacks[attack].median_l2 for attack in ("cwl2", "hsja")]
-    table.append(
-        f"| {name} | {100 * report.clean_accuracy:.1f} | {medians[0]:.2f} | {medians[1]:.2f} |"
-    )
+    for finding in report.findings:
+        print(f"{name}: {finding.message}")
+    cells = [f"{100 * report.clean_accuracy:.1f}"]
+    for attack, row in report.attacks.items():
+        left, median = row.accuracy, ""
+        if row.kind == "minimal":
+            left = np.mean(report.samples.results[attack].l2 > BUDGET)
+            median = f" ({row.median_l2:.2f})"
+        cells.append(f"{100 * left:.1f}{median}")
+    table.append(f"| {name} | {' | '.join(cells)} |")
 print(*table, sep="\n")
 
 """
-## What was measured
+## What it prints
 
-`benchmarks/defenses_mnist.py` trains the same network for three epochs on 6,000 samples and then
-for three more under the penalties (with the exact Jacobian, not two projections). Clean accuracy,
-and medians of C&W and HopSkipJump in L2 on 30 samples:
+Three epochs on 6,000 samples, two more under the penalties; 50 test samples, so that what is left
+of them may be off by 14 points; one run with the seed 0:
 
-| training | clean | C&W | HopSkipJump |
-| --- | --- | --- | --- |
-| natural | 97.5 | 1.07 | 2.23 |
-| both | 97.2 | 1.51 | 3.07 |
+| training | clean | C&W | C&W, restarts | PGD | HopSkipJump |
+| --- | --- | --- | --- | --- | --- |
+| natural | 100.0 | 76.0 (1.33) | 54.0 (1.06) | 44.0 | 82.0 (2.16) |
+| both | 100.0 | 78.0 (1.76) | 76.0 (1.35) | 70.0 | 100.0 (2.67) |
 
-NsLoss alone has 98.0, 1.66 and 2.96, the Jacobian penalty alone 97.1, 1.46 and 2.77. The nearest
-adversarial sample is about half as far again, for both attacks: no sign of a gradient that
-misleads. In Linf 0.3 PGD still breaks every sample. The paper's order of the rows does not appear
-in so short a run.
+With both penalties the nearest points are a quarter to a third farther away, and PGD leaves 70 %
+within the budget in place of 44. HopSkipJump, which sees no gradient, breaks least: no sign of a
+gradient that misleads. C&W is too weak with so few steps: PGD breaks more within the budget, the
+restarts come nearer than the first search, and a finding says that twice as many steps come nearer
+still to the network with both, at a median of 1.08 where it was 1.23 (25 samples).
+
+The search prints 17.28, the largest of its three weights: after an epoch on 1,000 samples the
+network was far from guessing with each of them. The paper's weight of 2 lies well below.
+
+The paper's own figures (Table III, budget 1) are of another network, after 20 epochs under the
+penalties: untargeted C&W leaves 3 % of the undefended network and 75 % of the one with both, PGD 58
+and 84 %. It has HopSkipJump with targets only: 71 and 97 %. Clean, 99.25 and 96.22 %.
 """

@@ -16,7 +16,8 @@ the network for the same prediction: with `x~ = (1 - a) x + a x'` and `a ~ Beta(
 `CE(y, p(x)) + 10 KL(p(x) || p(x~))`. No adversary is crafted: a step costs two passes.
 
 MNIST is read with TensorFlow Datasets. Where the environment variable `TFDS_DATA_DIR` names a
-folder that holds it prepared, nothing is downloaded.
+folder that holds it prepared, nothing is downloaded. The script takes about two minutes on one CPU
+core.
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ import kerasrobust
 from kerasrobust.evaluation import pictures, surfaces
 
 EPS = 0.2
-TRAINED, ATTACKED, EPOCHS = 6000, 1000, 4
+TRAINED, ATTACKED, EPOCHS = 6000, 500, 4
 
 train = kerasrobust.datasets.load("mnist", "train", samples=TRAINED, seed=0, download=True)
 test = kerasrobust.datasets.load("mnist", "test", samples=ATTACKED, seed=0)
@@ -114,17 +115,34 @@ lines = surfaces.lines(victims, test.x[:128], test.y[:128], eps=EPS, across=(0, 
 pictures.loss_against_eps("loss_against_eps.png", lines)
 
 """
-## What was measured
+## What it prints
 
-Four epochs on 6,000 samples each, four minutes in all on two CPU cores. All 1,000 test samples but
-those that did not fool every crafting model:
+Four epochs on 6,000 samples each, 500 test samples but those that did not fool every crafting
+model, one run with the seeds of the script:
 
 | crafting models | samples sent | plain: clean, attacked | superimposed: clean, attacked |
 | --- | --- | --- | --- |
-| 1 | 999 | 99.2, 72.9 | 96.9, 87.3 |
-| 3 | 939 | 99.1, 47.5 | 96.7, 80.1 |
+| 1 | 500 | 99.2, 72.2 | 94.4, 85.2 |
+| 3 | 472 | 99.2, 49.4 | 94.1, 77.8 |
 
-An ensemble transfers better than one model, and the defense keeps most of what the plain network
-loses to it, at two or three points of clean accuracy. Under PGD, which sees the model, neither
-keeps a single sample: this is a defense against transferred samples and no other.
+and below it
+
+    plain: 0.00 under PGD
+    superimposed: 0.00 under PGD
+
+An ensemble transfers better than one model. The superimposed network loses a third of what the
+plain one does (9 points instead of 27, 16 instead of 50), at five points of clean accuracy. Under
+PGD, which sees the model, neither keeps a single one of 200 samples: this is a defense against
+transferred samples and no other.
+
+The paper's own figures (Table 2, "true" and adversarial accuracy) are of VGG13 on its own 100
+classes of objects, eps 16/255:
+
+| crafting models | base | Beta(2, 4), KL 10 |
+| --- | --- | --- |
+| 1 | 89.9, 23.8 | 88.8, 71.9 |
+| 3 | 95.3, 4.1 | 93.5, 62.1 |
+
+The order is the same. The defense keeps more there, a quarter and a third being lost of what the
+base loses, and its price in clean accuracy is smaller.
 """
