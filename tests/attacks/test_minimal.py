@@ -111,37 +111,38 @@ def nearest(classifier, x, y, norm, nb_grads):
     attack = attacks.get("fab", norm=norm, nb_grads=nb_grads).bind(classifier)
     counters = {name: tf.zeros([len(x)], tf.int32) for name in (*COUNTERS, *EXECUTED)}
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(x, y, key):
         view = classifier.view(key=key)
         return hyperplanes.nearest(attack, view, {"y": y, **counters}, x, nb_grads)[1:]
 
-    gaps, normals, state = call(tf.constant(x), tf.constant(y), tf.constant([0, 0]))
+    gaps, normals, state = call(tf.constant(x), tf.constant(y, tf.int32), tf.constant([0, 0]))
     return gaps.numpy(), normals.numpy(), state["gradients"].numpy()
 
 
 @pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize("nb_grads", [22, 46, 60, 100])
+@pytest.mark.parametrize("nb_grads", [22, 46, 100])
 def test_nearest_of_many_boundaries_in_numpy(norm, nb_grads):
-    """Of more classes than one block holds, and of the likeliest of them."""
+    """In two and more blocks, of the likeliest classes and of all; each class is to be left once.
+
+    Large normals make the boundaries of unlikely classes the nearest of all as often as others.
+    """
     rng = np.random.default_rng(3)
-    kernel, x = rng.normal(size=(6, 60)), rng.uniform(size=(40, 6)).astype(np.float32)
-    # The nearest boundary is often that of an unlikely class.
-    kernel *= rng.uniform(0.1, 3, 60)
-    model = affine(kernel, np.linspace(3, 0, 60))
-    scores = x @ kernel + np.linspace(3, 0, 60)
-    y = scores.argmax(axis=1)
-    rank = np.argsort(-scores, axis=1)[:, 1:nb_grads]
-    gaps = np.take_along_axis(scores, rank, 1) - scores.max(axis=1, keepdims=True)
-    normals = kernel.T[rank] - kernel.T[y][:, None]
+    kernel = rng.normal(size=(6, 60)) * np.linspace(1, 10, 60)
+    bias = -kernel.sum(axis=0) / 2
+    x, y = rng.uniform(size=(60, 6)).astype(np.float32), np.arange(60)
+    scores = x @ kernel + bias
+    others = np.where(np.eye(60, dtype=bool), -INF, scores)
+    rank = np.argsort(-others, axis=1)[:, : min(nb_grads, 60) - 1]
+    gaps = np.take_along_axis(scores, rank, 1) - scores[y, y][:, None]
+    normals = kernel.T[rank] - kernel.T[:, None]
     place = np.argmin(np.abs(gaps) / np.linalg.norm(normals, DUAL[norm], axis=2), axis=1)
-    blocks = place // 20
-    assert len(set(blocks)) > 1 or nb_grads == 22, set(blocks)
-    gap, normal, counted = nearest(Classifier(model, (0.0, 1.0)), x, y, norm, nb_grads)
-    rows = np.arange(40)
-    np.testing.assert_allclose(gap, gaps[rows, place], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(normal, normals[rows, place], rtol=1e-4, atol=1e-5)
-    assert (counted == min(nb_grads, 60) - 1).all()
+    assert place.min() == 0 and place.max() == rank.shape[1] - 1
+    classifier = Classifier(affine(kernel, bias), (0.0, 1.0))
+    gap, normal, counted = nearest(classifier, x, y, norm, nb_grads)
+    np.testing.assert_allclose(gap, gaps[y, place], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(normal, normals[y, place], rtol=1e-4, atol=1e-4)
+    assert (counted == rank.shape[1]).all()
 
 
 class NoisyScores(keras.layers.Layer):
