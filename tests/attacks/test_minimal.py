@@ -120,8 +120,7 @@ def nearest(classifier, x, y, norm, nb_grads):
     return gaps.numpy(), normals.numpy(), state["gradients"].numpy()
 
 
-@pytest.mark.parametrize("norm", DUAL)
-@pytest.mark.parametrize("nb_grads", [22, 46, 100])
+@pytest.mark.parametrize(("norm", "nb_grads"), [(INF, 22), (2, 46), (1, 100)])
 def test_nearest_of_many_boundaries_in_numpy(norm, nb_grads):
     """In two and more blocks, of the likeliest classes and of all; each class is to be left once.
 
@@ -163,11 +162,10 @@ def test_means_over_draws_are_of_one_class():
     inner = affine(kernel, 50.0 * np.eye(5)[0])
     model = keras.Sequential([keras.Input((6,)), *inner.layers, NoisyScores()])
     classifier = Classifier(model, (0.0, 1.0), draws=4)
-    for nb_grads in (3, 5):
-        _, normal, counted = nearest(classifier, x, y, 2, nb_grads)
-        apart = normal[:, None] - (kernel.T[1:] - kernel.T[:1])
-        assert np.abs(apart).max(axis=2).min(axis=1).max() < 1e-5
-        assert (counted == 4 * (nb_grads - 1)).all()
+    _, normal, counted = nearest(classifier, x, y, 2, 3)
+    apart = normal[:, None] - (kernel.T[1:] - kernel.T[:1])
+    assert np.abs(apart).max(axis=2).min(axis=1).max() < 1e-5
+    assert (counted == 4 * 2).all()
 
 
 @pytest.mark.slow
