@@ -6,11 +6,11 @@
 
 It calls the benchmarks of each kind one after the other, with one thread, and each prints its
 table: `attacks.py` (ART and Foolbox), `nearest.py` (adv-lib), `metrics.py art` (CLEVER),
-`layers.py` (ART, Pillow), and with `--full` and `--repository` also `reference_autoattack.py`. What
-they measured goes into one JSON file, with the machine, the versions and the commands, so that runs
-can be compared. The quick run takes few attacks and samples, two minutes or so, and tells an
-accident from none; figures to quote come from `--full`, which takes an hour or more, with nothing
-else running.
+`layers.py` (ART, Pillow), `class_gradients.py` (ways to differentiate classes), and with `--full`
+and `--repository` also `reference_autoattack.py`. What they measured goes into one JSON file, with
+the machine, the versions and the commands, so that runs can be compared. The quick run takes few
+attacks and samples, two minutes or so, and tells an accident from none; figures to quote come from
+`--full`, which takes an hour or more, with nothing else running.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ONE_THREAD = {
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+NETWORKS = ("--network", "areb_cnn_mnist", "--network", "areb_cnn_cifar10")
 VERSIONS = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox", "foolbox")
 
 
@@ -49,6 +50,7 @@ def calls(full: bool, torch_python: str | None, repository: str | None, eps: str
         "nearest": ["nearest.py", *shared, *torch, *([] if full else few)],
         "metrics": ["metrics.py", "art"],
         "layers": ["layers.py", *(["--samples", "500"] if full else [])],
+        "classes": ["class_gradients.py", *(NETWORKS if full else [])],
     }
     if not full:
         found["nearest"] += ["--steps", "100", "--attack", "ddn L2"]
@@ -84,7 +86,9 @@ def measured(arguments: list[str]) -> Any:
 @click.option("--dataset", default="mnist", show_default=True)
 @click.option("--eps", default="0.3", show_default=True, help="AutoAttack's budget.")
 @click.option("--full", is_flag=True, help="Every attack, and sizes to quote.")
-@click.option("--only", multiple=True, help="Kinds: attacks, nearest, metrics, layers, autoattack.")
+@click.option(
+    "--only", multiple=True, help="Kinds: attacks, nearest, metrics, layers, classes, autoattack."
+)
 @click.option("--torch-python", help="Python with PyTorch and adv-lib.")
 @click.option("--repository", type=click.Path(exists=True), help="The reference AutoAttack.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A JSON file.")

@@ -385,8 +385,8 @@ def _level(size: tf.Tensor, unit: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) ->
     return level
 
 
-def nearest_plane(gaps: tf.Tensor, normals: tf.Tensor, order: float) -> tf.Tensor:
-    """For each sample which of k hyperplanes is nearest: the least `|gap| / ||normal||_q`.
+def plane_distances(gaps: tf.Tensor, normals: tf.Tensor, order: float) -> tf.Tensor:
+    """How far each of k hyperplanes is from a sample: `|gap| / ||normal||_q`.
 
     The Lp distance to a hyperplane has the dual norm, `1/p + 1/q = 1`, in its denominator.
 
@@ -396,15 +396,14 @@ def nearest_plane(gaps: tf.Tensor, normals: tf.Tensor, order: float) -> tf.Tenso
         order: The order p of the distance: 1, 2 or inf.
 
     Returns:
-        int32 `[batch]`.
+        `[batch, k]`.
     """
     shape = tf.shape(normals)
     flat = tf.reshape(normals, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
     flat = tf.ensure_shape(flat, [None, *normals.shape[2:]])
     dual = {1: math.inf, 2: 2, math.inf: 1}[order]
     length = tf.reshape(norm(flat, dual), tf.shape(gaps))
-    distance = tf.where(length > 0, tf.abs(gaps) / tf.maximum(length, TINY), math.inf)
-    return tf.argmin(distance, axis=1, output_type=tf.int32)
+    return tf.where(length > 0, tf.abs(gaps) / tf.maximum(length, TINY), math.inf)
 
 
 def random_in_ball(shape: Any, eps: tf.Tensor, order: float, seed: tf.Tensor) -> tf.Tensor:

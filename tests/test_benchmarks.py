@@ -48,6 +48,17 @@ def test_one_command_for_all_of_them(monkeypatch, digits_model, tmp_path):
 
 
 @pytest.mark.slow
+def test_ways_to_class_gradients(monkeypatch):
+    """All of which give the same gradients, or the benchmark raises."""
+    options = "--network digits_cnn --samples 4 --classes 3 --repeats 1"
+    measured = load("speed", monkeypatch).measured(["class_gradients.py", *options.split()])
+    (row,) = measured["rows"].values()
+    assert {"jacobian", "vectorised", "forward mode"} < set(row)
+    # A pass for each of 64 pixels.
+    assert row["forward mode"] > 20 * row["forward"]
+
+
+@pytest.mark.slow
 def test_layers_beside_art(monkeypatch):
     pytest.importorskip("skimage")
     module = load("layers", monkeypatch)

@@ -6,8 +6,8 @@ from typing import Any, Unpack
 
 import tensorflow as tf
 
-from kerasrobust import checks, losses, norms
-from kerasrobust.attacks import base
+from kerasrobust import checks, norms
+from kerasrobust.attacks import base, hyperplanes
 
 # Added to the length of each step, relative to the width of the box.
 EXTRA = 1e-4
@@ -20,7 +20,7 @@ class DeepFool(base.Attack):
     `f_k = z_k - z_y` and `w_k = grad z_k - grad z_y`; the step goes to the one with the smallest
     `|f_k| / ||w_k||_2`. The sum of the steps is lengthened by `1 + epsilon` to cross it.
 
-    All classes of all samples are differentiated on one forward pass, and a sample ends when its
+    The classes of all samples are differentiated on one forward pass, and a sample ends when its
     lengthened, clipped point has another label. ART lengthens only the final perturbation, by
     1e-6, and scales each step by the width of the box, which overshoots for any but `(0, 1)`.
 
@@ -82,19 +82,8 @@ class DeepFool(base.Attack):
     def step(
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
-        x, y, iterate = state["x"], state["y"], state["iterate"]
-        own = tf.one_hot(y, model.nb_classes)
-        others = min(self.nb_grads, model.nb_classes) - 1
-
-        def differences(logits: tf.Tensor) -> tf.Tensor:
-            likeliest = tf.math.top_k(logits - losses.FAR * own, k=others).indices
-            return tf.one_hot(likeliest, model.nb_classes) - own[:, None]
-
-        logits, gradients, state = self.differentiate_classes(model, state, iterate, differences)
-        gaps = tf.reduce_sum(differences(logits) * logits[:, None], axis=2)
-        nearest = norms.nearest_plane(gaps, gradients, 2)
-        gap = tf.gather(gaps, nearest, axis=1, batch_dims=1)
-        normal = tf.gather(gradients, nearest, axis=1, batch_dims=1)
+        x, iterate = state["x"], state["iterate"]
+        logits, gap, normal, state = hyperplanes.nearest(self, model, state, iterate, self.nb_grads)
         # Clipped steps come ever closer to the boundary without crossing it; hence the authors'
         # program adds a little to each. The shortest step inside the box would need none, and a
         # third of the steps, and ends a tenth farther away.

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import tensorflow as tf
 
 from kerasrobust import checks, losses, norms
-from kerasrobust.attacks import base
+from kerasrobust.attacks import base, hyperplanes
 
 # Radius within which random starts are drawn, by norm, where none is given: the authors'.
 RADII = {math.inf: 0.3, 2.0: 1.0, 1.0: 5.0}
@@ -23,6 +23,10 @@ class FastAdaptiveBoundary(base.Attack):
     `x_{i+1} = clip((1 - a) (x_i + eta d1) + a (x + eta d2))`,
     `a = min(||d1|| / (||d1|| + ||d2||), alpha_max)`. An adversarial iterate is kept if it is the
     closest so far and then pulled back: `x + beta (x_{i+1} - x)`.
+
+    Each step is a forward pass and a backward pass for each boundary. The authors look at all; here
+    they are those to the `nb_grads` - 1 likeliest wrong classes at `x_i`, which is the same for up
+    to ten classes and a hundredth of the time for a thousand.
 
     With `nb_target_classes` each run has one boundary only, to the second likeliest class in the
     first run, the third in the second and so on; any wrong label still counts. That is the
@@ -44,6 +48,8 @@ class FastAdaptiveBoundary(base.Attack):
         alpha_max: Largest share of the sample's projection.
         eta: Overshoot of the projections.
         beta: How far an adversarial iterate stays away from the sample.
+        nb_grads: Number of likeliest classes looked at in a step, the one to leave among them;
+            without a meaning where the boundary is given.
         nb_target_classes: Number of likeliest wrong classes to try one by one, with `restarts`
             runs each; None for all boundaries at once.
         early_stop: End a sample at its first adversarial point within `eps`.
@@ -72,6 +78,7 @@ class FastAdaptiveBoundary(base.Attack):
         alpha_max: float = 0.1,
         eta: float = 1.05,
         beta: float = 0.9,
+        nb_grads: int = 10,
         nb_target_classes: int | None = None,
         early_stop: bool = False,
         **common: Unpack[base.Common],
@@ -83,6 +90,7 @@ class FastAdaptiveBoundary(base.Attack):
         self.alpha_max = checks.check_float("alpha_max", alpha_max)
         self.eta = checks.check_float("eta", eta, 1.0)
         self.beta = checks.check_float("beta", beta)
+        self.nb_grads = checks.check_int("nb_grads", nb_grads, 2)
         self.nb_target_classes = nb_target_classes
         if nb_target_classes is not None:
             self.nb_target_classes = checks.check_int("nb_target_classes", nb_target_classes, 1)
@@ -180,36 +188,26 @@ class FastAdaptiveBoundary(base.Attack):
         self, model: Any, state: base.State, run: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
         """Gap (positive on the adversarial side) and normal of the boundary to go to."""
-        y, classes = state["y"], model.nb_classes
-        own = tf.one_hot(y, classes)
+        y, iterate = state["y"], state["iterate"]
+        if not self._targets() and not self.targeted:
+            _, *found = hyperplanes.nearest(self, model, state, iterate, self.nb_grads)
+            return tuple(found)
         if self._targets():
+            classes = model.nb_classes
             column = tf.minimum(run // self.restarts, self._targets() - 1)
             towards = tf.one_hot(tf.gather(state["targets"], column, axis=1), classes)
+            towards -= tf.one_hot(y, classes)
 
             def lead(logits: tf.Tensor) -> tf.Tensor:
-                return tf.reduce_sum(logits * (towards - own), axis=1)
+                return tf.reduce_sum(logits * towards, axis=1)
 
-            _, gap, normal, state = self.differentiate(model, state, state["iterate"], lead)
-            return gap, normal, state
-        if self.targeted:
+        else:
 
-            def margin(logits: tf.Tensor) -> tf.Tensor:
+            def lead(logits: tf.Tensor) -> tf.Tensor:
                 return losses.margin(logits, y)
 
-            _, gap, normal, state = self.differentiate(model, state, state["iterate"], margin)
-            return gap, normal, state
-
-        def differences(logits: tf.Tensor) -> tf.Tensor:
-            others = tf.math.top_k(logits - losses.FAR * own, k=classes - 1).indices
-            return tf.one_hot(others, classes) - own[:, None]
-
-        logits, normals, state = self.differentiate_classes(
-            model, state, state["iterate"], differences
-        )
-        gaps = tf.reduce_sum(differences(logits) * logits[:, None], axis=2)
-        nearest = norms.nearest_plane(gaps, normals, self.norm)
-        gap = tf.gather(gaps, nearest, axis=1, batch_dims=1)
-        return gap, tf.gather(normals, nearest, axis=1, batch_dims=1), state
+        _, gap, normal, state = self.differentiate(model, state, iterate, lead)
+        return gap, normal, state
 
     def _restart(self, model: Any, state: base.State, run: tf.Tensor, seed: Any) -> base.State:
         """The start of the next run: the sample for the first of a class, else a random point."""

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import checks, norms
-from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.classifier import SIDE_BY_SIDE, Classifier
 from kerasrobust.metrics.base import Metric, Outcome, Points
 from kerasrobust.metrics.extreme_value import right_endpoint
 
@@ -18,8 +18,6 @@ PAPER = {"nb_batches": 500, "batch_size": 1024}
 TARGETS = ("runner_up", "least_likely", "random")
 # Float32 numbers of the gradients that are held at once: 128 MiB.
 _HELD = 2**25
-# Backward passes side by side in a graph.
-_SIDE_BY_SIDE = 20
 # Maxima that wait for their fits.
 _WAITING = 2**16
 # Repeated samples that are held at once, in float32 numbers.
@@ -174,7 +172,7 @@ def _maxima(
     parts = -(-batch_size // part)
     together = max(1, chunk // part)
     held = _HELD // (together * part * sample.size)
-    columns = max(1, min(held, _SIDE_BY_SIDE, len(others)))
+    columns = max(1, min(held, SIDE_BY_SIDE, len(others)))
     blocks = -(-len(others) // columns)
     columns = -(-len(others) // blocks)
     sizes = np.full((nb_batches, parts), part, np.int32)

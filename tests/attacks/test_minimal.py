@@ -11,6 +11,9 @@ import tensorflow as tf
 from art.attacks import evasion
 
 from kerasrobust import art, attacks
+from kerasrobust.attacks import hyperplanes
+from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.state import COUNTERS, EXECUTED
 
 N = 24
 INF = np.inf
@@ -101,6 +104,68 @@ def test_one_step_of_deepfool_is_the_papers():
     attack = attacks.get("deepfool", max_iter=1, epsilon=0.1).bind(model)
     ours = attack.perturb(tf.constant(x), tf.constant(y), seed=tf.constant([0, 0])).numpy()
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
+
+
+def nearest(classifier, x, y, norm, nb_grads):
+    """Gaps, normals and the gradients counted."""
+    attack = attacks.get("fab", norm=norm, nb_grads=nb_grads).bind(classifier)
+    counters = {name: tf.zeros([len(x)], tf.int32) for name in (*COUNTERS, *EXECUTED)}
+
+    @tf.function(autograph=False)
+    def call(x, y, key):
+        view = classifier.view(key=key)
+        return hyperplanes.nearest(attack, view, {"y": y, **counters}, x, nb_grads)[1:]
+
+    gaps, normals, state = call(tf.constant(x), tf.constant(y, tf.int32), tf.constant([0, 0]))
+    return gaps.numpy(), normals.numpy(), state["gradients"].numpy()
+
+
+@pytest.mark.parametrize(("norm", "nb_grads"), [(INF, 22), (2, 46), (1, 100)])
+def test_nearest_of_many_boundaries_in_numpy(norm, nb_grads):
+    """In two and more blocks, of the likeliest classes and of all; each class is to be left once.
+
+    Large normals make the boundaries of unlikely classes the nearest of all as often as others.
+    """
+    rng = np.random.default_rng(3)
+    kernel = rng.normal(size=(6, 60)) * np.linspace(1, 10, 60)
+    bias = -kernel.sum(axis=0) / 2
+    x, y = rng.uniform(size=(60, 6)).astype(np.float32), np.arange(60)
+    scores = x @ kernel + bias
+    others = np.where(np.eye(60, dtype=bool), -INF, scores)
+    rank = np.argsort(-others, axis=1)[:, : min(nb_grads, 60) - 1]
+    gaps = np.take_along_axis(scores, rank, 1) - scores[y, y][:, None]
+    normals = kernel.T[rank] - kernel.T[:, None]
+    place = np.argmin(np.abs(gaps) / np.linalg.norm(normals, DUAL[norm], axis=2), axis=1)
+    assert place.min() == 0 and place.max() == rank.shape[1] - 1
+    classifier = Classifier(affine(kernel, bias), (0.0, 1.0))
+    gap, normal, counted = nearest(classifier, x, y, norm, nb_grads)
+    np.testing.assert_allclose(gap, gaps[y, place], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(normal, normals[y, place], rtol=1e-4, atol=1e-4)
+    assert (counted == rank.shape[1]).all()
+
+
+class NoisyScores(keras.layers.Layer):
+    """Scores in another order at each call, whose gradients do not change."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, scores):
+        return scores + 5 * keras.random.normal(keras.ops.shape(scores), seed=self.seeds)
+
+
+def test_means_over_draws_are_of_one_class():
+    rng = np.random.default_rng(4)
+    kernel, x = rng.normal(size=(6, 5)), rng.uniform(size=(8, 6)).astype(np.float32)
+    y = np.zeros(8, int)
+    inner = affine(kernel, 50.0 * np.eye(5)[0])
+    model = keras.Sequential([keras.Input((6,)), *inner.layers, NoisyScores()])
+    classifier = Classifier(model, (0.0, 1.0), draws=4)
+    _, normal, counted = nearest(classifier, x, y, 2, 3)
+    apart = normal[:, None] - (kernel.T[1:] - kernel.T[:1])
+    assert np.abs(apart).max(axis=2).min(axis=1).max() < 1e-5
+    assert (counted == 4 * 2).all()
 
 
 @pytest.mark.slow
