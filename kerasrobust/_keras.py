@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -38,7 +38,10 @@ def graph_of(model: keras.Model) -> keras.Model | None:
 
 
 def run_graph(
-    graph: keras.Model, inputs: Any, operation: Callable[[Any], Callable[..., Any]]
+    graph: keras.Model,
+    inputs: Any,
+    operation: Callable[[Any], Callable[..., Any]],
+    training: bool | None = None,
 ) -> Any:
     """What a functional model computes with another callable in the place of each operation.
 
@@ -46,8 +49,23 @@ def run_graph(
         graph: The functional model, as `graph_of` gives it.
         inputs: Its inputs.
         operation: Given an operation of the graph, what is called for it.
+        training: The mode of the call. As in Keras it replaces what the graph has written down;
+            None leaves that as it is.
     """
-    return graph._run_through_graph(graph._standardize_inputs(inputs), operation_fn=operation)
+
+    def in_mode(one: Any) -> Callable[..., Any]:
+        view = operation(one)
+        if training is None or not takes_training(one):
+            return view
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return view(*args, **{**kwargs, "training": training})
+
+        return run
+
+    outputs = graph._run_through_graph(graph._standardize_inputs(inputs), operation_fn=in_mode)
+    single = isinstance(outputs, (list, tuple)) and len(outputs) == 1
+    return outputs[0] if single else outputs
 
 
 def producer(tensor: Any) -> tuple[Any, list[Any]]:
@@ -56,13 +74,26 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     return operation, list(operation._inbound_nodes[node_index].input_tensors)
 
 
-def consumers(model: keras.Model, tensor: Any) -> list[tuple[Any, tuple[Any, ...], Any]]:
-    """What a functional or sequential model does with a symbolic tensor.
+class Call(NamedTuple):
+    """One use of an operation in a graph.
 
-    The graph is walked back from the outputs: layers keep their places in graphs that are no more.
+    Attributes:
+        operation: The operation.
+        inputs: The symbolic tensors that it takes.
+        arguments: Its positional arguments.
+        output: Its first output.
+    """
 
-    Returns:
-        The operations that take it, each with its positional arguments and its first output.
+    operation: Any
+    inputs: list[Any]
+    arguments: tuple[Any, ...]
+    output: Any
+
+
+def calls(model: keras.Model) -> list[Call]:
+    """What a functional or sequential model does, from the outputs back, each call once.
+
+    The graph is walked: layers keep their places in graphs that are no more.
     """
     found, seen, left = [], set(), list(model.outputs)
     while left:
@@ -72,8 +103,8 @@ def consumers(model: keras.Model, tensor: Any) -> list[tuple[Any, tuple[Any, ...
             continue
         seen.add(node)
         left += node.input_tensors
-        if any(given is tensor for given in node.input_tensors):
-            found.append((operation, tuple(node.arguments.args), node.output_tensors[0]))
+        inputs, arguments = list(node.input_tensors), tuple(node.arguments.args)
+        found.append(Call(operation, inputs, arguments, node.output_tensors[0]))
     return found
 
 

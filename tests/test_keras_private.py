@@ -110,6 +110,11 @@ def test_run_graph(x):
     got = _keras.run_graph(model, x, noted)
     np.testing.assert_array_equal(got, model(x))
     assert [type(one).__name__ for one in seen] == ["Multiply", "Dense"]
+    inputs = keras.Input((4,))
+    mode = keras.Model(inputs, layers.Dropout(0.9, seed=0)(inputs, training=True))
+    itself = lambda operation: operation  # noqa: E731
+    assert (np.asarray(_keras.run_graph(mode, x, itself)) != x).any()
+    np.testing.assert_array_equal(_keras.run_graph(mode, x, itself, training=False), x)
 
 
 def test_producer():
@@ -295,17 +300,19 @@ def test_is_saving_hdf5(tmp_path):
     assert seen == [True, True, False] and not _keras.is_saving_hdf5()
 
 
-def test_consumers():
+def test_calls():
     inputs = keras.Input((4,))
     dense = layers.Dense(3)
     doubled = inputs * 2
     model = keras.Model(inputs, layers.Add()([dense(doubled), layers.Dense(3)(inputs)]))
     dense(inputs)  # a place in no graph of the model
-    taken = _keras.consumers(model, inputs)
-    assert {type(operation).__name__ for operation, _, _ in taken} == {"Multiply", "Dense"}
-    assert dense not in [operation for operation, _, _ in taken]
-    (multiply,) = [one for one in taken if type(one[0]).__name__ == "Multiply"]
-    assert multiply[1][0] is inputs and multiply[1][1] == 2 and multiply[2] is doubled
-    ((operation, _, _),) = _keras.consumers(model, doubled)
-    assert operation is dense
-    assert _keras.consumers(model, model.outputs[0]) == []
+    calls = _keras.calls(model)
+    assert calls[0].operation is model.layers[-1] and calls[0].output is model.outputs[0]
+    kinds = [type(call.operation).__name__ for call in calls]
+    assert sorted(kinds) == ["Add", "Dense", "Dense", "InputLayer", "Multiply"]
+    taken = [call for call in calls if any(given is inputs for given in call.inputs)]
+    assert {type(call.operation).__name__ for call in taken} == {"Multiply", "Dense"}
+    (multiply,) = [call for call in taken if call.output is doubled]
+    assert multiply.arguments[0] is inputs and multiply.arguments[1] == 2
+    (only,) = [call for call in calls if call.operation is dense]
+    assert only.inputs == [doubled]

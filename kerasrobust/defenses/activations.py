@@ -61,20 +61,7 @@ class ActivationTap:
 
         def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             del mask  # it is on the tensors
-
-            def in_mode(operation: Any) -> Callable[..., Any]:
-                # As Keras does: the mode of the call replaces what the graph has written down.
-                if training is None or not _keras.takes_training(operation):
-                    return views[id(operation)]
-
-                def run(*args: Any, **kwargs: Any) -> Any:
-                    return views[id(operation)](*args, **{**kwargs, "training": training})
-
-                return run
-
-            outputs = _keras.run_graph(graph, inputs, in_mode)
-            single = isinstance(outputs, (list, tuple)) and len(outputs) == 1
-            return outputs[0] if single else outputs
+            return _keras.run_graph(graph, inputs, lambda one: views[id(one)], training)
 
         # The model is kept along with it, so that its id stays its own.
         twin = _keras.look_alike(model, call=call, _original=model)

@@ -25,7 +25,7 @@ from kerasrobust.checks import (
     check_preprocessing,
     check_scale,
 )
-from kerasrobust.engine import backward
+from kerasrobust.engine import backward, folding
 from kerasrobust.engine.box import Box
 from kerasrobust.engine.logits import (
     LogitsHead,
@@ -33,6 +33,7 @@ from kerasrobust.engine.logits import (
     as_float32,
     check_softmax,
     ends_in_lone_softmax,
+    folds_alike,
     logits_head,
     prove,
     within_unit,
@@ -271,6 +272,8 @@ class Classifier:
         # The shape of a sample that a Keras model was prepared for.
         self._probed: tuple[int, ...] | None = None
         self.low_precision = False
+        # Whether attacks may fold batch normalizations; None where there is none to fold.
+        self._folds: bool | None = None
         self.randomised: bool | None = None
         self.repeatable = True
         self.mixes_samples = False
@@ -403,6 +406,7 @@ class Classifier:
             )
         self._probed = sample_shape
         self._head, self.randomised = proof.head.call, proof.randomised
+        self._settle_folding(proof.folds)
         self._nb_classes = max(scores.shape[1], 2)
         if proof.head.activation is not None:
             self._from_logits = True
@@ -430,6 +434,23 @@ class Classifier:
                 "confident. Robustness may be overestimated.",
                 stacklevel=2,
             )
+
+    def _settle_folding(self, folds: bool | None) -> None:
+        """Notes whether folding changes nothing, and says once that it is left out."""
+        if self._folds is not False and folds is False:
+            LOG.info(
+                "Batch normalizations of the model %r are not folded into its convolutions: its "
+                "scores would be others.",
+                self.model.name,
+            )
+        self._folds = folds
+
+    def folding(self) -> contextlib.AbstractContextManager[Any]:
+        """A scope in a graph, around its loops, in which batch normalizations are folded.
+
+        It does nothing where that would change the model's scores. See `engine.folding`.
+        """
+        return folding.scope() if self._folds else contextlib.nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: compiled functions and the way to the logits are its own."""
@@ -561,6 +582,7 @@ class Classifier:
     def look_for_draws(self, x: np.ndarray, batch_size: int = 128) -> None:
         """Settles `randomised`, `repeatable` and `mixes_samples` by passes over the first batch.
 
+        And whether attacks may fold the model's batch normalizations (`engine.folding`).
         From then on a model that draws by Keras's seed generators draws by the key of a pass alone.
         One that draws by other means cannot be repeated.
 
@@ -585,11 +607,23 @@ class Classifier:
             self.functions.clear()  # they draw by the model's own seeds
         self.randomised = bool(self.randomised)
         self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
+        if self._folds and self.repeatable:
+            self._look_for_folding(tf.constant(x, tf.float32))
         if self.is_keras and not self.randomised and len(x) > 1:
             half = x[: (len(x) + 1) // 2]
             whole = self.predict(x, batch_size)[: len(half)]
             # Rounding, which changes with the size of a batch, stays far below.
             self.mixes_samples = apart(whole, self.predict(half, batch_size)) > DRAWN_COARSE
+
+    def _look_for_folding(self, x: tf.Tensor) -> None:
+        """Settles by samples what noise has told of folded batch normalizations."""
+
+        def call(x: tf.Tensor) -> tf.Tensor:
+            return self.logits(x, key=as_seed(0, 0))
+
+        self._settle_folding(folds_alike(self.model, call, x, call(x).numpy()))
+        if not self._folds:
+            self.functions.clear()  # they fold
 
     def accepts(self, x: tf.Tensor) -> tf.Tensor | None:
         """bool `[batch]`, the samples that the detector accepts; None without a detector."""

@@ -475,7 +475,8 @@ class Compiled:
 
             def traced(*arguments: Any) -> State:
                 traces[label] = traces.get(label, 0) + 1
-                return function(*arguments)
+                with self.classifier.folding():
+                    return function(*arguments)
 
             compiled = tf.function(
                 traced, autograph=False, jit_compile=self.jit

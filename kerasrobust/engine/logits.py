@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import _keras
+from kerasrobust.engine import folding
 
 # They pass their inputs on unchanged in inference mode; a subclass may do otherwise.
 _FOR_TRAINING_ONLY = (
@@ -29,7 +30,7 @@ _SHAPES = (keras.layers.Flatten, keras.layers.Reshape)
 _SPREAD = 5e-3
 # ... and in roundings of the largest of them.
 _ROUNDINGS = 8
-# From here on, as a share of the largest output, two passes tell that the model draws.
+# From here on, as a share of the largest output, two passes differ by more than rounding.
 _DRAWN = 1e-5
 _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -62,11 +63,14 @@ class Proof:
             activation None.
         scores: What the head gives for these samples, `[n, units]`.
         randomised: Whether the model draws: whether two passes differ.
+        folds: Whether it gives the same where batch normalizations are folded (`folding`); None
+            where there are none.
     """
 
     head: LogitsHead
     scores: np.ndarray
     randomised: bool
+    folds: bool | None = None
 
 
 def logits_head(
@@ -85,7 +89,7 @@ def logits_head(
     Args:
         model: The model.
         view: Given a functional part of the model, what is called in its place: a twin that
-            computes the same and looks on, say. Default: the part itself.
+            computes the same and looks on, say. Default: `folding.folded`.
 
     Returns:
         The head, or None for a model whose graph cannot be read: a subclassed model, or one that
@@ -121,7 +125,7 @@ def logits_head(
         operation, sources = _keras.producer(output)
     activation = _closing_activation(operation)
     if view is None:
-        view = _itself
+        view = folding.folded
     if activation is None and _is_one_to_one(operation) and len(sources) == 1:
         inner = logits_head(operation, view)
         if inner is None:
@@ -162,8 +166,9 @@ def prove(model: keras.layers.Layer, head: LogitsHead | None, x: tf.Tensor) -> P
     with keras.StatelessScope():
         first, second = (read.call(x).numpy() for _ in range(2))
     randomised = _distance(first, second) > _DRAWN * _largest(first)
+    folds = folds_alike(model, read.call, x, first)
     if read.activation is None or read.declared:
-        return Proof(read, first, randomised)
+        return Proof(read, first, randomised, folds)
     with keras.StatelessScope():
         wanted = whole.call(x).numpy()
     apply = keras.activations.get(read.activation)
@@ -173,8 +178,34 @@ def prove(model: keras.layers.Layer, head: LogitsHead | None, x: tf.Tensor) -> P
             again = read.call(x).numpy()
         allowed += 4 * _distance(np.asarray(apply(first)), np.asarray(apply(again)))
     if first.shape == wanted.shape and _distance(np.asarray(apply(first)), wanted) <= allowed:
-        return Proof(read, first, randomised)
+        return Proof(read, first, randomised, folds)
     return Proof(whole, wanted, randomised)
+
+
+def folds_alike(
+    model: keras.layers.Layer, call: Callable[..., tf.Tensor], x: tf.Tensor, scores: np.ndarray
+) -> bool | None:
+    """Whether scores stay the same, labels and all, where batch normalizations are folded.
+
+    Args:
+        model: The model.
+        call: Samples to its scores, by a head of `logits_head`.
+        x: Samples `[n, ...]`, float32.
+        scores: What `call` gives for them otherwise, `[n, units]`, by the model's seeds as they
+            are.
+
+    Returns:
+        None where there is nothing to fold.
+    """
+    kind = keras.layers.BatchNormalization
+    if not any(isinstance(layer, kind) for layer in _keras.flat_layers(model)):
+        return None
+    with keras.StatelessScope(), folding.scope() as kernels:
+        found = call(x).numpy()
+    if not kernels.used:
+        return None
+    alike = _distance(found, scores) <= _DRAWN * _largest(scores)
+    return alike and bool((found.argmax(axis=-1) == scores.argmax(axis=-1)).all())
 
 
 def check_softmax(activation: str | None, units: int | None, model: keras.layers.Layer) -> None:
@@ -229,10 +260,6 @@ def as_float32(call: Callable[..., Any]) -> Callable[..., tf.Tensor]:
         return tf.cast(unpack_output(call(x, training=training)), tf.float32)
 
     return logits
-
-
-def _itself(model: keras.Model) -> Callable[..., Any]:
-    return model
 
 
 def _is_one_to_one(operation: Any) -> bool:

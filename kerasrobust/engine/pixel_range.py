@@ -134,13 +134,13 @@ def _followed(
     read: list[str] = []
     if not _keras.is_its_graph(model) or not model.built or len(model.inputs) != 1:
         return scale, offset, read
-    tensor = model.inputs[0]
+    tensor, calls = model.inputs[0], _keras.calls(model)
     while True:
-        consumers = _keras.consumers(model, tensor)
+        taking = [call for call in calls if any(given is tensor for given in call.inputs)]
         # Where the input goes several ways, the unit of one of them says nothing of the others.
-        if len(consumers) != 1:
+        if len(taking) != 1:
             return scale, offset, read
-        operation, arguments, output = consumers[0]
+        operation, _, arguments, output = taking[0]
         if isinstance(operation, keras.Model):
             scale, offset, inner = _followed(operation, scale, offset)
             read += inner
