@@ -132,16 +132,19 @@ def test_what_a_pass_costs(accelerator):
 def test_cost_of_exported_passes(accelerator, exported):
     """From the layers of the network; of a gradient only the part for the samples counts."""
     model = kerasrobust.models.digits_cnn()
-    forward, kernels = 0, 0
+    forward, kernels, maps = 0, 0, 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            places = math.prod(layer.output.shape[1:-1])
             size = math.prod(layer.kernel.shape)
-            forward, kernels = forward + 2 * places * size, kernels + size
+            kernels += size
+            forward += 2 * math.prod(layer.output.shape[1:-1]) * size
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense | keras.layers.MaxPooling2D):
+            maps += math.prod(layer.input.shape[1:]) + math.prod(layer.output.shape[1:])
     texts = [(exported / f"digits_cnn-{kind}.mlir").read_text() for kind in ("forward", "gradient")]
     one, both = map(accelerator.cost, texts)
     assert one.batch == both.batch == 8
     assert one.flops == 8 * forward and both.flops == 2 * one.flops
+    assert one.activation_bytes == 8 * 4 * maps
     assert one.weight_bytes == pytest.approx(4 * kernels, rel=1e-4)
     assert both.weight_bytes == pytest.approx(8 * kernels, rel=1e-4)
     assert both.launches == 2 * one.launches
