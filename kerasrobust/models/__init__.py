@@ -15,7 +15,7 @@ the same weights in the same order, so that one can be loaded into the other.
 | BRELU-GDA | brelu_gda_mlp, for points of two coordinates | 0.004 M | 3 |
 | GEA | vgg13, resnet32, resnet50 | 9.4 M, 0.46 M, 23.5 M | 11, 32, 50 |
 | NSLOSS | nsloss_cnn, vgg19 | 1.2 M, 20.6 M | 4, 19 |
-| - | digits_cnn | 0.04 M | 4 |
+| - | digits_cnn, resnet18 | 0.04 M, 11.2 M | 4, 18 |
 
 Parameters without batch statistics, for ten classes at the shape each builder has by default;
 weight layers are convolutions (but those of shortcuts) and dense layers.
@@ -38,7 +38,7 @@ from kerasrobust.models.loading import load
 from kerasrobust.models.nsloss import nsloss_cnn
 from kerasrobust.models.recipe import Recipe
 from kerasrobust.models.registry import get, names
-from kerasrobust.models.resnet import resnet32, resnet50
+from kerasrobust.models.resnet import resnet18, resnet32, resnet50
 from kerasrobust.models.standardization import standardize
 from kerasrobust.models.training import default_name, fit, train_default
 from kerasrobust.models.vgg import vgg13, vgg19
@@ -63,6 +63,7 @@ __all__ = [
     "names",
     "nsloss_cnn",
     "recipes",
+    "resnet18",
     "resnet32",
     "resnet50",
     "standardize",

@@ -18,7 +18,7 @@ from kerasrobust.models.brelu_gda import brelu_gda_cnn, brelu_gda_mlp, brelu_gda
 from kerasrobust.models.digits import digits_cnn
 from kerasrobust.models.e2sad import e2sad_cnn_mnist, e2sad_cnn_svhn
 from kerasrobust.models.nsloss import nsloss_cnn
-from kerasrobust.models.resnet import resnet32, resnet50
+from kerasrobust.models.resnet import resnet18, resnet32, resnet50
 from kerasrobust.models.vgg import vgg13, vgg19
 from kerasrobust.specs import near_match
 
@@ -37,6 +37,7 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
         e2sad_cnn_mnist,
         e2sad_cnn_svhn,
         nsloss_cnn,
+        resnet18,
         resnet32,
         resnet50,
         vgg13,

@@ -1,4 +1,4 @@
-"""Residual networks: the thin one for small images, and ResNet50."""
+"""Residual networks: the thin and the wide one for small images, and ResNet50."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def thin_resnet(
         for _ in range((depth - 2) // 6):
             grows = filters > x.shape[-1]
             shortcut = _subsample(x) if grows else x
-            x = conv_bn_relu(x, filters, 3, seeds, strides=2 if grows else 1)
-            x = conv_bn_relu(x, filters, 3, seeds, relu=False)
-            x = layers.ReLU()(layers.Add()([x, shortcut]))
+            x = _basic(x, shortcut, filters, 2 if grows else 1, seeds)
     x = layers.GlobalAveragePooling2D()(x)
     return head(inputs, x, nb_classes, logits, name, seeds)
 
@@ -67,6 +65,58 @@ def _subsample(x):
     x = layers.AveragePooling2D(1, strides=2)(x)
     extra = x.shape[-1] // 2
     return keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [extra, extra]])
+
+
+def resnet18(
+    input_shape=(32, 32, 3), nb_classes: int = 10, *, logits: bool = False, seed: int | None = None
+) -> keras.Model:
+    """The 18-layer residual network as it is used on CIFAR-10, 11.2 million parameters.
+
+    The network for ImageNet with another beginning: Conv 3x3 at full resolution and no pooling.
+    Four stages of two blocks with 64, 128, 256 and 512 filters, all but the first at half the
+    resolution of the one before, global average pooling, Dense `nb_classes`. A block is that of
+    `resnet32`; where the number of channels grows, a 1x1 convolution with batch normalization is
+    its shortcut (option B of the reference). Most work on robustness on CIFAR-10 measures it.
+
+    Args:
+        input_shape: (height, width, channels), at least 8x8 pixels (the total stride). Default
+            (32, 32, 3).
+        nb_classes: Number of classes. Default 10.
+        logits: Leave the softmax out. Default False.
+        seed: Seed of the initial weights; None draws them anew each time. Default None.
+
+    Returns:
+        A functional `keras.Model`, [batch, height, width, channels] -> [batch, nb_classes].
+
+    Raises:
+        ValueError, TypeError: For a shape or class count that does not fit.
+
+    Reference: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2015,
+    arXiv:1512.03385, table 1 and section 4.2.
+
+    Example:
+        >>> kerasrobust.models.resnet18().count_params()  # 9,600 of them batch statistics
+        11183562
+    """
+    shape = check_arguments("resnet18", input_shape, nb_classes, smallest=8)
+    seeds = layer_seeds(seed)
+    inputs = keras.Input(shape, name="image")
+    x = conv_bn_relu(inputs, 64, 3, seeds)
+    for filters in (64, 128, 256, 512):
+        for _ in range(2):
+            shortcut, strides = x, 1
+            if filters > x.shape[-1]:
+                strides = 2
+                shortcut = conv_bn_relu(x, filters, 1, seeds, strides=strides, relu=False)
+            x = _basic(x, shortcut, filters, strides, seeds)
+    x = layers.GlobalAveragePooling2D()(x)
+    return head(inputs, x, nb_classes, logits, "resnet18", seeds)
+
+
+def _basic(x, shortcut, filters: int, strides: int, seeds: Iterator[int | None]):
+    x = conv_bn_relu(x, filters, 3, seeds, strides=strides)
+    x = conv_bn_relu(x, filters, 3, seeds, relu=False)
+    return layers.ReLU()(layers.Add()([x, shortcut]))
 
 
 def resnet50(
@@ -84,7 +134,7 @@ def resnet50(
     normalization and the first two at a quarter of the channels, to its input, then ReLU; the
     first 1x1 convolution of a stage has the stride, and a 1x1 convolution is its shortcut. GEA
     gives no details but the name; its images have 128x128 pixels. On small images most of the
-    network works on very few pixels: `resnet32` is made for them.
+    network works on very few pixels: `resnet18` and `resnet32` are made for them.
 
     Args:
         input_shape: (height, width, channels), at least 32x32 pixels (the total stride). Default

@@ -28,12 +28,13 @@ NETWORKS = {
     "e2sad_cnn_mnist": ((4, 4, 1), 3),
     "e2sad_cnn_svhn": ((16, 16, 3), 4),
     "nsloss_cnn": ((6, 6, 1), 3),
+    "resnet18": ((8, 8, 3), 17),
     "resnet32": ((4, 4, 3), 31),
     "resnet50": ((32, 32, 3), 49),
     "vgg13": ((32, 32, 3), 10),
     "vgg19": ((32, 32, 3), 18),
 }
-DEEP = ("areb_resnet", "brelu_gda_resnet", "resnet32", "resnet50", "vgg13", "vgg19")
+DEEP = ("areb_resnet", "brelu_gda_resnet", "resnet18", "resnet32", "resnet50", "vgg13", "vgg19")
 DEEP += ("areb_cnn_cifar10", "areb_cnn_robust", "e2sad_cnn_svhn")
 each = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in NETWORKS]
@@ -345,6 +346,38 @@ def test_both_branches_of_a_block_see_the_same_pixels():
     branch, shortcut = both.predict(images((8, 8, 1)), verbose=0)
     np.testing.assert_array_equal(branch[..., 8:24], shortcut)
     assert shortcut.max() > 0
+
+
+def test_resnet18():
+    """11,173,962 is the figure of PyTorch's networks for CIFAR-10; then the pass, in NumPy."""
+    model = models.resnet18((16, 16, 3), logits=True, seed=0)
+    assert trainable(model) == 11_173_962
+    assert len(layers_of(model, keras.layers.Conv2D, keras.layers.Dense)) == 18 + 3  # shortcuts
+    rng = np.random.default_rng(0)
+    kernels = [layer.kernel.numpy() for layer in layers_of(model, keras.layers.Conv2D)]
+    pairs = list(zip(kernels, layers_of(model, keras.layers.BatchNormalization), strict=True))
+    parts = {size: iter([pair for pair in pairs if len(pair[0]) == size]) for size in (1, 3)}
+
+    def convolved(x, size, strides=1):
+        kernel, norm = next(parts[size])
+        norm.set_weights([rng.uniform(0.5, 1, w.shape) for w in norm.get_weights()])
+        scale, offset, mean, variance = (w.astype(np.float64) for w in norm.get_weights())
+        x = np.pad(x, ((0, 0), *[(size // 2,) * 2] * 2, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+        maps = np.tensordot(windows[:, ::strides, ::strides], kernel, ((4, 5, 3), (0, 1, 2)))
+        return (maps - mean) / np.sqrt(variance + norm.epsilon) * scale + offset
+
+    x = images((16, 16, 3))
+    maps = np.maximum(convolved(x.astype(np.float64), 3), 0)
+    for stage in range(4):
+        for block in range(2):
+            strides = 2 if stage and not block else 1
+            shortcut = convolved(maps, 1, strides) if strides > 1 else maps
+            branch = np.maximum(convolved(maps, 3, strides), 0)
+            maps = np.maximum(convolved(branch, 3) + shortcut, 0)
+    kernel, bias = (w.numpy() for w in model.get_layer("logits").weights)
+    expected = maps.mean(axis=(1, 2)) @ kernel + bias
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
