@@ -21,7 +21,7 @@ import tqdm
 
 from kerasrobust._version import __version__
 from kerasrobust.attacks import ATTACKS, Attack
-from kerasrobust.checks import check_bool, check_int, check_labels
+from kerasrobust.checks import check_batch_size, check_bool, check_int, check_labels
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
@@ -66,7 +66,6 @@ from kerasrobust.metrics import Metric, Outcome, Points, registry
 
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"
-_BLOCK = 1024
 # AREB's size of a draw.
 _DRAW = 100
 Watch = Callable[[str, np.ndarray, AttackResult], Any]
@@ -104,7 +103,7 @@ def evaluate(
     repeats: int = 1,
     samples: int | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     cross_check: bool = False,
     keep_adversaries: bool = False,
@@ -182,7 +181,8 @@ def evaluate(
             and beside each accuracy stands the standard deviation of one draw.
         samples: Size of a draw, 100 by default.
         clip_values: Smallest and largest pixel value; by default the model's own, else `(0, 1)`.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch. Default: 128, or as many as hold 2^22 numbers (27 images of
+            224x224x3).
         seed: Seed of all randomness.
         cross_check: Run every attack that ART has through ART as well, on the same samples, and
             show both.
@@ -383,7 +383,7 @@ class Evaluation:
         repeats: int = 1,
         samples: int | None = None,
         clip_values: tuple[float, float] | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         seed: int = 0,
         cross_check: bool = False,
         keep_adversaries: bool = False,
@@ -428,7 +428,10 @@ class Evaluation:
         self._check_metrics()
         self.pictures = illustrations.check(pictures, classifier)
         low, high = classifier.clip_values
-        shape = classifier.input_shape or self.source.sample_shape
+        shape = classifier.input_shape
+        if shape is None or None in shape:
+            shape = self.source.sample_shape
+        batch_size = check_batch_size(batch_size, shape)
         self.plan = resolve(
             attacks,
             eps=eps,
@@ -508,7 +511,7 @@ class Evaluation:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
         judged: list[tuple[np.ndarray, ...]] = []
         given, unlikely = [], []
-        for block in self.source.blocks(_BLOCK):
+        for block in self.source.blocks(self.source.at_once):
             if not judged:
                 for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
                     classifier.look_for_draws(block.x, self.batch_size)
