@@ -3,10 +3,11 @@
     python benchmarks/large_images.py --network MobileNetV2 --samples 4
 
 The network is one of `keras.applications` with random weights; what it predicts is taken for right.
-The attacks are those of AREB, the parts of AutoAttack and the other minimal-norm attacks, with a
-few steps each, since memory does not grow with their number, and CLEVER. Each row is a process of
-its own: its peak, that above a forward pass of one sample, and its seconds, compilation included.
-The last line is JSON.
+The attacks are those of AREB, the parts of AutoAttack, the other minimal-norm attacks and those on
+queries, with a few steps each, since memory does not grow with their number, and CLEVER. Each row
+is a process of its own: its peak, that above a forward pass of one sample, and its seconds,
+compilation included. A batch is the default one, 27 of these images: with `--samples 27` it is
+full. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,8 +38,19 @@ ATTACKS = {
     "alma L1": "alma:norm=1,max_iter=5",
     "sigma_zero": "sigma_zero:max_iter=5",
     "jsma": "jsma:gamma=0.0001",
+    "apgd-ce, 20 draws": "apgd:eps=0.001,max_iter=2,eot_iter=20",
+    "boundary": "boundary:max_iter=2",
+    "signopt": "signopt:max_iter=1,num_trial=2",
+    "simba": "simba:max_iter=20",
+    "zoo": "zoo:max_iter=2",
 }
-ROWS = (*ATTACKS, "clever")
+# CLEVER with 32 points for a maximum, against the ten likeliest classes, and with 4 against all.
+CLEVER = {
+    "clever": {"nb_batches": 2, "batch_size": 32, "nb_grads": 10},
+    "clever, all classes": {"nb_batches": 2, "batch_size": 4},
+}
+ROWS = (*ATTACKS, *CLEVER)
+WIDTH = max(map(len, ROWS))
 
 
 def measure(network: str, samples: int, name: str) -> None:
@@ -57,12 +69,11 @@ def measure(network: str, samples: int, name: str) -> None:
     y = classifier.predict(x, 1).argmax(axis=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
-    if name == "clever":
-        options = {"nb_batches": 2, "batch_size": 32, "nb_grads": 10}
-        kerasrobust.metrics.clever(classifier, x[:1], radius=1.0, norm=2, **options)
+    if name in CLEVER:
+        kerasrobust.metrics.clever(classifier, x[:1], radius=1.0, norm=2, **CLEVER[name])
         success = 0
     else:
-        result = attacks.get(ATTACKS[name], batch_size=samples).bind(classifier).run(x, y)
+        result = attacks.get(ATTACKS[name]).bind(classifier).run(x, y)
         success = int(result.success.sum())
     seconds = time.perf_counter() - begin
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,17 +92,17 @@ def main(network: str, samples: int, names: tuple[str, ...], row: str | None) ->
         return
     rows = {}
     print(f"{network}, {samples} samples")
-    print("attack        GiB at peak  above the model  seconds  broken")
+    print(f"{'attack':{WIDTH}s}  GiB at peak  above the model  seconds  broken")
     for name in names or ROWS:
         command = [sys.executable, __file__, "--network", network, "--samples", str(samples)]
         run = subprocess.run([*command, "--row", name], capture_output=True, text=True)
         if run.returncode:
-            print(f"{name:12s}  failed with status {run.returncode}: {run.stderr[-300:]}")
+            print(f"{name:{WIDTH}s}  failed with status {run.returncode}: {run.stderr[-300:]}")
             continue
         before, after, seconds, success = json.loads(run.stdout.splitlines()[-1])
         rows[name] = {"peak": after / 1024, "above": (after - before) / 1024, "seconds": seconds}
         print(
-            f"{name:12s} {after / 1024:12.2f} {(after - before) / 1024:16.2f} {seconds:8.0f} "
+            f"{name:{WIDTH}s} {after / 1024:12.2f} {(after - before) / 1024:16.2f} {seconds:8.0f} "
             f"{success:7d}",
             flush=True,
         )

@@ -271,7 +271,9 @@ samples_option = click.option(
     help="Samples drawn from the test split.",
 )
 batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Per step."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Samples per step. Default: 128, fewer of large images (27 of 224x224x3).",
 )
 eps_option = click.option(
     "--eps", type=Number(positive=True), help="Budget; larger changes do not count. 8/255 works."

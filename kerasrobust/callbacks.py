@@ -10,7 +10,13 @@ import keras
 import numpy as np
 
 from kerasrobust import attacks as registry
-from kerasrobust.checks import check_bool, check_float, check_int, check_labels
+from kerasrobust.checks import (
+    check_batch_size,
+    check_bool,
+    check_float,
+    check_int,
+    check_labels,
+)
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.source import unpack
@@ -54,7 +60,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             measured. Default 1.
         clip_values: Smallest and largest valid input value. Default: the model's own, else those
             of a `kerasrobust.datasets.Dataset`, else (0, 1).
-        batch_size: Samples per batch. Default 128.
+        batch_size: Samples per batch; its default is that of `evaluate`.
         save_best: A `.keras` file: the whole model, saved whenever the value exceeds all before
             it. Default: none.
         restore_best: Whether the weights of the best epoch (of equal ones the first) are put back
@@ -89,7 +95,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         norm: float | str | None = None,
         freq: int = 1,
         clip_values: tuple[float, float] | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         save_best: str | os.PathLike[str] | None = None,
         restore_best: bool = False,
         verbose: int = 0,
@@ -108,7 +114,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         if norm is not None and eps is None:
             raise ValueError(f"`norm` is that of `eps`. Received: norm={norm!r}, eps=None")
         self.norm = None if norm is None else check_norm(norm)
-        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.batch_size = check_batch_size(batch_size, samples.shape[1:])
         self.attacks = self._attacks(attacks)
         self.freq = check_int("freq", freq, 1)
         self.clip_values = clip_values

@@ -18,6 +18,10 @@ ROWS_MESSAGE = (
 # What counts in a graph are 32 bits.
 LARGEST = 2**31 - 1
 
+# Samples of a batch where nobody says how many, and the numbers that they hold at most; the numbers
+# of a pass that is not differentiated and so keeps nothing, or of what is read at once.
+USUAL_BATCH, VALUES_PER_BATCH, VALUES_PER_PASS = 128, 2**22, 2**24
+
 
 def check_int(name: str, value: Any, low: int, high: int | None = LARGEST) -> int:
     """An integer of at least `low` and at most `high`."""
@@ -35,6 +39,29 @@ def check_float(name: str, value: Any, low: float = 0.0, *, above: bool = False)
         sign = ">" if above else ">="
         raise ValueError(f"`{name}` must be a number {sign} {low:g}. Received: {name}={value!r}")
     return float(value)
+
+
+def check_batch_size(value: Any, sample_shape: Any, name: str = "batch_size") -> int:
+    """Samples per batch: as many as are asked for, else 128, or fewer of large ones.
+
+    A gradient keeps what all layers made of a batch, which grows with the number of its values. By
+    default they are 2^22 at most: 27 images of 224x224x3.
+
+    Args:
+        value: An integer >= 1; None for the default.
+        sample_shape: Shape of one sample; None, whole or in it, where it is not known.
+        name: Of the argument.
+    """
+    if value is not None:
+        return check_int(name, value, 1)
+    return fitting(USUAL_BATCH, sample_shape, VALUES_PER_BATCH)
+
+
+def fitting(most: int, sample_shape: Any, values: int) -> int:
+    """As many samples as hold `values` numbers, but one at least and `most` at most."""
+    if sample_shape is None or None in sample_shape:
+        return most
+    return max(1, min(most, values // max(1, math.prod(sample_shape))))
 
 
 def check_bounds(clip_values: Any) -> tuple[float, float]:

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
     from art.estimators.estimator import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
 
+from kerasrobust.checks import check_batch_size
 from kerasrobust.engine.classifier import Classifier
 
 # Samples in one pass where ART itself does not split them.
@@ -197,7 +198,8 @@ class GradientsEstimator(ClassGradientsMixin, LossGradientsMixin, ScoresEstimato
         return np.stack(columns, axis=1)
 
     def _gradient(self, role: str, function: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        gradient, executed = self._compiled(role, function, BATCH_SIZE, x, y)
+        rows = check_batch_size(None, np.shape(x)[1:])
+        gradient, executed = self._compiled(role, function, rows, x, y)
         self.gradients += len(x)
         self.executed_gradients += executed
         return gradient

@@ -263,20 +263,25 @@ class AutoProjectedGradientDescent(base.Attack):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, base.State]:
         """The direction of a gradient, or of the mean over draws of a randomised model."""
         y = {key: state[key] for key in ("own", "goal")}
-        total = largest = None
-        for _ in range(self.eot_iter):
-            # The label and the loss are those of the last draw, as in the authors' code.
-            logits, loss, gradient, state = self.differentiate(
-                model, state, state["iterate"], lambda z: self._objective(z, y)
+
+        def draw(state: base.State, i: Any) -> tuple[Any, ...]:
+            return self.differentiate(
+                model, state, state["iterate"], lambda z: self._objective(z, y), i
             )
+
+        def add(state: base.State, i: Any, _: Any, __: Any, total: Any, largest: Any) -> Any:
+            # The label and the loss are those of the last draw, as in the authors' code.
+            logits, loss, gradient, state = draw(state, i + 1)
             share = self._log_share(loss)
-            if total is None:
-                total, largest = gradient, share
-                continue
             most = tf.maximum(largest, share)
             total *= norms.expand(tf.exp(largest - most), total)
             total += norms.expand(tf.exp(share - most), total) * gradient
-            largest = most
+            return state, logits, loss, total, most
+
+        logits, loss, total, state = draw(state, 0)
+        if self.eot_iter > 1:
+            first = (logits, loss, total, self._log_share(loss))
+            state, logits, loss, total, _ = self.repeat(state, self.eot_iter - 1, add, *first)
         return logits, loss, total, state
 
     def _log_share(self, loss: tf.Tensor) -> tf.Tensor:

@@ -22,6 +22,7 @@ import tqdm
 from kerasrobust import norms
 from kerasrobust.checks import (
     LARGEST,
+    check_batch_size,
     check_bool,
     check_int,
     check_labels,
@@ -33,9 +34,10 @@ from kerasrobust.engine import drivers
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, View, use_jit
 from kerasrobust.engine.criterion import Criterion
+from kerasrobust.engine.loops import while_loop
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Source, unpack
-from kerasrobust.engine.state import Params, State
+from kerasrobust.engine.state import COUNTERS, EXECUTED, Params, State
 from kerasrobust.specs import jsonable
 
 __all__ = ["Attack", "Common", "Params", "State"]
@@ -48,7 +50,7 @@ class Common(TypedDict, total=False):
     """The arguments that every attack takes; see `Attack`."""
 
     targeted: bool
-    batch_size: int
+    batch_size: int | None
     seed: int
     verbose: bool
     jit_compile: bool | str
@@ -99,7 +101,8 @@ class Attack(metaclass=_Sealing):
         model: A `keras.Model`, a `Classifier`, an ART estimator or a callable. Without one the
             attack is a recipe, made runnable by `bind`.
         targeted: Whether `y` holds the classes to reach (True) or to leave (False).
-        batch_size: Samples per batch.
+        batch_size: Samples per batch. Default: 128, or as many as hold 2^22 numbers (27 images of
+            224x224x3), settled when the attack is bound to a model that says its input shape.
         seed: Seed of all randomness. Same seed and batch size, same result.
         verbose: Show a progress bar.
         jit_compile: True, False or ``"auto"`` (XLA only where an accelerator is present).
@@ -132,7 +135,7 @@ class Attack(metaclass=_Sealing):
         model: Any = None,
         *,
         targeted: bool = False,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         seed: int = 0,
         verbose: bool = False,
         jit_compile: bool | str = "auto",
@@ -142,7 +145,9 @@ class Attack(metaclass=_Sealing):
             raise ValueError(
                 f"{type(self).__name__} cannot aim at a class. Received: targeted={targeted!r}"
             )
-        self.batch_size = check_int("batch_size", batch_size, 1)
+        if batch_size is not None:
+            batch_size = check_int("batch_size", batch_size, 1)
+        self.batch_size: Any = batch_size  # an integer once it is bound
         self.seed = check_int("seed", seed, 0, None)
         if self.seed >= 2**32:  # it enters the graph as 32 bits
             raise ValueError(f"`seed` must be smaller than 2**32. Received: seed={seed!r}")
@@ -209,15 +214,17 @@ class Attack(metaclass=_Sealing):
         return self.criterion.reached(logits, state["y"], confidence, model.accepts(x))
 
     def differentiate(
-        self, model: View, state: State, x: tf.Tensor, loss: Any
+        self, model: View, state: State, x: tf.Tensor, loss: Any, salt: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, State]:
         """`Classifier.gradient` at `x`, masked, with non-finite entries zeroed, and counted.
+
+        In a loop `salt` tells its rounds apart, by which a randomised model draws anew.
 
         Returns:
             Logits, losses, gradient and the new state.
         """
         seen = self.criterion.beside_detector(state["y"])
-        logits, value, gradient = model.gradient(x, loss, seen)
+        logits, value, gradient = model.gradient(x, loss, seen, salt)
         gradient = norms.finite(gradient)
         if "mask" in state:
             gradient = gradient * state["mask"]
@@ -261,6 +268,33 @@ class Attack(metaclass=_Sealing):
             "executed_gradients": state["executed_gradients"] + passes,
         }
 
+    def repeat(
+        self, state: State, times: int, body: Callable[..., tuple[Any, ...]], *variables: Any
+    ) -> tuple[Any, ...]:
+        """A loop inside of a step, around gradients of the model, one round after the other.
+
+        Side by side each would hold what all layers made of the batch.
+
+        Args:
+            state: The state.
+            times: How often.
+            body: State, number of the round and variables to the new state and variables.
+            *variables: Their values at the start.
+
+        Returns:
+            The state with raised counters, and the variables at the end.
+        """
+        keys, n = (*COUNTERS, *EXECUTED), len(variables)
+
+        def run(i: Any, *values: Any) -> tuple[Any, ...]:
+            current = {**state, **dict(zip(keys, values[n:], strict=True))}
+            current, *new = body(current, i, *values[:n])
+            return i + 1, *new, *(current[key] for key in keys)
+
+        counts = (state[key] for key in keys)
+        _, *ends = while_loop(lambda i, *_: i < times, run, (0, *variables, *counts))
+        return {**state, **dict(zip(keys, ends[n:], strict=True))}, *ends[:n]
+
     def score(self, model: Any, state: State, x: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Logits at `x`, counted as one query per sample."""
         return model.logits(x), {
@@ -301,6 +335,7 @@ class Attack(metaclass=_Sealing):
             )
         self.classifier = classifier
         self._fit_lengths(classifier)
+        self.__dict__["batch_size"] = check_batch_size(self.batch_size, classifier.input_shape)
         self.check()
         if self.max_steps() > LARGEST:
             raise ValueError(
@@ -603,7 +638,8 @@ class Attack(metaclass=_Sealing):
         places = np.linspace(0, len(source) - 1, POOL_SIZE).astype(int)
         asked, every = np.unique(places, return_inverse=True)
         points = source.take(asked)
-        labels, _, accepted = self.bound.judge(points, POOL_SIZE, (self.seed, -1))
+        size = min(POOL_SIZE, self.batch_size)
+        labels, _, accepted = self.bound.judge(points, size, (self.seed, -1))
         labels = np.where(accepted, labels, -1)
         return {"pool": points[every], "labels": labels[every], "asked": asked}
 

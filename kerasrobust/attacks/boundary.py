@@ -45,8 +45,8 @@ class BoundaryAttack(QueryAttack):
     Against Black-Box Machine Learning Models", 2018, arXiv:1712.04248.
 
     Args:
-        model: See `Attack`; a callable that returns scores or one-hot decisions will do. A pass
-            holds up to `batch_size * sample_size` points.
+        model: See `Attack`; a callable that returns scores or one-hot decisions will do. Memory
+            holds `batch_size * sample_size` points, in as many passes as they need.
         delta: First length of the orthogonal step, relative to the distance.
         epsilon: First length of the step towards the sample, likewise.
         step_adapt: Factor of the adaptation, between 0 and 1.

@@ -203,25 +203,16 @@ class CarliniL2Method(base.Attack):
         if not count:
             return self.differentiate(model, state, x_adv, hinge)
         logits, state = self.score(model, state, x_adv)
-        shape = tf.shape(x_adv)
         radii = tf.fill([count], params["gradient_radius"])
-        offsets = norms.random_in_ball(tf.concat([[count], shape[1:]], 0), radii, 2, seed)
-        around = self.clip(model, x_adv[:, None] + offsets[None])
-        around = tf.reshape(around, tf.concat([[shape[0] * count], shape[1:]], 0))
-        around = tf.ensure_shape(around, [None, *x_adv.shape[1:]])
-        counters = ("gradients", "executed_gradients")
-        used = ("y", "constant", "mask", "zero_gradients", *counters)
-        keys = [key for key in used if key in state]
-        rows = {key: tf.repeat(state[key], count, axis=0) for key in keys}
-        loss = constant_search.hinge(self, rows, params)
-        _, _, gradient, rows = self.differentiate(model, rows, around, loss)
-        gradient = tf.reshape(gradient, tf.concat([[shape[0], count], shape[1:]], 0))
-        counted = {key: state[key] + count for key in counters}
-        zeros = (
-            tf.reshape(rows["zero_gradients"], [shape[0], count]) - state["zero_gradients"][:, None]
-        )
-        counted["zero_gradients"] = state["zero_gradients"] + tf.reduce_sum(zeros, axis=1)
-        return logits, hinge(logits), tf.reduce_mean(gradient, axis=1), {**state, **counted}
+        offsets = norms.random_in_ball([count, *x_adv.shape[1:]], radii, 2, seed)
+
+        def add(state: base.State, i: Any, total: tf.Tensor) -> tuple[Any, ...]:
+            point = self.clip(model, x_adv + offsets[i])
+            _, _, gradient, state = self.differentiate(model, state, point, hinge, i)
+            return state, total + gradient
+
+        state, total = self.repeat(state, count, add, tf.zeros_like(x_adv))
+        return logits, hinge(logits), total / count, state
 
     def _restart(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
         """A new search from a random point where one has ended and more are to come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
@@ -12,9 +13,8 @@ from kerasrobust import checks, norms
 from kerasrobust.attacks import base
 
 # Points that one pass evaluates, over the whole batch: enough to keep the machine busy, few enough
-# to bound memory; and the same in numbers rather than points, for large images.
+# to bound memory, as `checks.VALUES_PER_PASS` does for large images.
 POINTS_PER_PASS = 2560
-VALUES_PER_PASS = 2**24
 
 
 class QueryCommon(base.Common, total=False):
@@ -89,7 +89,7 @@ class QueryAttack(base.Attack):
         Args:
             model: What `step` was given.
             state: The state, whose counters are raised.
-            points: `[batch, k, ...]`, k points per sample.
+            points: `[batch, k, ...]`, k points per sample, in as many passes as they need.
             needed: bool `[batch, k]`, the points that are really wanted. Samples that are done
                 want none.
 
@@ -124,12 +124,48 @@ class QueryAttack(base.Attack):
     ) -> tuple[list[tf.Tensor], tf.Tensor, base.State]:
         """What `answer` says of the points that are needed and paid for, zeros for the others.
 
-        The last of the answers says whether a point is adversarial.
+        The last of the answers says whether a point is adversarial. Points that are more than a
+        pass holds are sent one part after the other.
         """
+        if needed is None:
+            needed = tf.ones(tf.shape(points)[:2], tf.bool)
+        count = points.shape[1]
+        part = self.points_at_once(count, math.prod(points.shape[2:]))
+        if part == count:
+            return self._send_part(model, state, points, needed, answer)
+        parts = -(-count // part)
+        # What the last part lacks is not needed.
+        missing = [[0, 0], [0, parts * part - count]]
+        points = tf.pad(points, missing + [[0, 0]] * (points.shape.rank - 2))
+        needed = tf.pad(needed, missing)
+
+        def send(state: base.State, i: Any, *found: tf.Tensor) -> tuple[Any, ...]:
+            some, wanted = (
+                tf.gather(one, i * part + tf.range(part), axis=1) for one in (points, needed)
+            )
+            answers, granted, state = self._send_part(model, state, some, wanted, answer)
+            # What was found moves up, until the first part is in the first place.
+            moved = [
+                tf.concat([old[:, part:], new], axis=1)
+                for old, new in zip(found, [*answers, granted], strict=True)
+            ]
+            return state, i + 1, *moved
+
+        nothing = tf.zeros_like(needed)
+        start = [nothing, nothing]
+        if answer == self._logits:
+            start.insert(0, tf.zeros([*tf.unstack(tf.shape(needed)), model.nb_classes]))
+        state, _, *found = self.loop(state, lambda i, *_: i < parts, send, (0, *start))
+        *answers, granted = (whole[:, :count] for whole in found)
+        return answers, granted, state
+
+    def _send_part(
+        self, model: Any, state: base.State, points: tf.Tensor, needed: tf.Tensor, answer: Any
+    ) -> tuple[list[tf.Tensor], tf.Tensor, base.State]:
+        """See `_send`; of points that one pass holds."""
         shape = tf.shape(points)
         batch, count = shape[0], shape[1]
-        everything = tf.ones([batch, count], tf.bool) if needed is None else needed
-        needed = everything & ~state["done"][:, None]
+        needed &= ~state["done"][:, None]
         votes = model.votes if answer == self._verdict else 1
         if "limit" in state:
             left = (state["limit"] - state["queries"])[:, None]
@@ -271,6 +307,6 @@ class QueryAttack(base.Attack):
         most = min(
             count,
             max(POINTS_PER_PASS // self.batch_size, 1),
-            max(VALUES_PER_PASS // (self.batch_size * features), 1),
+            max(checks.VALUES_PER_PASS // (self.batch_size * features), 1),
         )
         return -(-count // -(-count // most))

@@ -120,8 +120,13 @@ class UniversalPerturbation(base.Attack):
         def fooled(rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
             nonlocal passes
             passes[[0, 2]] += classifier.votes * len(rows)
-            labels, _, accepted = classifier.judge(moved(rows, noise), self.batch_size)
-            return self.criterion.met(labels, y[rows], accepted)
+            found = []
+            for number, first in enumerate(range(0, len(rows), self.batch_size)):
+                part = rows[first : first + self.batch_size]
+                key = (0, number)
+                labels, _, accepted = classifier.judge(moved(part, noise), self.batch_size, key)
+                found.append(self.criterion.met(labels, y[part], accepted))
+            return np.concatenate(found)
 
         for _ in range(self.max_iter):
             order = draw.permutation(n)

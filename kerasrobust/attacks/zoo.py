@@ -240,11 +240,18 @@ class ZooAttack(QueryAttack):
         x, shape, h = state["x"], state["x"].shape, params["variable_h"]
         current = self.clip(model, x + self._image(state, level, shape))
         here, constant = state["gap"][:, None], state["constant"][:, None]
-        part = self.points_at_once(index.shape[1], math.prod(shape[1:]))
-        across = list(range(2, shape.rank + 1))
-        firsts, seconds = [], []
-        for begin in range(0, index.shape[1], part):
-            push = self._push(index[:, begin : begin + part], level, shape)
+        count, across = index.shape[1], list(range(2, shape.rank + 1))
+        part = self.points_at_once(count, math.prod(shape[1:]))
+        parts = -(-count // part)
+        # What the last part lacks is of no use.
+        missing = [[0, 0], [0, parts * part - count]]
+        index, usable = tf.pad(index, missing), tf.pad(usable, missing)
+
+        def differ(state: State, i: Any, firsts: Any, seconds: Any) -> tuple[Any, ...]:
+            some, good = (
+                tf.gather(one, i * part + tf.range(part), axis=1) for one in (index, usable)
+            )
+            push = self._push(some, level, shape)
             if "mask" in state:
                 push *= state["mask"][:, None]
             weight = tf.reduce_sum(tf.square(push), axis=across)
@@ -254,7 +261,7 @@ class ZooAttack(QueryAttack):
                 # The part of the step that the box has left of it.
                 way = tf.reduce_sum((points - current[:, None]) * push, axis=across)
                 way = tf.math.divide_no_nan(way, weight)
-                needed = usable[:, begin : begin + part] & tf.not_equal(way, 0.0)
+                needed = good & tf.not_equal(way, 0.0)
                 logits, _, granted, state = self.scores(model, state, points, needed)
                 gaps.append(tf.where(granted, self._gap(logits, state, params), here))
                 ways.append(tf.where(granted, way, 0.0))
@@ -262,9 +269,16 @@ class ZooAttack(QueryAttack):
             both = tf.not_equal(ways[0] * ways[1], 0.0)
             bend = tf.where(both, (gaps[0] + gaps[1] - 2 * here) / (h * h), 0.0)
             delta = tf.reduce_sum((current - x)[:, None] * push, axis=across)
-            firsts.append(constant * slope + 2 * delta)
-            seconds.append(constant * bend + 2 * weight)
-        return tf.concat(firsts, axis=1), tf.concat(seconds, axis=1), state
+            # What was found moves up, until the first part is in the first place.
+            firsts = tf.concat([firsts[:, part:], constant * slope + 2 * delta], axis=1)
+            seconds = tf.concat([seconds[:, part:], constant * bend + 2 * weight], axis=1)
+            return state, i + 1, firsts, seconds
+
+        zeros = tf.zeros(tf.shape(index))
+        state, _, first, second = self.loop(
+            state, lambda i, *_: i < parts, differ, (0, zeros, zeros)
+        )
+        return first[:, :count], second[:, :count], state
 
     def _move(
         self,

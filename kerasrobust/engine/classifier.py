@@ -24,6 +24,7 @@ from kerasrobust.checks import (
     check_int,
     check_preprocessing,
     check_scale,
+    fitting,
 )
 from kerasrobust.engine import backward, folding
 from kerasrobust.engine.box import Box
@@ -46,7 +47,8 @@ LOW_PRECISION = ("float16", "bfloat16")
 # Largest entry of the gradient that enters a float16 model: high enough that input gradients do
 # not underflow (2^-24), low enough that a gain of several hundred on the way does not overflow.
 UPSTREAM_SCALE = 128.0
-PROBE_SAMPLES = 16
+# Of noise by which a model is proven: a pass that is not compiled keeps what all layers made of it.
+PROBE_SAMPLES, PROBE_VALUES = 16, 2**20
 # Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
 FAR = 1e4
 # Keeps log p finite where a probability has underflown to zero.
@@ -394,7 +396,8 @@ class Classifier:
         if not self.is_keras or self._probed is not None:
             return
         low, high = self.clip_values
-        noise = np.random.default_rng(0).uniform(low, high, (PROBE_SAMPLES, *sample_shape))
+        rows = fitting(PROBE_SAMPLES, sample_shape, PROBE_VALUES)
+        noise = np.random.default_rng(0).uniform(low, high, (rows, *sample_shape))
         noise = self._preprocessed(noise)
         with tf.init_scope():
             proof = prove(self.model, self._candidate, tf.constant(noise, tf.float32))
@@ -1086,11 +1089,15 @@ class View(BlackBox):
     """What a white-box attack gets: the gradient as well."""
 
     def gradient(
-        self, x: tf.Tensor, loss: Callable[[tf.Tensor], tf.Tensor], seen: Seen | None = None
+        self,
+        x: tf.Tensor,
+        loss: Callable[[tf.Tensor], tf.Tensor],
+        seen: Seen | None = None,
+        salt: Any = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """See `Classifier.gradient`."""
-        x = self._box.outwards(x)
-        logits, value, gradient = self._classifier.gradient(x, loss, key=self._next(), seen=seen)
+        x, key = self._box.outwards(x), self._next(salt)
+        logits, value, gradient = self._classifier.gradient(x, loss, key=key, seen=seen)
         return logits, value, self._box.span * gradient
 
     def jacobian(

@@ -11,9 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import check_labels
+from kerasrobust.checks import VALUES_PER_PASS, check_labels, fitting
 from kerasrobust.engine.classifier import Classifier
 
+# Samples of a block that are only looked at.
+LOOKED_AT = 1024
 # Samples read in one go from data that come one by one.
 READ_AT_ONCE = 256
 # Data of unknown size that have given more do not end, it is assumed.
@@ -90,7 +92,7 @@ class Source:
     def __len__(self) -> int:
         """Number of samples; of a data set known after the first pass."""
         if self._length is None:
-            for _ in self.blocks(1024):
+            for _ in self.blocks(self.at_once):
                 pass
         assert self._length is not None
         return self._length
@@ -99,7 +101,7 @@ class Source:
     def fingerprint(self) -> str:
         """Hash of all samples and labels, whatever the size of the blocks."""
         if self._fingerprint is None:
-            for _ in self.blocks(1024):
+            for _ in self.blocks(self.at_once):
                 pass
         assert self._fingerprint is not None
         return self._fingerprint
@@ -154,6 +156,14 @@ class Source:
             return self._x.shape[1:]
         return self._data.sample_shape
 
+    @property
+    def at_once(self) -> int:
+        """Samples of a block where each of them is only looked at: 1,024, or fewer of large ones.
+
+        Together they hold 2^24 numbers at most: 111 images of 224x224x3.
+        """
+        return fitting(LOOKED_AT, self.classifier.input_shape, VALUES_PER_PASS)
+
     def block(self, index: int, size: int) -> Block:
         """One block. Blocks of a data set that are asked for in order are read in one pass."""
         if not self.streams:
@@ -180,7 +190,7 @@ class Source:
 
     def whole(self) -> tuple[np.ndarray, np.ndarray | None]:
         """All samples and labels, in memory."""
-        blocks = list(self.blocks(1024))
+        blocks = list(self.blocks(self.at_once))
         x = np.concatenate([block.x for block in blocks])
         if not self.has_labels:
             return x, None
@@ -192,7 +202,7 @@ class Source:
             return self._x[rows]
         found: dict[int, np.ndarray] = {}
         wanted = set(rows.tolist())
-        for block in self.blocks(1024):
+        for block in self.blocks(self.at_once):
             for place in wanted & set(range(block.rows.start, block.rows.stop)):
                 found[place] = block.x[place - block.first]
         return np.stack([found[place] for place in rows.tolist()])

@@ -40,7 +40,7 @@ def evaluate(
     repeats: int = 1,
     samples: int | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     cross_check: bool = False,
     keep_adversaries: bool = False,
@@ -118,7 +118,8 @@ def evaluate(
             and beside each accuracy stands the standard deviation of one draw.
         samples: Size of a draw, 100 by default.
         clip_values: Smallest and largest pixel value; by default the model's own, else `(0, 1)`.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch. Default: 128, or as many as hold 2^22 numbers (27 images of
+            224x224x3).
         seed: Seed of all randomness.
         cross_check: Run every attack that ART has through ART as well, on the same samples, and
             show both.

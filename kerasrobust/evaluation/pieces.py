@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from kerasrobust.attacks import ATTACKS, Attack
-from kerasrobust.checks import check_bool, check_int, check_labels
+from kerasrobust.checks import check_batch_size, check_bool, check_int, check_labels
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import Batch, Prologue, run_batch
@@ -38,7 +38,6 @@ from kerasrobust.evaluation.report import Report
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Metric, Points, registry
 
-_BLOCK = 1024
 # AREB's size of a draw.
 _DRAW = 100
 # What a stored measurement was made of.
@@ -123,7 +122,7 @@ class Evaluation:
         repeats: int = 1,
         samples: int | None = None,
         clip_values: tuple[float, float] | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         seed: int = 0,
         cross_check: bool = False,
         keep_adversaries: bool = False,
@@ -168,7 +167,10 @@ class Evaluation:
         self._check_metrics()
         self.pictures = illustrations.check(pictures, classifier)
         low, high = classifier.clip_values
-        shape = classifier.input_shape or self.source.sample_shape
+        shape = classifier.input_shape
+        if shape is None or None in shape:
+            shape = self.source.sample_shape
+        batch_size = check_batch_size(batch_size, shape)
         self.plan = resolve(
             attacks,
             eps=eps,
@@ -260,7 +262,7 @@ class Evaluation:
         """The clean pass: labels, confidence, and which samples are shown in pictures."""
         judged: list[tuple[np.ndarray, ...]] = []
         given, unlikely = [], []
-        for block in self.source.blocks(_BLOCK):
+        for block in self.source.blocks(self.source.at_once):
             if not judged:
                 for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
                     classifier.look_for_draws(block.x, self.batch_size)

@@ -75,7 +75,7 @@ def resolve(
     channels: int | None = 1,
     value_range: float = 1.0,
     nb_classes: int | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     verbose: bool = False,
     targeted: bool = False,

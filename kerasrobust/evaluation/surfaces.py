@@ -12,7 +12,13 @@ import tensorflow as tf
 
 from kerasrobust import norms
 from kerasrobust.attacks import Attack
-from kerasrobust.checks import check_bool, check_float, check_int, check_labels
+from kerasrobust.checks import (
+    check_batch_size,
+    check_bool,
+    check_float,
+    check_int,
+    check_labels,
+)
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation.resolve import resolve
 
@@ -75,7 +81,7 @@ def explore(
     *,
     norm: float | str = math.inf,
     clip: bool = True,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> Surface:
     """Labels and losses of samples that are moved along one or two directions.
@@ -109,7 +115,7 @@ def explore(
         )
     moves = [_direction(direction, x) for direction in directions]
     lengths = tuple(_axis(axis) for axis in axes)
-    clip, batch_size = check_bool("clip", clip), check_int("batch_size", batch_size, 1)
+    clip, batch_size = check_bool("clip", clip), check_batch_size(batch_size, x.shape[1:])
     grid = np.stack(np.meshgrid(*lengths, indexing="ij"), axis=-1).reshape(-1, len(lengths))
     grid = grid.astype(np.float32)
     low, high = classifier.clip_values
@@ -154,7 +160,7 @@ def planes(
     up: tuple[float, float] | None = None,
     points: int = 41,
     clip: bool = True,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> dict[str, Surface]:
     """Labels and losses on a plane through each sample that an attack's direction spans.
@@ -246,7 +252,7 @@ def lines(
     across: tuple[float, float] | None = None,
     points: int = 33,
     clip: bool = True,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> dict[str, Surface]:
     """Labels and losses along an attack's direction from each sample.
@@ -278,7 +284,7 @@ def lines(
 
 
 def maps(
-    models: Any, *, points: int = 201, batch_size: int = 128, seed: int = 0
+    models: Any, *, points: int = 201, batch_size: int | None = None, seed: int = 0
 ) -> dict[str, Surface]:
     """Labels and confidence of models of two inputs all over the square of valid inputs.
 
@@ -345,7 +351,7 @@ def adversarial(
     eps: float,
     norm: float | str = math.inf,
     targets: Any = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> Directions:
     """The direction of `x_adv - x` of an attack.

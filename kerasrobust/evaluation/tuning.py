@@ -77,7 +77,7 @@ def tune(
     eps: float | None = None,
     norm: float | str | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
@@ -118,7 +118,7 @@ def tune(
             of the box.
         norm: Its norm, likewise.
         clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch; its default is that of `evaluate`.
         seed: Seed of all randomness.
         output: Folder for the tables, a picture, and a report for each setting. What is finished is
             stored there; the same call on the same folder goes on from it.
@@ -196,7 +196,7 @@ def tune(
             "clip_values": list(clip_values),
             "max_loss": max_loss,
             "epochs": epochs,
-            "batch_size": batch_size,
+            "batch_size": first.batch_size,
             "seed": seed,
             "total": total,
         },
@@ -845,7 +845,7 @@ class Runner:
 
     def _key(self, classifier: Classifier) -> str:
         criterion = dataclasses.astuple(self.first.plan.criterion)
-        how = {key: self.options[key] for key in ("batch_size", "seed")}
+        how = {"batch_size": self.first.batch_size, "seed": self.options["seed"]}
         return storage.digest(
             [
                 storage.fingerprint(classifier),

@@ -15,7 +15,7 @@ import tqdm
 
 from kerasrobust import models
 from kerasrobust._version import __version__
-from kerasrobust.checks import check_bool, check_float, check_int
+from kerasrobust.checks import check_batch_size, check_bool, check_float, check_int
 from kerasrobust.defenses import (
     DEFENSES,
     DecisionDefense,
@@ -89,7 +89,7 @@ def harden(
     draws: int | None = None,
     votes: int | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     verbose: bool = False,
 ) -> Hardening:
@@ -149,7 +149,7 @@ def harden(
         draws: Of a `Classifier`, where the model draws.
         votes: Likewise.
         clip_values: Smallest and largest pixel value; by default the model's own.
-        batch_size: Samples per batch of an attack.
+        batch_size: Samples per batch of an attack; its default is that of `evaluate`.
         seed: Seed of all randomness.
         verbose: Whether to tell of each step and to show progress bars.
 
@@ -214,7 +214,7 @@ def harden(
         gradient=gradient,
         draws=draws,
         votes=votes,
-        batch_size=batch_size,
+        batch_size=check_batch_size(batch_size, train.input_shape),
         seed=seed,
         recipe=how,
         epochs=how.epochs_for(-(-len(train) // how.batch_size)),

@@ -36,7 +36,7 @@ def clever(
     radius: float = 5.0,
     norm: float | str = 2,
     nb_grads: int | None = None,
-    chunk: int = 128,
+    chunk: int | None = None,
     seed: int = 0,
     places: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -69,7 +69,8 @@ def clever(
         norm: 1, 2 or inf: of the ball and of the score.
         nb_grads: Without targets, only the so many likeliest other classes: the score can only rise
             by that. `None` takes all.
-        chunk: Points that go through the model at once.
+        chunk: Points that go through the model at once. Default: 128, or as many as hold 2^22
+            numbers (27 images of 224x224x3).
         seed: Seed of the points.
         places: Integers `(n,)` by which a sample's points are drawn; by default its number here.
 
@@ -100,9 +101,9 @@ def clever(
     batch_size = checks.check_int("batch_size", batch_size, 1)
     radius = checks.check_float("radius", radius, above=True)
     order = norms.check_norm(norm)
-    chunk = checks.check_int("chunk", chunk, 1)
     checks.check_int("seed", seed, 0, None)
     x = classifier.check(np.asarray(x))
+    chunk = checks.check_batch_size(chunk, x.shape[1:], "chunk")
     places = np.arange(len(x)) if places is None else places
     logits = _logits(classifier, x, chunk, seed)
     own = logits.argmax(axis=1).astype(np.int32)

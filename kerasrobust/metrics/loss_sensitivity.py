@@ -13,7 +13,13 @@ from kerasrobust.metrics.base import Metric, Outcome, Points
 
 
 def loss_sensitivity(
-    model: Any, x: Any, y: Any, *, norm: float | str = 2, batch_size: int = 128, seed: int = 0
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    norm: float | str = 2,
+    batch_size: int | None = None,
+    seed: int = 0,
 ) -> np.ndarray:
     """`||grad_x CE(f(x), y)||_p` of each sample; its mean is the loss sensitivity.
 
@@ -29,7 +35,8 @@ def loss_sensitivity(
         x: Samples, shape `(n, ...)`.
         y: Labels, integers `(n,)` or one-hot `(n, classes)`.
         norm: 1, 2 or inf.
-        batch_size: Samples per pass.
+        batch_size: Samples per pass. Default: 128, or as many as hold 2^22 numbers (27 images of
+            224x224x3).
         seed: Of what a randomised model draws; its gradients are means over its `draws`.
 
     Returns:
@@ -50,6 +57,7 @@ def loss_sensitivity(
             f"Received: model={classifier.model!r}"
         )
     x = classifier.check(np.asarray(x))
+    batch_size = checks.check_batch_size(batch_size, x.shape[1:])
     y = checks.check_labels(np.asarray(y), len(x), classifier.nb_classes).astype(np.int32)
 
     def steepness(x: tf.Tensor, y: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.checks import VALUES_PER_BATCH, fitting
 from kerasrobust.metrics.base import Metric, Outcome, Points
 
+# Pairs that are compared at once: fewer of large ones, as `fitting` says.
 _CHUNK = 512
 
 
@@ -42,11 +44,10 @@ def ssim(x, x_adv, value_range: float = 1.0) -> np.ndarray:
         raise ValueError(f"Expected a positive value range. Received: value_range={value_range}")
     smallest = min(11, *x.shape[1:3])
     window = smallest if smallest % 2 else smallest - 1
+    rows = fitting(_CHUNK, x.shape[1:], VALUES_PER_BATCH)
     parts = [
-        tf.image.ssim(
-            x[i : i + _CHUNK], x_adv[i : i + _CHUNK], value_range, filter_size=window
-        ).numpy()
-        for i in range(0, len(x), _CHUNK)
+        tf.image.ssim(x[i : i + rows], x_adv[i : i + rows], value_range, filter_size=window).numpy()
+        for i in range(0, len(x), rows)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.checks import VALUES_PER_PASS, fitting
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.metrics.base import Metric, Outcome, Points
 
-# Training samples that are compared at once.
+# Training samples that are compared at once: fewer of large ones, as `fitting` says.
 _BLOCK = 4096
 
 
@@ -43,8 +44,9 @@ def nearest_distance(x, reference) -> np.ndarray:
         )
     flat = x.reshape(len(x), -1).astype(np.float64)
     best, nearest = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
-    for start in range(0, len(reference), _BLOCK):
-        block = np.asarray(reference[start : start + _BLOCK], np.float64)
+    rows = fitting(_BLOCK, x.shape[1:], VALUES_PER_PASS)
+    for start in range(0, len(reference), rows):
+        block = np.asarray(reference[start : start + rows], np.float64)
         block = block.reshape(len(block), -1)
         square = (block**2).sum(axis=1) - 2.0 * flat @ block.T
         place = square.argmin(axis=1)
@@ -95,8 +97,9 @@ class TrainingDistance(Metric):
         if self.reference is None:
             return {"reference": None}
         total = hashlib.sha256(f"{self.reference.shape} {self.reference.dtype}".encode())
-        for start in range(0, len(self.reference), _BLOCK):
-            total.update(np.ascontiguousarray(self.reference[start : start + _BLOCK]).tobytes())
+        rows = fitting(_BLOCK, self.reference.shape[1:], VALUES_PER_PASS)
+        for start in range(0, len(self.reference), rows):
+            total.update(np.ascontiguousarray(self.reference[start : start + rows]).tobytes())
         return {"reference": total.hexdigest()}
 
     def check(self, classifier: Classifier) -> None:

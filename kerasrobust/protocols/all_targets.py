@@ -22,7 +22,7 @@ def all_targets(
     eps: float | None = None,
     norm: float | str | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
@@ -47,7 +47,7 @@ def all_targets(
         eps: Budget, likewise.
         norm: Its norm, likewise.
         clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch; its default is that of `evaluate`.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each step from the true class to the
             target. The same call on the same folder goes on from what is finished.

@@ -23,7 +23,7 @@ def budget_sweep(
     norm: float | str | None = None,
     dataset: str | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
@@ -45,7 +45,7 @@ def budget_sweep(
         norm: Of the budgets; 1, 2 or inf (the default).
         dataset: Name of the data set, as of `evaluate`.
         clip_values: Smallest and largest pixel value; by default the data's, or the models' own.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch; its default is that of `evaluate`.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each model. The same call on the same
             folder goes on from what is finished.

@@ -27,7 +27,7 @@ def repeated(
     eps: float | None = None,
     norm: float | str | None = None,
     clip_values: tuple[float, float] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
     verbose: bool = False,
@@ -49,7 +49,7 @@ def repeated(
         eps: Budget, likewise.
         norm: Its norm, likewise.
         clip_values: Smallest and largest pixel value; by default the data's, or the model's own.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch; its default is that of `evaluate`.
         seed: Seed of all randomness.
         output: Folder for table, picture, and a report for each draw. The same call on the same
             folder goes on from what is finished.

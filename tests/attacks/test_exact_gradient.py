@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasrobust import attacks
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.state import COUNTERS, EXECUTED
 
 INF = np.inf
 SCALES = (1.0, 10.0, 1e3, 1e6)
@@ -138,14 +139,12 @@ def test_draws_count_by_their_doubt():
     shares = tf.exp([attack._log_share(one) for one in odds])
     expected = tf.sigmoid(odds)
     np.testing.assert_allclose(shares, expected, rtol=1e-6)
-    draws = iter(range(2))
 
-    def differentiate(model, state, x, loss):
-        i = next(draws)
-        return tf.zeros([1, 2]), odds[i], parts[i], state
+    def differentiate(model, state, x, loss, draw):
+        return tf.zeros([1, 2]), odds[draw], parts[draw], state
 
     attack.differentiate = differentiate
-    state = {key: tf.zeros([1], tf.int32) for key in ("own", "goal")}
+    state = dict.fromkeys(("own", "goal", *COUNTERS, *EXECUTED), tf.zeros([1], tf.int32))
     _, _, mean, _ = attack._gradient(None, {**state, "iterate": tf.zeros([1, 2])})
     wanted = (expected[:, :, None] * parts).numpy().sum(axis=0)
     np.testing.assert_allclose(mean / tf.norm(mean), wanted / np.linalg.norm(wanted), rtol=1e-6)

@@ -162,7 +162,7 @@ def test_kl_divergence_is_keras_own():
 
 
 def test_the_nearest_training_sample(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerasrobust.metrics.training_distance._BLOCK", 7)
+    monkeypatch.setattr("kerasrobust.metrics.training_distance.VALUES_PER_PASS", 7 * 9)
     rng = np.random.default_rng(2)
     x, reference = rng.uniform(0, 1, (5, 3, 3, 1)), rng.uniform(0, 1, (40, 3, 3, 1))
     x[2] = reference[33]

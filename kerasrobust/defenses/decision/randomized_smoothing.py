@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from kerasrobust.checks import check_float, check_int
+from kerasrobust.checks import VALUES_PER_PASS, check_float, check_int, fitting
 from kerasrobust.defenses.decision.base import DecisionDefense
 from kerasrobust.engine.classifier import as_seed, use_jit
 
 # Draws that one key gives, whatever the number of rows of a pass.
 BLOCK = 100
+# Noisy samples of a pass where nobody says how many.
+USUAL = 1000
 # The streams of draws: for the guess and the estimate of a certificate, and for a vote.
 _GUESS, _ESTIMATE, _VOTE = range(3)
 
@@ -204,7 +206,7 @@ class RandomizedSmoothing(DecisionDefense):
         n0: int | None = None,
         alpha: float | None = None,
         seed: int | None = None,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
     ) -> Certificate:
         """Proves within which radius the answers to samples cannot change.
 
@@ -215,6 +217,7 @@ class RandomizedSmoothing(DecisionDefense):
             alpha: Likewise.
             seed: Likewise.
             batch_size: Noisy samples per pass, at least 100; it changes nothing but memory.
+                Default: 1,000, or as many as hold 2^24 numbers (111 images of 224x224x3).
 
         Returns:
             A `Certificate`.
@@ -230,7 +233,7 @@ class RandomizedSmoothing(DecisionDefense):
         return certified(guess, counts, n, self.length("sigma"), alpha)
 
     def counts(
-        self, x: Any, n: int, *, seed: int | None = None, batch_size: int = 1000
+        self, x: Any, n: int, *, seed: int | None = None, batch_size: int | None = None
     ) -> np.ndarray:
         """How often each class is given in `n` draws, int64 `[samples, classes]`.
 
@@ -241,12 +244,16 @@ class RandomizedSmoothing(DecisionDefense):
             x: Samples `[n, ...]`, inside the bounds.
             n: Draws.
             seed: Seed of the draws; by default the model's own.
-            batch_size: Noisy samples per pass, at least 100.
+            batch_size: As of `certify`.
         """
         return self._counts(x, check_int("n", n, 1), _VOTE, seed, batch_size)
 
-    def _counts(self, x: Any, n: int, stream: int, seed: int | None, batch_size: int) -> np.ndarray:
+    def _counts(
+        self, x: Any, n: int, stream: int, seed: int | None, batch_size: int | None
+    ) -> np.ndarray:
         x = self.inner.check(np.asarray(x))
+        if batch_size is None:
+            batch_size = fitting(USUAL, x.shape[1:], VALUES_PER_PASS)
         rows = max(1, check_int("batch_size", batch_size, 1) // BLOCK)
         rows = min(rows, len(x))
         key = self._key(stream, self.seed if seed is None else check_int("seed", seed, 0))
