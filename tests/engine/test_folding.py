@@ -203,7 +203,7 @@ def samples():
 
 def asked(classifier, x, name="square", **given):
     y = classifier.predict(x).argmax(axis=1)
-    given = {"eps": 0.3, "max_iter": 20, **given}
+    given = {"eps": 0.2, "max_iter": 20, **given}
     return attacks.get(name, batch_size=8, seed=1, **given).bind(classifier).run(x, y)
 
 
