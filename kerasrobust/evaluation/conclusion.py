@@ -8,7 +8,7 @@ import importlib.metadata
 import itertools
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,12 +36,10 @@ from kerasrobust.evaluation.diagnosis import (
     diagnose,
     probe,
 )
+from kerasrobust.evaluation.pieces import Evaluation, Step
 from kerasrobust.evaluation.report import Report, Samples
 from kerasrobust.evaluation.surfaces import Surface
 from kerasrobust.metrics import Outcome
-
-if TYPE_CHECKING:
-    from kerasrobust.evaluation.pieces import Evaluation, Step
 
 _VERSIONS = ("tensorflow", "keras", "numpy")
 _ART = "adversarial-robustness-toolbox"

@@ -13,6 +13,7 @@ from kerasrobust.checks import check_bool, check_int
 from kerasrobust.engine import store as storage
 from kerasrobust.evaluation import provenance
 from kerasrobust.evaluation.adversaries import FOLDER, Adversaries
+from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.pieces import Evaluation, Watch, unwatched
 from kerasrobust.evaluation.report import Report
 from kerasrobust.evaluation.workers import check_ray, shared_out
@@ -223,11 +224,11 @@ def evaluate(
             if shared:
                 pieces = stack.enter_context(shared_out(evaluation, workers, ray_address))
             evaluation.run(pieces, watch)
-            report = evaluation.report()
+            report = conclude(evaluation)
         except KeyboardInterrupt as error:
             interrupt = error
             finished = evaluation.finished()
-            report = None if finished is None else finished.report()
+            report = None if finished is None else conclude(finished)
         if output is not None and report is not None:
             storage.put(output, report.save)
             if adversaries is not None:

@@ -25,7 +25,6 @@ from kerasrobust.engine.result import AttackInterrupted, AttackResult
 from kerasrobust.engine.source import Block, Source, is_stream
 from kerasrobust.evaluation import (
     aims,
-    conclusion,
     draws,
     illustrations,
     presets,
@@ -34,7 +33,6 @@ from kerasrobust.evaluation import (
     summary,
 )
 from kerasrobust.evaluation import pictures as drawing
-from kerasrobust.evaluation.report import Report
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Metric, Points, registry
 
@@ -692,7 +690,7 @@ class Evaluation:
         return AttackResult.concatenate(parts).take(np.arange(len(self.y)))
 
     def finished(self) -> Evaluation | None:
-        """What is finished, as an evaluation whose report may be asked for; None if nothing is.
+        """What is finished, as an evaluation that may be concluded; None if nothing is.
 
         It is of the attacks that have begun, and of the samples that all of these have finished.
         Its report makes no further passes.
@@ -812,10 +810,6 @@ class Evaluation:
                 self.store.save(f"{name}-again", key, result)
         clean = self.labels[rows], self.confidence[rows], self.accepted[rows]
         return summary.within(result, criterion or self.plan.criterion, *clean)
-
-    def report(self) -> Report:
-        """The report, once all pieces are computed."""
-        return conclusion.conclude(self)
 
 
 def _repeats(

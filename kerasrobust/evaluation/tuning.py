@@ -37,6 +37,7 @@ from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import survived
 from kerasrobust.engine.pixel_range import default_bounds
 from kerasrobust.evaluation import pictures, presets
+from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.diagnosis import Finding
 from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.renderers import tables as renderers
@@ -823,7 +824,7 @@ class Runner:
             evaluation = Evaluation(classifier, self.x, self.y, output=place, **self.options)
         for unit in evaluation.units():
             evaluation.compute(unit, bar.update)
-        report = evaluation.report()
+        report = conclude(evaluation)
         if place is not None:
             report.save(place)
         assert report.samples is not None

@@ -14,6 +14,7 @@ from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.engine.criterion import clean_correct
+from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.resolve import unique
 from kerasrobust.metrics.proportion import proportion
@@ -130,7 +131,7 @@ class Pieces:
             evaluation.run()
         else:
             evaluation.run(watch=watch)
-        report = evaluation.report()
+        report = conclude(evaluation)
         place = self._place(name)
         if place is not None:
             report.save(place)

@@ -10,6 +10,7 @@ import pytest
 from kerasrobust import Classifier, evaluate
 from kerasrobust.attacks import ProjectedGradientDescent
 from kerasrobust.engine.source import Source
+from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.diagnosis import Subject, planted, probes
 from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.report import schema
@@ -285,7 +286,7 @@ def test_probes_take_no_more_than_their_share(data, probes, monkeypatch):
     x, y = (np.repeat(part, 5, axis=0) for part in data)
     evaluation = Evaluation(linear(), x, y, attacks=PGD, probes=True)
     evaluation.run()
-    settings = evaluation.report().settings["probes"]
+    settings = conclude(evaluation).settings["probes"]
     assert 32 <= settings["samples"] <= 3 * 32
     rows = [row["samples"] for row in settings["measured"].values()]
     assert max(rows) <= 32 and len(rows) >= 5

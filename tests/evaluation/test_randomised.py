@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasrobust import evaluate
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.diagnosis import diagnose
 from kerasrobust.evaluation.pieces import Evaluation
 
@@ -84,7 +85,7 @@ def test_the_finding_says_what_holds_and_what_to_do(data):
     evaluation = Evaluation(build(Noise(0.3)), *data, attacks=PGD, eps=0.07, batch_size=20)
     for unit in evaluation.units():
         evaluation.compute(unit)
-    report = evaluation.report()
+    report = conclude(evaluation)
     (message,) = of(report, "randomised")
     result = report.samples.results["pgd"]
     found = result.success & ~result.initially_adversarial

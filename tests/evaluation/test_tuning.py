@@ -148,7 +148,7 @@ def test_a_second_run_computes_nothing(model, samples, tuned, folder, monkeypatc
     """Though layers of the same process have other names by then."""
     before = (folder / "tuning.json").read_text()
     monkeypatch.setattr(pieces, "run_batch", no_batch)
-    monkeypatch.setattr(pieces.Evaluation, "report", no_batch)
+    monkeypatch.setattr(tuning, "conclude", no_batch)
     again = kerasrobust.tune(
         model, *samples, attacks=FGSM, sweep=SWEEP, combinations=True, output=folder
     )
