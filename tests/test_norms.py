@@ -187,6 +187,37 @@ def test_l1_ascent_is_optimal_inside_the_box():
     assert (np.abs(step).sum(axis=1) <= length + 1e-5).all()
 
 
+def test_equal_gradients_share_the_l1_step():
+    """Each takes the same part of its room; larger ones come first, smaller ones get nothing."""
+    g = tensor([[2.0, -2.0, 3.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    upper = tensor([[0.4, 0.2, 0.1, 0.5, 0.5]] * 2)
+    step = norms.ascent_direction(g, tensor([0.4, 0.4]), 1, -upper, upper)
+    np.testing.assert_allclose(step, [[0.2, -0.1, 0.1, 0, 0], [0, 0, 0, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [1, 2, 50, 3072])
+def test_entries_of_a_rank_equal_sorting(features):
+    rng = np.random.default_rng(3)
+    size = rng.integers(0, 20, size=(6, features)) * 10.0 ** rng.integers(-30, 30, size=(6, 1))
+    size = size.astype(np.float32)
+    rank = rng.integers(1, features + 1, size=(6, 1)).astype(np.int32)
+    expected = np.take_along_axis(-np.sort(-size, axis=1), rank - 1, axis=1)
+    got = norms.of_rank(tensor(size), tf.constant(rank))
+    # Numbers below the normal ones count as zero on a CPU, and one of them may stand for it.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2.0**-126)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_samples_and_entries_are_selected(jit):
+    rng = np.random.default_rng(4)
+    x, y = (rng.normal(size=(5, 3, 2)).astype(np.float32) for _ in range(2))
+    select = tf.function(norms.select, jit_compile=jit)
+    for condition in (rng.random(5) > 0.5, rng.random((5, 3, 2)) > 0.5, np.bool_(True)):
+        wide = condition[:, None, None] if condition.shape == (5,) else condition
+        got = select(tf.constant(condition), tensor(x), tensor(y))
+        np.testing.assert_array_equal(got, np.where(wide, x, y))
+
+
 @every_order
 def test_ascent_ignores_entries_that_are_not_finite(order):
     g = tensor([[np.nan, 1.0, np.inf, -2.0]])
