@@ -156,7 +156,9 @@ def test_bad_combinations_are_one_line(options, message, monkeypatch):
 
 def slow_search(folder, output, workers):
     """A command that takes ten batches some seconds each."""
-    code = "from kerasrobust_cli.evaluate import main; main()"
+    # As in a terminal, whatever has started the tests: a shell ignores it for what is in the back.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from kerasrobust_cli.evaluate import main; main()"
     options = [*arguments(folder), "--samples", 80, "--batch-size", 8, "--attacks", "fgsm:eps=0.05"]
     options += ["--attacks", "cwl2:max_iter=1200,abort_early=false"]
     options += ["--workers", workers, "--output", output]
