@@ -164,16 +164,19 @@ def _threshold(size: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
         return tf.where(count > 0, (total - eps) / tf.maximum(count, 1.0), least)
 
     nothing = tf.fill(tf.shape(eps), tf.constant(-1.0, size.dtype))
-    least, _ = tf.while_loop(
+    least = _climbed(lambda least: of_those_above(least, fixed), nothing)
+    return of_those_above(tf.stop_gradient(least), size)
+
+
+def _climbed(following: Callable[[tf.Tensor], tf.Tensor], start: tf.Tensor) -> tf.Tensor:
+    """Where numbers `[batch, 1]`, each the one that follows on the last, rise no more."""
+    last, _ = tf.while_loop(
         lambda last, new: tf.reduce_any(new > last),
-        lambda last, new: (
-            tf.maximum(last, new),
-            of_those_above(tf.maximum(last, new), fixed),
-        ),
-        (nothing, of_those_above(nothing, fixed)),
+        lambda last, new: (tf.maximum(last, new), following(tf.maximum(last, new))),
+        (start, following(start)),
         parallel_iterations=1,
     )
-    return of_those_above(tf.stop_gradient(least), size)
+    return last
 
 
 def _largest(holds: Callable[[tf.Tensor], tf.Tensor], size: tf.Tensor) -> tf.Tensor:
@@ -375,14 +378,7 @@ def _level(size: tf.Tensor, unit: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) ->
         )
         return tf.where(steep > 0, (gap - behind) / tf.maximum(steep, TINY), level)
 
-    start = tf.zeros_like(gap)
-    level, _ = tf.while_loop(
-        lambda last, new: tf.reduce_any(new > last),
-        lambda last, new: (tf.maximum(last, new), following(tf.maximum(last, new))),
-        (start, following(start)),
-        parallel_iterations=1,
-    )
-    return level
+    return _climbed(following, tf.zeros_like(gap))
 
 
 def plane_distances(gaps: tf.Tensor, normals: tf.Tensor, order: float) -> tf.Tensor:
