@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 
 from kerasrobust.checks import check_batch_size
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.loops import one_at_a_time
 
 # Samples in one pass where ART itself does not split them.
 BATCH_SIZE = 128
@@ -118,7 +119,7 @@ class ScoresEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):
 
             signature = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in inputs]
             call = tf.function(traced, signature, jit_compile=classifier.jit_compile)
-            classifier.functions[key] = call
+            call = classifier.functions[key] = one_at_a_time(call)
         outputs, executed = [], 0
         for first in range(0, len(inputs[0]), batch_size):
             batch = [a[first : first + batch_size] for a in inputs]

@@ -271,17 +271,19 @@ class AutoProjectedGradientDescent(base.Attack):
 
         def add(state: base.State, i: Any, _: Any, __: Any, total: Any, largest: Any) -> Any:
             # The label and the loss are those of the last draw, as in the authors' code.
-            logits, loss, gradient, state = draw(state, i + 1)
+            logits, loss, gradient, state = draw(state, i)
             share = self._log_share(loss)
             most = tf.maximum(largest, share)
             total *= norms.expand(tf.exp(largest - most), total)
             total += norms.expand(tf.exp(share - most), total) * gradient
-            return state, logits, loss, total, most
+            return state, i + 1, logits, loss, total, most
 
         logits, loss, total, state = draw(state, 0)
         if self.eot_iter > 1:
-            first = (logits, loss, total, self._log_share(loss))
-            state, logits, loss, total, _ = self.repeat(state, self.eot_iter - 1, add, *first)
+            first = (1, logits, loss, total, self._log_share(loss))
+            state, _, logits, loss, total, _ = self.loop(
+                state, lambda i, *_: i < self.eot_iter, add, first
+            )
         return logits, loss, total, state
 
     def _log_share(self, loss: tf.Tensor) -> tf.Tensor:

@@ -268,31 +268,41 @@ class Attack(metaclass=_Sealing):
             "executed_gradients": state["executed_gradients"] + passes,
         }
 
-    def repeat(
-        self, state: State, times: int, body: Callable[..., tuple[Any, ...]], *variables: Any
+    def loop(
+        self,
+        state: State,
+        condition: Callable[..., tf.Tensor],
+        body: Callable[..., tuple[Any, ...]],
+        variables: tuple[Any, ...],
+        changes: tuple[str, ...] = (),
     ) -> tuple[Any, ...]:
-        """A loop inside of a step, around gradients of the model, one round after the other.
+        """A loop inside of a step, around passes of the model, one round after the other.
 
-        Side by side each would hold what all layers made of the batch.
+        Side by side each round would hold what all layers made of the batch.
 
         Args:
             state: The state.
-            times: How often.
-            body: State, number of the round and variables to the new state and variables.
-            *variables: Their values at the start.
+            condition: The variables to a bool: whether to go on.
+            body: State and variables to the new state and variables.
+            variables: Their values at the start.
+            changes: The leaves that `body` changes, beside the counters.
 
         Returns:
-            The state with raised counters, and the variables at the end.
+            The new state, and the variables at the end.
         """
-        keys, n = (*COUNTERS, *EXECUTED), len(variables)
+        keys, n = (*COUNTERS, *EXECUTED, *changes), len(variables)
 
-        def run(i: Any, *values: Any) -> tuple[Any, ...]:
+        def run(*values: Any) -> tuple[Any, ...]:
             current = {**state, **dict(zip(keys, values[n:], strict=True))}
-            current, *new = body(current, i, *values[:n])
-            return i + 1, *new, *(current[key] for key in keys)
+            current, *new = body(current, *values[:n])
+            return (*new, *(current[key] for key in keys))
 
-        counts = (state[key] for key in keys)
-        _, *ends = while_loop(lambda i, *_: i < times, run, (0, *variables, *counts))
+        ends = while_loop(
+            lambda *values: condition(*values[:n]),
+            run,
+            (*variables, *(state[key] for key in keys)),
+            differentiates=self.access == "gradient",
+        )
         return {**state, **dict(zip(keys, ends[n:], strict=True))}, *ends[:n]
 
     def score(self, model: Any, state: State, x: tf.Tensor) -> tuple[tf.Tensor, State]:

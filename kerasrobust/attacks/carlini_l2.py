@@ -209,9 +209,10 @@ class CarliniL2Method(base.Attack):
         def add(state: base.State, i: Any, total: tf.Tensor) -> tuple[Any, ...]:
             point = self.clip(model, x_adv + offsets[i])
             _, _, gradient, state = self.differentiate(model, state, point, hinge, i)
-            return state, total + gradient
+            return state, i + 1, total + gradient
 
-        state, total = self.repeat(state, count, add, tf.zeros_like(x_adv))
+        start = (0, tf.zeros_like(x_adv))
+        state, _, total = self.loop(state, lambda i, _: i < count, add, start)
         return logits, hinge(logits), total / count, state
 
     def _restart(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:

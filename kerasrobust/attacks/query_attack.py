@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -131,32 +131,16 @@ class QueryAttack(base.Attack):
             needed = tf.ones(tf.shape(points)[:2], tf.bool)
         count = points.shape[1]
         part = self.points_at_once(count, math.prod(points.shape[2:]))
-        if part == count:
-            return self._send_part(model, state, points, needed, answer)
-        parts = -(-count // part)
-        # What the last part lacks is not needed.
-        missing = [[0, 0], [0, parts * part - count]]
-        points = tf.pad(points, missing + [[0, 0]] * (points.shape.rank - 2))
-        needed = tf.pad(needed, missing)
-
-        def send(state: base.State, i: Any, *found: tf.Tensor) -> tuple[Any, ...]:
-            some, wanted = (
-                tf.gather(one, i * part + tf.range(part), axis=1) for one in (points, needed)
-            )
-            answers, granted, state = self._send_part(model, state, some, wanted, answer)
-            # What was found moves up, until the first part is in the first place.
-            moved = [
-                tf.concat([old[:, part:], new], axis=1)
-                for old, new in zip(found, [*answers, granted], strict=True)
-            ]
-            return state, i + 1, *moved
-
-        nothing = tf.zeros_like(needed)
-        start = [nothing, nothing]
+        none = tf.zeros(tf.shape(points)[:2], tf.bool)
+        found = [none, none]
         if answer == self._logits:
-            start.insert(0, tf.zeros([*tf.unstack(tf.shape(needed)), model.nb_classes]))
-        state, _, *found = self.loop(state, lambda i, *_: i < parts, send, (0, *start))
-        *answers, granted = (whole[:, :count] for whole in found)
+            found.insert(0, tf.zeros([*tf.unstack(tf.shape(none)), model.nb_classes]))
+
+        def send(state: base.State, points: tf.Tensor, needed: tf.Tensor) -> tuple[Any, ...]:
+            answers, granted, state = self._send_part(model, state, points, needed, answer)
+            return state, *answers, granted
+
+        state, *answers, granted = self.in_parts(state, part, send, (points, needed), found)
         return answers, granted, state
 
     def _send_part(
@@ -219,41 +203,6 @@ class QueryAttack(base.Attack):
         none = [tf.zeros([0], tf.bool)]
         return none if answer == self._verdict else [tf.zeros([0, model.nb_classes]), *none]
 
-    def loop(
-        self,
-        state: base.State,
-        condition: Callable[..., tf.Tensor],
-        body: Callable[..., tuple[Any, ...]],
-        variables: tuple[Any, ...],
-        changes: tuple[str, ...] = (),
-    ) -> tuple[Any, ...]:
-        """A loop inside of a step, around questions to the model.
-
-        Args:
-            state: The state.
-            condition: The variables to a bool: whether to go on.
-            body: State and variables to the new state and variables.
-            variables: Their values at the start.
-            changes: The leaves that `body` changes, beside the counters.
-
-        Returns:
-            The new state, and the variables at the end.
-        """
-        keys, n = ("queries", "executed_queries", *changes), len(variables)
-
-        def run(*values: Any) -> tuple[Any, ...]:
-            current = {**state, **dict(zip(keys, values[n:], strict=True))}
-            current, *new = body(current, *values[:n])
-            return (*new, *(current[key] for key in keys))
-
-        ends = tf.while_loop(
-            lambda *values: condition(*values[:n]),
-            run,
-            (*variables, *(state[key] for key in keys)),
-            parallel_iterations=1,
-        )
-        return {**state, **dict(zip(keys, ends[n:], strict=True))}, *ends[:n]
-
     def find_start(
         self, model: Any, state: base.State, params: base.Params, seed: Any
     ) -> tuple[tf.Tensor, tf.Tensor, base.State]:
@@ -301,6 +250,51 @@ class QueryAttack(base.Attack):
             (0, x, tf.zeros_like(wanted)),
         )
         return start, found, state
+
+    def in_parts(
+        self,
+        state: base.State,
+        part: int,
+        body: Callable[..., tuple[Any, ...]],
+        given: Sequence[tf.Tensor],
+        found: Sequence[tf.Tensor],
+    ) -> tuple[Any, ...]:
+        """What is found of k things of each sample, some of them at a time, to bound memory.
+
+        Args:
+            state: The state.
+            part: How many at a time.
+            body: State, and of each tensor in `given` one part, to the new state and what is found.
+            given: `[batch, k, ...]` each. What the last part lacks is zero and False.
+            found: Zeros in the shapes of what will be found, `[batch, k, ...]` each.
+
+        Returns:
+            The new state, and what was found.
+        """
+        count = given[0].shape[1]
+        parts = -(-count // part)
+        if parts == 1:
+            return body(state, *given)
+
+        def padded(one: tf.Tensor) -> tf.Tensor:
+            return tf.pad(
+                one, [[0, 0], [0, parts * part - count]] + [[0, 0]] * (len(one.shape) - 2)
+            )
+
+        given = [padded(one) for one in given]
+
+        def run(state: base.State, i: Any, *found: tf.Tensor) -> tuple[Any, ...]:
+            some = (tf.gather(one, i * part + tf.range(part), axis=1) for one in given)
+            state, *new = body(state, *some)
+            # What was found moves up, until the first part is in the first place.
+            moved = (
+                tf.concat([old[:, part:], one], axis=1) for old, one in zip(found, new, strict=True)
+            )
+            return state, i + 1, *moved
+
+        start = (0, *(padded(one) for one in found))
+        state, _, *ends = self.loop(state, lambda i, *_: i < parts, run, start)
+        return state, *(whole[:, :count] for whole in ends)
 
     def points_at_once(self, count: int, features: int) -> int:
         """Points per sample and pass, so that whole passes make up `count` as nearly as can be."""

@@ -242,16 +242,9 @@ class ZooAttack(QueryAttack):
         here, constant = state["gap"][:, None], state["constant"][:, None]
         count, across = index.shape[1], list(range(2, shape.rank + 1))
         part = self.points_at_once(count, math.prod(shape[1:]))
-        parts = -(-count // part)
-        # What the last part lacks is of no use.
-        missing = [[0, 0], [0, parts * part - count]]
-        index, usable = tf.pad(index, missing), tf.pad(usable, missing)
 
-        def differ(state: State, i: Any, firsts: Any, seconds: Any) -> tuple[Any, ...]:
-            some, good = (
-                tf.gather(one, i * part + tf.range(part), axis=1) for one in (index, usable)
-            )
-            push = self._push(some, level, shape)
+        def differ(state: State, index: tf.Tensor, usable: tf.Tensor) -> tuple[Any, ...]:
+            push = self._push(index, level, shape)
             if "mask" in state:
                 push *= state["mask"][:, None]
             weight = tf.reduce_sum(tf.square(push), axis=across)
@@ -261,7 +254,7 @@ class ZooAttack(QueryAttack):
                 # The part of the step that the box has left of it.
                 way = tf.reduce_sum((points - current[:, None]) * push, axis=across)
                 way = tf.math.divide_no_nan(way, weight)
-                needed = good & tf.not_equal(way, 0.0)
+                needed = usable & tf.not_equal(way, 0.0)
                 logits, _, granted, state = self.scores(model, state, points, needed)
                 gaps.append(tf.where(granted, self._gap(logits, state, params), here))
                 ways.append(tf.where(granted, way, 0.0))
@@ -269,16 +262,11 @@ class ZooAttack(QueryAttack):
             both = tf.not_equal(ways[0] * ways[1], 0.0)
             bend = tf.where(both, (gaps[0] + gaps[1] - 2 * here) / (h * h), 0.0)
             delta = tf.reduce_sum((current - x)[:, None] * push, axis=across)
-            # What was found moves up, until the first part is in the first place.
-            firsts = tf.concat([firsts[:, part:], constant * slope + 2 * delta], axis=1)
-            seconds = tf.concat([seconds[:, part:], constant * bend + 2 * weight], axis=1)
-            return state, i + 1, firsts, seconds
+            return state, constant * slope + 2 * delta, constant * bend + 2 * weight
 
         zeros = tf.zeros(tf.shape(index))
-        state, _, first, second = self.loop(
-            state, lambda i, *_: i < parts, differ, (0, zeros, zeros)
-        )
-        return first[:, :count], second[:, :count], state
+        state, first, second = self.in_parts(state, part, differ, (index, usable), (zeros, zeros))
+        return first, second, state
 
     def _move(
         self,

@@ -39,7 +39,7 @@ from kerasrobust.engine.logits import (
     prove,
     within_unit,
 )
-from kerasrobust.engine.loops import while_loop
+from kerasrobust.engine.loops import one_at_a_time, while_loop
 from kerasrobust.engine.pixel_range import pixel_range
 
 LOG = logging.getLogger("kerasrobust")
@@ -851,11 +851,13 @@ class Classifier:
                 return function(*batch)
 
             # Without XLA the second batch size makes the graph one for all of them.
-            forward = tf.function(
-                traced,
-                autograph=False,
-                jit_compile=self.jit_compile,
-                reduce_retracing=not self.jit_compile,
+            forward = one_at_a_time(
+                tf.function(
+                    traced,
+                    autograph=False,
+                    jit_compile=self.jit_compile,
+                    reduce_retracing=not self.jit_compile,
+                )
             )
             self.functions[role] = forward
         outputs = []

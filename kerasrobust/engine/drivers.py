@@ -24,7 +24,7 @@ from kerasrobust import norms
 from kerasrobust.engine.box import Box
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, as_seed
 from kerasrobust.engine.criterion import Criterion
-from kerasrobust.engine.loops import while_loop
+from kerasrobust.engine.loops import one_at_a_time, while_loop
 from kerasrobust.engine.state import (
     COUNTERS,
     EXECUTED,
@@ -481,7 +481,7 @@ class Compiled:
             compiled = tf.function(
                 traced, autograph=False, jit_compile=self.jit
             ).get_concrete_function(*specs)
-            self.classifier.functions[key] = compiled
+            compiled = self.classifier.functions[key] = one_at_a_time(compiled)
         return compiled(state, *rest)
 
     @staticmethod

@@ -12,6 +12,7 @@ from keras import layers
 
 from kerasrobust import Classifier, attacks
 from kerasrobust.engine import folding
+from kerasrobust.engine.loops import while_loop
 
 
 def with_statistics(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -76,8 +77,11 @@ def in_a_loop(model: keras.Model):
     def run(x):
         start = tf.zeros([tf.shape(x)[0], *model.output_shape[1:]])
         with folding.scope():
-            return tf.while_loop(
-                lambda i, _: i < 3, lambda i, _: (i + 1, view(x, training=False)), (0, start)
+            return while_loop(
+                lambda i, _: i < 3,
+                lambda i, _: (i + 1, view(x, training=False)),
+                (0, start),
+                differentiates=False,
             )[1]
 
     return run

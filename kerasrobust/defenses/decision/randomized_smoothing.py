@@ -13,6 +13,7 @@ from scipy import stats
 from kerasrobust.checks import VALUES_PER_PASS, check_float, check_int, fitting
 from kerasrobust.defenses.decision.base import DecisionDefense
 from kerasrobust.engine.classifier import as_seed, use_jit
+from kerasrobust.engine.loops import one_at_a_time
 
 # Draws that one key gives, whatever the number of rows of a pass.
 BLOCK = 100
@@ -258,11 +259,13 @@ class RandomizedSmoothing(DecisionDefense):
         rows = min(rows, len(x))
         key = self._key(stream, self.seed if seed is None else check_int("seed", seed, 0))
         if self._counting is None:
-            self._counting = tf.function(
-                self._count,
-                autograph=False,
-                jit_compile=use_jit("auto"),
-                reduce_retracing=True,
+            self._counting = one_at_a_time(
+                tf.function(
+                    self._count,
+                    autograph=False,
+                    jit_compile=use_jit("auto"),
+                    reduce_retracing=True,
+                )
             )
         parts = []
         for start in range(0, len(x), rows):
