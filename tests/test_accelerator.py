@@ -69,10 +69,13 @@ def test_weights_are_arguments(exported):
 
 
 @pytest.mark.slow
-def test_query_attacks_have_fixed_sizes(accelerator, tmp_path):
-    program = accelerator.Program(
-        "digits_cnn", (8, 8, 1), 10, 8, "square", {"eps": 0.1, "max_iter": 3}
-    )
+@pytest.mark.parametrize(
+    "attack, settings",
+    [("square", {"eps": 0.1, "max_iter": 3}), ("hsja", {"max_iter": 1, "max_eval": 100})],
+)
+def test_query_attacks_have_fixed_sizes(attack, settings, accelerator, tmp_path):
+    # HopSkipJump asks in loops inside of the loop.
+    program = accelerator.Program("digits_cnn", (8, 8, 1), 10, 8, attack, settings)
     accelerator.export(tmp_path, "", [program])
     (found,) = json.loads((tmp_path / "manifest.json").read_text())["programs"]
     assert not found["hindrances"] and found["gradients"] == 0
@@ -179,7 +182,7 @@ def test_a_plan_is_the_largest_of_three_bounds(accelerator, tmp_path, capsys, mo
     assert planned(100, plenty) == (pytest.approx(1.02e6 * 4 / 100 * 3e-6, abs=0.06), "launches")
 
 
-def compared(accelerator, change=None, *, by_pixel=True, flags=None, samples=200):
+def compared(accelerator, change=None, *, by_pixel=True, flags=None, samples=200, allowed=0):
     """Samples whose 225 pixels were raised by 0.1, and the same points once more, changed."""
     x = np.full((samples, 15, 15, 1), 0.5, np.float32)
     success = np.arange(samples) % 2 == 0
@@ -188,7 +191,7 @@ def compared(accelerator, change=None, *, by_pixel=True, flags=None, samples=200
     if change:
         change(points)
     flags = success if flags is None else flags(success.copy())
-    return accelerator.compare([points, flags], recorded, x, by_pixel)
+    return accelerator.compare([points, flags], recorded, x, by_pixel, allowed)
 
 
 def moved(samples, pixels, by):
@@ -212,6 +215,9 @@ def test_samples_whose_points_are_others(accelerator):
     assert found["largest_change"] == pytest.approx(0.1, rel=1e-3)
     assert found["differing"] == pytest.approx(6 / (200 * 225))
     assert not compared(accelerator, moved(3, 3, 0.0021))["passed"]
+    # As many as rounding turns.
+    assert compared(accelerator, moved(3, 3, 0.0021), allowed=3)["passed"]
+    assert not compared(accelerator, moved(4, 3, 0.0021), allowed=3)["passed"]
     assert compared(accelerator, moved(3, 3, 0.0021), by_pixel=False)["passed"]
     assert compared(accelerator, moved(200, 15, 0.0019))["passed"]
     # Pixels that went the opposite way are as other ones, and named apart.

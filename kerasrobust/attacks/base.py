@@ -290,7 +290,10 @@ class Attack(metaclass=_Sealing):
         Returns:
             The new state, and the variables at the end.
         """
-        keys, n = (*COUNTERS, *EXECUTED, *changes), len(variables)
+        differentiates, n = self.access == "gradient", len(variables)
+        # No constants: for XLA TensorFlow 2.21 loses the body of a loop in a loop that has one.
+        counters = [k for k in (*COUNTERS, *EXECUTED) if differentiates or "gradients" not in k]
+        keys = (*counters, *changes)
 
         def run(*values: Any) -> tuple[Any, ...]:
             current = {**state, **dict(zip(keys, values[n:], strict=True))}
@@ -301,7 +304,7 @@ class Attack(metaclass=_Sealing):
             lambda *values: condition(*values[:n]),
             run,
             (*variables, *(state[key] for key in keys)),
-            differentiates=self.access == "gradient",
+            differentiates,
         )
         return {**state, **dict(zip(keys, ends[n:], strict=True))}, *ends[:n]
 
