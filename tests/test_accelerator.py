@@ -242,6 +242,7 @@ def test_flags_and_lengths_that_are_others(accelerator, by_pixel):
     # Equal numbers of successes are not equal successes.
     found = compared(accelerator, flags=flipped(4), by_pixel=by_pixel)
     assert found["success"] == found["success_recorded"] and not found["passed"]
+    assert not compared(accelerator, flags=flipped(4), by_pixel=by_pixel, allowed=9)["passed"]
     assert compared(accelerator, flags=flipped(2), by_pixel=by_pixel)["passed"]
     for by, passed in ((1.009, True), (0.991, True), (1.011, False), (0.989, False)):
 
