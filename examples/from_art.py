@@ -14,7 +14,7 @@ uses them changes one import:
     from kerasrobust.art.compat import CarliniL2Method, FastGradientMethod, ProjectedGradientDescent
 
 This example runs the lines below it twice, once with each, and prints what comes out. It reads
-scikit-learn's digits, downloads nothing and takes about two minutes on one CPU core, most of
+scikit-learn's digits, downloads nothing and takes a minute and a half on one CPU core, most of
 them in ART's classes.
 """
 
