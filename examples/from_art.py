@@ -15,7 +15,7 @@ uses them changes one import:
 
 This example runs the lines below it twice, once with each, and prints what comes out. It reads
 scikit-learn's digits, downloads nothing and takes a minute and a half on one CPU core, most of
-them in ART's classes.
+it in ART's classes.
 """
 
 import time
