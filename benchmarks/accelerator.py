@@ -38,8 +38,8 @@ PEAKS = {
     "H100": {"float32": 67e12, "tf32": 494.5e12, "bytes": 3.35e12},
     "H200": {"float32": 67e12, "tf32": 494.5e12, "bytes": 4.8e12},
 }
-# One sample in a hundred, of fewer than a hundred none, may have another flag. And as many more may
-# go another way as do where pixels differ by `ROUNDING` of their value, about as sums of float32 do.
+# One sample in a hundred, of fewer than a hundred none, may have another flag. As many more may go
+# another way as do where pixels differ by `ROUNDING` of their value, about as sums of float32 do.
 STRAYS = 0.01
 ROUNDING = 2.0**-22
 # The parameters up to which a network is trained, for a minute; kernels of larger ones are drawn.

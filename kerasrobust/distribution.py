@@ -76,7 +76,9 @@ def fit(
     strategy = model.distribute_strategy
     with strategy.scope():
         _build(model, data)
-    batches = strategy.experimental_distribute_dataset(_shard_samples(data))
+    # One iterator for all epochs: TensorFlow lets go of one only after seconds, in which all wait.
+    repeated = _shard_samples(data if steps_per_epoch else data.repeat())
+    iterator = iter(strategy.experimental_distribute_dataset(repeated))
 
     @tf.function(autograph=False)
     def step(iterator: Any) -> None:
@@ -94,12 +96,9 @@ def fit(
     model.stop_training = False
     listed.on_train_begin()
     logs: dict[str, Any] = {}
-    iterator = None
     for epoch in range(initial_epoch, epochs):
         model.reset_metrics()
         listed.on_epoch_begin(epoch)
-        if iterator is None or steps_per_epoch is None:
-            iterator = iter(batches)
         for _ in range(steps):
             step(iterator)
         # All workers take part in the sum of a metric.
