@@ -398,6 +398,7 @@ def test_samples_a_rounding_error_outside_the_box_are_taken():
 # ---- ART's tools ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arts_trainer_takes_several_attacks(digits):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

@@ -411,6 +411,7 @@ def test_plateaus_and_patience_go_on(data, tmp_path):
     np.testing.assert_allclose(history["learning_rate"], [1e-12] * 3 + [1e-13] * 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_augmentation_goes_on(data, tmp_path):
     """With a defense, momentum and the weights of the best epoch."""
     recipe = "optimizer=(sgd:momentum=0.9),schedule=plateau,early_stopping=3,augment=[RandomFlip]"

@@ -129,12 +129,10 @@ def test_by_name_in_both_commands(installed, tmp_path):
     assert last.startswith("Error: Entry point 'broken'") and last.endswith("for this attack")
 
 
-@pytest.mark.parametrize(
-    "tests", ["config or forms", pytest.param("plugin", marks=pytest.mark.slow)], ids=["few", "all"]
-)
-def test_it_goes_through_the_contract_tables(tests, installed):
+@pytest.mark.slow
+def test_it_goes_through_the_contract_tables(installed):
     pytest_ = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-q", "-rA"]
-    pytest_ += ["-k", f"(plugin-attack or plugin-defense) and ({tests})"]
+    pytest_ += ["-k", "plugin-attack or plugin-defense"]
     result = run(installed, *pytest_, TESTS / "contract")
     assert result.returncode == 0, result.stdout
     passed = [line for line in result.stdout.splitlines() if line.startswith("PASSED")]

@@ -247,6 +247,7 @@ def test_packing_changes_nothing(name, settings, hyperplane):
         assert alone.success[0] == mixed.success[i]
 
 
+@pytest.mark.slow
 def test_hop_skip_jump_does_not_depend_on_what_ran_before(hyperplane):
     """Compiled pieces are shared; how many directions a pass draws must not be."""
     settings = {"max_iter": 3, "max_eval": 60, "seed": 2}

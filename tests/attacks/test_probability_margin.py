@@ -69,6 +69,7 @@ def test_steps_fall_twice_and_terms_take_turns(digits_model, digits):
     assert parts == [1] * 4 + [0] * 4 + [2] * 4 + [0] * 4
 
 
+@pytest.mark.slow
 def test_stronger_than_apgd_on_the_cross_entropy_with_as_many_passes(digits_model, digits):
     x, y = digits[0][:100], digits[1][:100]
     classifier = Classifier(digits_model)

@@ -44,6 +44,7 @@ def test_decision_attacks_come_near_a_hyperplane(name, settings, hyperplane):
     assert (result.l2 / exact).max() <= 1.3
 
 
+@pytest.mark.slow
 def test_zoo_comes_near_a_hyperplane(hyperplane):
     """With all coordinates in every step it is C&W's attack without its change of variables."""
     model, x, exact = hyperplane

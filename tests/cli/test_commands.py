@@ -108,6 +108,7 @@ def test_quiet_prints_the_table_alone(data, model):
     assert result.stdout.startswith("halves, 8 samples") and "fgsm" in result.stdout
 
 
+@pytest.mark.slow
 def test_without_a_model_one_is_trained_and_said_so(data):
     result = run(evaluate, "--dataset", data, "--samples", 64, "--attacks", "fgsm:eps=0.01")
     assert result.exit_code == 0, result.output
@@ -200,6 +201,7 @@ def test_list_models_and_defenses(option, names):
     assert all(all(row[:3]) and (row[3] or "cnn" in row[0]) for row in rows), rows
 
 
+@pytest.mark.slow
 def test_the_best_robust_epoch_is_kept(data, tmp_path):
     """Chosen on training samples that were held out; the test accuracy is the kept model's."""
     path, logs = tmp_path / "model.keras", tmp_path / "logs"

@@ -267,7 +267,7 @@ def test_channels_first(name):
 
 @every_layer
 def test_in_graphs(name):
-    """In `tf.data`, with unknown sizes, one image, under XLA: the same as eagerly."""
+    """In `tf.data`, with unknown sizes, one image: the same as eagerly."""
     x = images()
     expected = make(name)(x).numpy()
     atol = 1e-5 if name == "tvm" else 1e-6
@@ -278,6 +278,14 @@ def test_in_graphs(name):
         part = x[:n, :size]
         found = unknown.predict(part, verbose=0)
         np.testing.assert_allclose(found, make(name)(part), atol=atol)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "tvm" else n for n in LAYERS]
+)
+def test_under_xla(name):
+    x = images()
+    expected = make(name)(x).numpy()
     compiled = tf.function(make(name), jit_compile=True)(x)
     if name in RANDOM:  # XLA draws other numbers
         assert 0.5 < np.std(compiled - x) / np.std(expected - x) < 2

@@ -84,6 +84,7 @@ def test_the_parameters_of_the_authors_program():
     assert few.attacks[1][1]["nb_target_classes"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2, 3])
 def test_fewer_than_four_classes(outputs):
     """What is defined there, said in the report, against the exact robust accuracy."""
