@@ -2,11 +2,11 @@
 
     python benchmarks/distribution.py --model areb_cnn --batch-size 128 --steps 20
 
-Every worker is a process with one thread (`intra_op` parallelism 1) on a core of its own, so that
-two workers have twice what one has. The global batch is the same: two workers halve it, and add up
-their gradients over the loopback interface. What two can reach at most is what one does with half
-the batch. Both run `kerasrobust.distribution.fit`; data are random, the first epoch compiles and is
-not counted, and the best of the others is. Nothing else should be running.
+Every worker is a process with one thread (`intra_op` and `inter_op` parallelism 1) on a core of its
+own, so that two workers have twice what one has. The global batch is the same: two workers halve
+it, and add up their gradients over the loopback interface. What two can reach at most is what one
+does with half the batch. Both run `kerasrobust.distribution.fit`; data are random, the first epoch
+compiles and is not counted, and the best of the others is. Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ TRAININGS = {
 @click.option("--batch-size", default=128, show_default=True, help="The global one.")
 @click.option("--steps", default=20, show_default=True, help="Of an epoch.")
 @click.option("--epochs", default=3, show_default=True, help="Timed.")
-@click.option("--inter-op", default=1, show_default=True, help="Operations of a worker at a time.")
 @click.option("--timeout", default=1800.0, show_default=True, help="Seconds, of all workers.")
 @click.option("--worker", hidden=True, help="Set for the processes that this one starts.")
-def main(model, batch_size, steps, epochs, inter_op, timeout, worker) -> None:
+def main(model, batch_size, steps, epochs, timeout, worker) -> None:
     """Print steps per second for one and two workers."""
     if worker is not None:
-        click.echo("RESULT " + json.dumps(measure(model, batch_size, steps, epochs, inter_op)))
+        click.echo("RESULT " + json.dumps(measure(model, batch_size, steps, epochs)))
         return
     rates = {count: run(count, timeout) for count in (1, 2)}
     from rich.console import Console
@@ -85,7 +84,7 @@ def run(count: int, timeout: float) -> dict[str, float]:
     return json.loads(line.removeprefix("RESULT "))
 
 
-def measure(name: str, batch_size: int, steps: int, epochs: int, inter_op: int) -> dict[str, float]:
+def measure(name: str, batch_size: int, steps: int, epochs: int) -> dict[str, float]:
     """Steps per second of each training; the other workers measure the same."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -97,7 +96,7 @@ def measure(name: str, batch_size: int, steps: int, epochs: int, inter_op: int) 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     import kerasrobust
 

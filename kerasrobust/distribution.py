@@ -77,8 +77,8 @@ def fit(
     with strategy.scope():
         _build(model, data)
     # One iterator for all epochs: TensorFlow lets go of one only after seconds, in which all wait.
-    repeated = _shard_samples(data if steps_per_epoch else data.repeat())
-    iterator = iter(strategy.experimental_distribute_dataset(repeated))
+    batches = data if steps_per_epoch else data.repeat()
+    iterator = iter(strategy.experimental_distribute_dataset(_shard_samples(batches)))
 
     @tf.function(autograph=False)
     def step(iterator: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import threading
 import warnings
 import weakref
+from concurrent import futures
 
 import keras
 import numpy as np
@@ -401,17 +401,13 @@ def test_a_model_is_not_kept_alive(name):
 
 def test_threads_share_a_classifier():
     classifier = Classifier(dense_softmax())
-    results = [None] * 4
 
-    def work(i):
+    def work(_):
         attack = attacks.get("pgd", eps=0.2, max_iter=4, num_random_init=2, seed=1)
-        results[i] = attack.bind(classifier).generate(X)
+        return attack.bind(classifier).generate(X)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with futures.ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(4)))
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
 

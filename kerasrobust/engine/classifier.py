@@ -649,9 +649,7 @@ class Classifier:
             return i + 1, counts + tf.one_hot(labels, self.nb_classes)
 
         counts = tf.zeros([tf.shape(x)[0], self.nb_classes])
-        _, counts = tf.while_loop(
-            lambda i, _: i < self.votes, vote, (0, counts), parallel_iterations=1
-        )
+        _, counts = while_loop(lambda i, _: i < self.votes, vote, (0, counts), differentiates=False)
         accepted = self.accepts(x)
         if self._certain is not None:
             certain = self._certain(counts)

@@ -8,6 +8,7 @@ import functools
 import itertools
 import threading
 import time
+from concurrent import futures
 from pathlib import Path
 
 import keras
@@ -38,18 +39,9 @@ def test_loops_run_one_iteration_after_the_other():
         assert given.get("parallel_iterations") == "1", f"{name}:{call.lineno}"
 
 
-def in_threads(work, n: int = 4) -> list:
-    results = [None] * n
-
-    def run(i):
-        results[i] = work()
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+def in_threads(work) -> list:
+    with futures.ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda _: work(), range(4)))
 
 
 class Watch:

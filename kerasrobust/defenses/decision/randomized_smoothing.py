@@ -13,7 +13,7 @@ from scipy import stats
 from kerasrobust.checks import VALUES_PER_PASS, check_float, check_int, fitting
 from kerasrobust.defenses.decision.base import DecisionDefense
 from kerasrobust.engine.classifier import as_seed, use_jit
-from kerasrobust.engine.loops import one_at_a_time
+from kerasrobust.engine.loops import one_at_a_time, while_loop
 
 # Draws that one key gives, whatever the number of rows of a pass.
 BLOCK = 100
@@ -299,7 +299,7 @@ class RandomizedSmoothing(DecisionDefense):
             return i + 1, tf.ensure_shape(counts + tf.reduce_sum(votes, axis=1), counts.shape)
 
         start = tf.zeros([tf.shape(x)[0], classes], tf.int32)
-        _, counts = tf.while_loop(
-            lambda i, _: i * BLOCK < n, add, (tf.constant(0), start), parallel_iterations=1
+        _, counts = while_loop(
+            lambda i, _: i * BLOCK < n, add, (tf.constant(0), start), differentiates=False
         )
         return counts
