@@ -6,11 +6,12 @@
 
 It calls the benchmarks of each kind one after the other, with one thread, and each prints its
 table: `attacks.py` (ART and Foolbox), `nearest.py` (adv-lib), `metrics.py art` (CLEVER),
-`layers.py` (ART, Pillow), `class_gradients.py` (ways to differentiate classes), and with `--full`
-and `--repository` also `reference_autoattack.py`. What they measured goes into one JSON file, with
-the machine, the versions and the commands, so that runs can be compared. The quick run takes few
-attacks and samples, two minutes or so, and tells an accident from none; figures to quote come from
-`--full`, which takes an hour or more, with nothing else running.
+`layers.py` (ART, Pillow), `class_gradients.py` (ways to differentiate classes), `passes.py` (those
+that were saved), and with `--full` and `--repository` also `reference_autoattack.py`. What they
+measured goes into one JSON file, with the machine, the versions and the commands, so that runs can
+be compared. The quick run takes few attacks and samples, two minutes or so, and tells an accident
+from none; figures to quote come from `--full`, which takes an hour or more, with nothing else
+running.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def calls(full: bool, torch_python: str | None, repository: str | None, eps: str
         "metrics": ["metrics.py", "art"],
         "layers": ["layers.py", *(["--samples", "500"] if full else [])],
         "classes": ["class_gradients.py", *(NETWORKS if full else [])],
+        "passes": ["passes.py", *shared, "--samples", "1000" if full else "100"],
     }
     if not full:
         found["nearest"] += ["--steps", "100", "--attack", "ddn L2"]
@@ -58,6 +60,7 @@ def calls(full: bool, torch_python: str | None, repository: str | None, eps: str
         found["metrics"] += ["--nb-batches", "10", "--train-samples", "200"]
         found["layers"] += ["--dataset", "mnist", "--samples", "40", "--tvm-samples", "4"]
         found["layers"] += ["--art-samples", "1", "--long", "20"]
+        found["passes"] += ["--attack", "DeepFool"]
     elif repository and torch_python:
         reference = ["--eps", eps, *torch, "--repository", repository]
         found["autoattack"] = ["reference_autoattack.py", *shared, *reference]
@@ -87,7 +90,9 @@ def measured(arguments: list[str]) -> Any:
 @click.option("--eps", default="0.3", show_default=True, help="AutoAttack's budget.")
 @click.option("--full", is_flag=True, help="Every attack, and sizes to quote.")
 @click.option(
-    "--only", multiple=True, help="Kinds: attacks, nearest, metrics, layers, classes, autoattack."
+    "--only",
+    multiple=True,
+    help="Kinds: attacks, nearest, metrics, layers, classes, passes, autoattack.",
 )
 @click.option("--torch-python", help="Python with PyTorch and adv-lib.")
 @click.option("--repository", type=click.Path(exists=True), help="The reference AutoAttack.")

@@ -261,11 +261,15 @@ def test_a_random_network_that_tells_samples_apart(accelerator):
     labels = accelerator.calibrate(model, x)
     np.testing.assert_array_equal(model.predict(x, verbose=0).argmax(axis=1), labels)
     assert np.bincount(labels).max() < 20
+    scales = set()
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             normal = keras.Model(model.inputs, layer.output).predict(x, verbose=0)
             np.testing.assert_allclose(normal.mean(axis=(0, 1, 2)), 0, atol=1e-3)
-            np.testing.assert_allclose(normal.std(axis=(0, 1, 2)), 1, atol=0.02)
+            np.testing.assert_allclose(normal.std(axis=(0, 1, 2)), layer.gamma, rtol=0.02)
+            scales.add(round(float(layer.gamma[0]), 6))
+    # What blocks add to their shortcuts is damped.
+    assert scales == {1.0, accelerator.DAMPED}
 
     # Budgets that break a third in one step, half of which break less.
     y = tf.constant(labels, tf.int32)

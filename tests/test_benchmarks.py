@@ -59,6 +59,21 @@ def test_ways_to_class_gradients(monkeypatch):
 
 
 @pytest.mark.slow
+def test_passes_saved_and_traces(monkeypatch, digits_model, tmp_path):
+    digits_model.save(tmp_path / "own.keras")
+    options = ["--model", str(tmp_path / "own.keras"), "--dataset", "digits", "--samples", "50"]
+    options += ["--attack", "DeepFool", "--attack", "AutoAttack", "--eps", "0.1"]
+    rows = load("speed", monkeypatch).measured(["passes.py", *options])
+    for row in rows:
+        # Samples leave, and what is padded for is less than that.
+        assert 0 < row["gradients"] < row["naive_gradients"]
+        assert row["queries"] < row["naive_queries"]
+        # Two of AutoAttack's parts are APGD, with another loss each.
+        most = {"apgd": 2} if row["attack"] == "AutoAttack" else {}
+        assert all(n == most.get(key.split(":")[0], 1) for key, n in row["traces"].items())
+
+
+@pytest.mark.slow
 def test_layers_beside_art(monkeypatch):
     pytest.importorskip("skimage")
     module = load("layers", monkeypatch)

@@ -245,8 +245,8 @@ def test_the_models_own_labels_can_be_attacked(random_linear):
     "spec",
     [
         "hsja:max_iter=2,max_eval=40,init_eval=20",
-        "boundary:max_iter=5",
-        "signopt:max_iter=1,k=10,num_trial=5",
+        pytest.param("boundary:max_iter=5", marks=pytest.mark.slow),
+        pytest.param("signopt:max_iter=1,k=10,num_trial=5", marks=pytest.mark.slow),
         "square:eps=0.3",
         "square:eps=0.9,norm=2",
         "simba:max_iter=60",

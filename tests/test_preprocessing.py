@@ -41,7 +41,12 @@ def samples(models):
 
 @pytest.mark.parametrize(
     "name",
-    ["pgd:eps=0.1,max_iter=5", "cwl2:max_iter=10", "deepfool", "hsja:max_iter=1,max_eval=100"],
+    [
+        "pgd:eps=0.1,max_iter=5",
+        "deepfool",
+        pytest.param("cwl2:max_iter=10", marks=pytest.mark.slow),
+        pytest.param("hsja:max_iter=1,max_eval=100", marks=pytest.mark.slow),
+    ],
 )
 def test_attacks_are_those_on_the_model_with_the_layer_inside(name, models, samples):
     x, y = samples

@@ -22,6 +22,7 @@ COMMANDS = {
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_python_lines(digits_model, digits, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)

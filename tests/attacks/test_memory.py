@@ -99,7 +99,7 @@ def test_queries_of_a_callable_are_bounded(name, settings, samples, monkeypatch)
     ("name", "settings", "draws"),
     [
         ("apgd", {"eps": 0.1, "max_iter": 2}, "eot_iter"),
-        ("cwl2", {"max_iter": 2}, "gradient_samples"),
+        pytest.param("cwl2", {"max_iter": 2}, "gradient_samples", marks=pytest.mark.slow),
     ],
 )
 def test_draws_of_gradients_are_made_one_by_one(name, settings, draws, watched, samples):

@@ -31,8 +31,8 @@ def hyperplane():
     ("name", "settings"),
     [
         ("hsja", {"max_eval": 500}),
-        ("boundary", {"max_iter": 400}),
-        ("signopt", {"num_trial": 20, "k": 100}),
+        pytest.param("boundary", {"max_iter": 400}, marks=pytest.mark.slow),
+        pytest.param("signopt", {"num_trial": 20, "k": 100}, marks=pytest.mark.slow),
     ],
 )
 def test_decision_attacks_come_near_a_hyperplane(name, settings, hyperplane):

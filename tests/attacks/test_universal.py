@@ -100,6 +100,7 @@ def test_a_black_box_inner_attack_runs_on_a_callable(digits_model, samples):
     assert attack.noise is not None and np.abs(attack.noise).max() > 0
 
 
+@pytest.mark.slow
 def test_at_least_arts_fooling_rate(digits_model, samples):
     x, y = samples[0][:20], samples[1][:20]
     estimator = art.classifier(digits_model)

@@ -160,7 +160,7 @@ def slow_search(folder, output, workers):
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from kerasrobust_cli.evaluate import main; main()"
     options = [*arguments(folder), "--samples", 80, "--batch-size", 8, "--attacks", "fgsm:eps=0.05"]
-    options += ["--attacks", "cwl2:max_iter=1200,abort_early=false"]
+    options += ["--attacks", "cwl2:max_iter=600,abort_early=false"]
     options += ["--workers", workers, "--output", output]
     return [sys.executable, "-c", code, *map(str, options)]
 

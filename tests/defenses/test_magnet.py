@@ -177,6 +177,7 @@ def test_without_a_reformer_samples_stay_as_they_are(digits_model, autoencoders,
     np.testing.assert_array_equal(magnet.reform(samples[0]), samples[0])
 
 
+@pytest.mark.slow
 def test_the_default_networks_learn(digits_model, held_out):
     magnet = wrap(digits_model, "magnet:false_positive_rate=0.02", seed=3)
     assert [one.count_params() for one in magnet.autoencoders] == [310, 142]

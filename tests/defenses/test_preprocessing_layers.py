@@ -281,7 +281,8 @@ def test_in_graphs(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "tvm" else n for n in LAYERS]
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("tvm", "jpeg") else n for n in LAYERS],
 )
 def test_under_xla(name):
     x = images()

@@ -110,6 +110,7 @@ def test_fit_repeats_and_learns_and_leaves_the_global_seed_alone():
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_fit_makes_600_steps_on_few_samples():
     history = models.fit(
         models.digits_cnn((4, 4, 1), 2, seed=0), linear_data(40), batch_size=2, verbose=0
