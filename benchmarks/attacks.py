@@ -30,7 +30,8 @@ than 3 % larger. The second table says what our time is made of:
   if they cost our forward pass at those batch sizes and nothing else, and which share of it we
   reach.
 
-Seconds are the best of the repeats, after a run that compiles. Nothing else should be running. The
+With `--alone` only ours run, for the second table without waiting for the others. Seconds are the
+best of the repeats, after a run that compiles. Nothing else should be running. The
 last line is JSON.
 """
 
@@ -464,6 +465,7 @@ def run(
     repeats: int,
     seeds: list[int],
     plain: bool,
+    alone: bool,
 ) -> dict[str, Any]:
     """All runs of one attack, the tools taking turns; the figures of both tables."""
     settings = {**row.settings, **{k: v for k, v in override.items() if k in row.settings}}
@@ -472,12 +474,15 @@ def run(
     ours, art, own, fool = Outcome(), Outcome(), Outcome(), Outcome()
     # Compiles everything: ours by a whole run, since late steps have shapes of their own.
     bench.native(row, "", settings, seeds[0]).run(bench.x, goal)
-    short = {**settings, **({"max_iter": 1} if "max_iter" in settings else {})}
-    bench.native(row, "art:", short, seeds[0]).run(bench.x[:2], goal[:2])
+    if not alone:
+        short = {**settings, **({"max_iter": 1} if "max_iter" in settings else {})}
+        bench.native(row, "art:", short, seeds[0]).run(bench.x[:2], goal[:2])
+    compiled = [(ours, "")] if alone else [(ours, ""), (art, "art:")]
+    beside = row.make is not None and not alone
     result, fastest = None, seeds[0]
     for index in range(max(repeats, len(seeds))):
         seed, seen = seeds[index % len(seeds)], index >= len(seeds)
-        for outcome, prefix in ((ours, ""), (art, "art:")):
+        for outcome, prefix in compiled:
             found = bench.native(row, prefix, settings, seed).run(bench.x, goal)
             if prefix == "" and found.seconds < outcome.seconds:
                 result, fastest = found, seed
@@ -490,7 +495,7 @@ def run(
                 own.failure = f"failed, {type(error).__name__}: {error}"
             else:
                 own.add(*bench.judge(x_adv, row), seconds, seen)
-        if row.make is not None and not fool.failure:
+        if beside and not fool.failure:
             bench.forwards = 0
             try:
                 x_adv, seconds = bench.foolbox(row, settings, seed)
@@ -507,9 +512,9 @@ def run(
         "settings": settings,
         "tools": {
             "kerasrobust": ours,
-            "ART": art,
+            **({} if alone else {"ART": art}),
             **({"ART, plain": own} if plain else {}),
-            **({"Foolbox": fool} if row.make is not None else {}),
+            **({"Foolbox": fool} if beside else {}),
         },
         "cost": cost(bench, row, settings, result, fastest, ours, art),
     }
@@ -547,6 +552,8 @@ def cost(
     }
     if result.executed_gradients:
         figures["gradient_us"] = 1e6 * gradient / result.executed_gradients
+    if math.isinf(art.seconds):
+        return figures
     if attack.access != "gradient":
         figures["forward_limit"] = art.seconds / (art.queries * n * alone)
         figures["share"] = art.seconds / ours.seconds / figures["forward_limit"]
@@ -647,6 +654,7 @@ def _plain(value: Any) -> Any:
     "--binary-search-steps", default=None, type=click.IntRange(1), help="Instead of each attack's."
 )
 @click.option("--plain", is_flag=True, help="Run ART on its own TensorFlow classifier as well.")
+@click.option("--alone", is_flag=True, help="Run neither ART nor Foolbox, for what ours costs.")
 @click.option("--output", default=None, type=click.Path(), help="Write the figures as JSON.")
 def main(
     model: str,
@@ -660,9 +668,12 @@ def main(
     max_iter: int | None,
     binary_search_steps: int | None,
     plain: bool,
+    alone: bool,
     output: str | None,
 ) -> None:
     """Runs the benchmark and prints its tables."""
+    if alone and plain:
+        raise click.UsageError("--alone runs no ART.")
     given = [name.strip() for name in names.split(",")]
     chosen = [row for name in given for row in GROUPS.get(name, [name])]
     unknown = sorted(set(chosen) - set(ROWS))
@@ -685,7 +696,8 @@ def main(
     reports = []
     for name in chosen:
         console.print(f"{name} ...", style="dim")
-        outcome = run(bench, name, ROWS[name], override, repeats, list(range(seeds)), plain)
+        every = list(range(seeds))
+        outcome = run(bench, name, ROWS[name], override, repeats, every, plain, alone)
         reports.append(outcome)
         if output:  # after each attack: some of ART's take long, and a run may be cut short
             Path(output).write_text(json.dumps(_plain(reports), indent=2), encoding="utf-8")

@@ -31,7 +31,7 @@ from kerasrobust.checks import (
     check_per_sample,
 )
 from kerasrobust.engine import drivers
-from kerasrobust.engine.batches import Batch, Prologue, run_batch
+from kerasrobust.engine.batches import Batch, Prologue, find_prologue, run_batch
 from kerasrobust.engine.classifier import BlackBox, Classifier, ModelFailure, View, use_jit
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.loops import while_loop
@@ -597,7 +597,7 @@ class Attack(metaclass=_Sealing):
         ) as bar:
             try:
                 source = Source(x, labels, classifier, given.get("mask"))
-                prologue = {} if "start" in given else self.prologue(source)
+                prologue = {} if "start" in given else find_prologue(self, source)
                 for index, first in enumerate(range(0, n, self.batch_size)):
                     rows = np.arange(first, min(first + self.batch_size, n))
                     own = {key: value[rows] for key, value in given.items()}

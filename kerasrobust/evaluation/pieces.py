@@ -18,7 +18,7 @@ from kerasrobust.attacks import ATTACKS, Attack
 from kerasrobust.checks import check_batch_size, check_bool, check_int, check_labels
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
-from kerasrobust.engine.batches import Batch, Prologue, run_batch
+from kerasrobust.engine.batches import PROLOGUE_SECONDS, Batch, Prologue, find_prologue, run_batch
 from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.criterion import Criterion, clean_correct
 from kerasrobust.engine.result import AttackInterrupted, AttackResult
@@ -639,11 +639,11 @@ class Evaluation:
 
     def _find_prologue(self, step: Step) -> Prologue:
         if self.store is None:
-            return step.attack.prologue(self.source)
+            return find_prologue(step.attack, self.source)
         key = storage.digest({**self._describe(step.attack), "data": self.source.fingerprint})
         found = self.store.load_prologue(step.name, key)
         if found is None:
-            found = step.attack.prologue(self.source)
+            found = find_prologue(step.attack, self.source)
             if found:
                 self.store.save_prologue(step.name, key, found)
         return found
@@ -663,11 +663,12 @@ class Evaluation:
     def _key(self, step: Step, batch: Batch, prologue: Prologue, chain: list[Any]) -> str:
         assert batch.y is not None
         data = {"y": batch.y, **batch.given}
+        shared = {key: value for key, value in prologue.items() if key != PROLOGUE_SECONDS}
         parts = {
             **self._describe(step.attack),
             "data": storage.digest(data),
             "place": [batch.index, batch.total, batch.whole],
-            "prologue": storage.digest(prologue) if prologue else None,
+            "prologue": storage.digest(shared) if shared else None,
             "before": chain,
         }
         if self.aims == "all":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from art.attacks import evasion
 
+import kerasrobust
 from kerasrobust import art, attacks
 from kerasrobust.engine.classifier import Classifier
 
@@ -127,3 +130,29 @@ def test_messages(classifier):
         attacks.get("uap").bind(classifier).perturb(
             tf.zeros([1, 8, 8, 1]), tf.zeros([1], tf.int32), seed=tf.constant([0, 0])
         )
+
+
+def test_the_search_is_part_of_the_seconds(classifier, samples, monkeypatch, tmp_path):
+    """Once, whatever the number of batches, and in what is stored as well."""
+    x, y = samples[0][:20], samples[1][:20]
+    attack = attacks.get("uap", eps=0.5, max_iter=1, batch_size=8)
+    search = type(attack).prologue
+
+    def slow(self, source):
+        time.sleep(2)
+        return search(self, source)
+
+    attack.bind(classifier).run(x, y)  # compiles
+    monkeypatch.setattr(type(attack), "prologue", slow)
+    assert 2 < attack.bind(classifier).run(x, y).seconds < 5.9
+
+    def seconds():
+        report = kerasrobust.evaluate(
+            classifier, x, y, attacks=attack, batch_size=8, output=tmp_path
+        )
+        return report.attacks["uap"].figures["seconds"]
+
+    taken = seconds()
+    assert 2 < taken < 5.9
+    monkeypatch.setattr(type(attack), "prologue", None)  # nothing is looked for again
+    assert seconds() == taken
