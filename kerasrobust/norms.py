@@ -131,12 +131,9 @@ def project(delta: tf.Tensor, eps: tf.Tensor, order: float) -> tf.Tensor:
     eps = tf.reshape(eps, [-1, 1])
     if order == 0:
         count = tf.cast(tf.clip_by_value(eps, 0.0, tf.cast(tf.shape(size)[1], eps.dtype)), tf.int32)
-        least = of_rank(size, count)
-        larger, equal = size > least, tf.cast(tf.equal(size, least), tf.int32)
-        room = count - tf.reduce_sum(tf.cast(larger, tf.int32), axis=1, keepdims=True)
-        kept = larger | ((equal > 0) & (tf.cumsum(equal, axis=1) <= room))
         flat = flatten(delta)
-        return tf.reshape(select(kept, flat, tf.zeros_like(flat)), tf.shape(delta))
+        kept = select(largest(size, count), flat, tf.zeros_like(flat))
+        return tf.reshape(kept, tf.shape(delta))
     inside = tf.reduce_sum(size, axis=1, keepdims=True) <= eps
     threshold = tf.where(inside, tf.zeros_like(eps), tf.maximum(_threshold(size, eps), 0.0))
     shrunk = tf.sign(flatten(delta)) * tf.maximum(size - threshold, 0.0)
@@ -200,6 +197,22 @@ def _largest(holds: Callable[[tf.Tensor], tf.Tensor], size: tf.Tensor) -> tf.Ten
         lambda low, high: tf.reduce_any(high - low > 1), halve, (low, high), parallel_iterations=1
     )
     return tf.bitcast(low, size.dtype)
+
+
+def largest(size: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Which entries are the largest of each sample, of equal ones the first; without sorting.
+
+    Args:
+        size: `[batch, n]`, not negative.
+        count: How many, int32 `[batch, 1]` in 0..n.
+
+    Returns:
+        bool `[batch, n]`.
+    """
+    least = of_rank(size, count)
+    larger, equal = size > least, tf.cast(tf.equal(size, least), tf.int32)
+    room = count - tf.reduce_sum(tf.cast(larger, tf.int32), axis=1, keepdims=True)
+    return larger | ((equal > 0) & (tf.cumsum(equal, axis=1) <= room))
 
 
 def of_rank(size: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:

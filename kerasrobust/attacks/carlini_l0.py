@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Unpack
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust import checks, losses, norms
@@ -17,6 +18,8 @@ MOST_ROUNDS = 3000
 # Share of the width of the box below which a change is none.
 UNCHANGED = 1e-6
 EDGE = 0.01
+# A changed value without effect still comes before one that is not changed.
+SMALLEST = np.finfo(np.float32).tiny
 
 
 class CarliniL0Method(base.Attack):
@@ -159,9 +162,8 @@ class CarliniL0Method(base.Attack):
     @staticmethod
     def _matter_more(effect: tf.Tensor, changed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         """1 for the changed values but the ones with the least effect, of which some go."""
-        size = tf.where(changed, tf.abs(effect), -1.0)
-        order = tf.argsort(norms.flatten(size), axis=1, direction="DESCENDING", stable=True)
-        rank = tf.reshape(tf.argsort(order, axis=1), tf.shape(size))
+        size = norms.flatten(tf.where(changed, tf.maximum(tf.abs(effect), SMALLEST), 0.0))
         gone = tf.maximum(tf.floor(FIXED_PER_ROUND * tf.sqrt(count)), 1.0)
-        keep = tf.cast(count - gone, tf.int32)
-        return tf.cast(rank < norms.expand(keep, size), tf.float32)
+        keep = tf.cast(tf.maximum(count - gone, 0.0), tf.int32)
+        kept = tf.cast(norms.largest(size, keep[:, None]), tf.float32)
+        return tf.reshape(kept, tf.shape(effect))
