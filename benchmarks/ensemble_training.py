@@ -33,8 +33,8 @@ from rich.table import Table
 import kerasrobust
 from kerasrobust import attacks, datasets, models
 from kerasrobust.defenses import EnsembleAdversarialTraining
-from kerasrobust.defenses.training.label_smoothing import smooth
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.losses import smooth
 
 EPOCHS = 390
 K = 0.9

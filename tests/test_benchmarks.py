@@ -1,6 +1,7 @@
 """The benchmarks are run by hand; what they say of the tests is checked here."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import sys
@@ -27,6 +28,16 @@ def test_verdicts_name_tests_that_there_are(monkeypatch):
         path, _, name = case.test.partition("::")
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_what_they_import_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kerasrobust"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
 
 
 @pytest.mark.slow
