@@ -692,8 +692,8 @@ def run(options: argparse.Namespace) -> int:
                 found["bound_by"] = max(bounds, key=lambda key: bounds[key])
                 results["programs"].append({"name": row["name"], "batch": row["batch"], **found})
                 failures += not found["passed"]
-                length = found["mean_length_recorded"]
-                longer = found["mean_length"] / length - 1 if length else found["mean_length"]
+                made, length = found["mean_length"], found["mean_length_recorded"]
+                longer = 0.0 if made == length else made / length - 1 if length else math.inf
                 print(
                     f"{row['name']:32s} {found['compile_seconds']:9.2f} {found['seconds']:9.4f} "
                     f"{found['queries']:7d} {found['gradients']:10d} {found['flops'] / 1e9:9.1f} "

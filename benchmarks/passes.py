@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from fractions import Fraction
 from typing import Any
 
 import click
@@ -63,9 +64,9 @@ def saved(row: dict[str, Any]) -> float:
 @click.option("--model", required=True, type=click.Path(exists=True), help="Keras model file.")
 @click.option("--dataset", default="mnist", show_default=True)
 @click.option("--samples", default=1000, show_default=True, type=click.IntRange(1))
-@click.option("--eps", default=0.1, show_default=True, help="AutoAttack's budget, Linf.")
+@click.option("--eps", default="0.1", show_default=True, help="AutoAttack's budget, Linf.")
 @click.option("--attack", "names", multiple=True, type=click.Choice(list(ATTACKS)))
-def main(model: str, dataset: str, samples: int, eps: float, names: tuple[str, ...]) -> None:
+def main(model: str, dataset: str, samples: int, eps: str, names: tuple[str, ...]) -> None:
     """A row for each attack."""
     data = datasets.load(dataset, "test", samples=samples)
     classifier = Classifier.of(models.load(model))
@@ -75,7 +76,7 @@ def main(model: str, dataset: str, samples: int, eps: float, names: tuple[str, .
     for name in columns:
         table.add_column(name, justify="right")
     for name in names or ATTACKS:
-        row = measure(name, classifier, data, eps)
+        row = measure(name, classifier, data, float(Fraction(eps)))
         rows.append(row)
         counts = np.array(list(row["traces"].values()))
         table.add_row(

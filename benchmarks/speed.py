@@ -52,7 +52,7 @@ def calls(full: bool, torch_python: str | None, repository: str | None, eps: str
         "metrics": ["metrics.py", "art"],
         "layers": ["layers.py", *(["--samples", "500"] if full else [])],
         "classes": ["class_gradients.py", *(NETWORKS if full else [])],
-        "passes": ["passes.py", *shared, "--samples", "1000" if full else "100"],
+        "passes": ["passes.py", *shared, "--eps", eps, "--samples", "1000" if full else "100"],
     }
     if not full:
         found["nearest"] += ["--steps", "100", "--attack", "ddn L2"]

@@ -663,7 +663,7 @@ class Attack(metaclass=_Sealing):
 
         Args:
             batch: Samples with `y` and `done`.
-            prologue: What `prologue` returned.
+            prologue: What `find_prologue` returned.
             progress: Told of steps that are behind, summed over samples.
         """
         pool = (prologue["pool"], prologue["labels"]) if prologue else ()
