@@ -120,6 +120,7 @@ def _rows(
             metrics=evaluation.metrics,
             radii=radii,
             draws=evaluation.draws,
+            alone=not evaluation.plan.cascade,
         )
         for step in _steps(evaluation)
     }
@@ -149,8 +150,11 @@ def _outcomes(
                 unbroken &= stands
         fooled = result.success & (result.labels != y)
         fell = np.minimum(fell, np.where(fooled, result.l2, np.inf))
-        if step.attack.kind == "minimal" and not result.targeted:
-            names, least = nearest.get(step.attack.norm, ([], np.full(len(y), np.inf)))
+        # Of several budgets the largest, within which the others' points lie.
+        whole = step.criterion == plan.criterion and not plan.cascade
+        if whole and step.attack.kind == "minimal" and not result.targeted:
+            start = np.where(evaluation.correct, np.inf, 0.0)
+            names, least = nearest.get(step.attack.norm, ([], start))
             least = np.minimum(least, result.distance(step.attack.norm))
             nearest[step.attack.norm] = [*names, step.name], least
     untouched = evaluation.untouched(None, slice(None))

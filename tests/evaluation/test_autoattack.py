@@ -38,6 +38,13 @@ def test_each_step_gets_what_the_ones_before_it_left(report, digits_model, digit
         assert report.attacks[step].accuracy == standing.mean()
 
 
+def test_a_row_of_a_cascade_is_no_search_for_the_nearest_point(report):
+    """Most of what stands in FAB's was broken by APGD, at the edge of the budget."""
+    assert report.attacks["fab-t"].kind == "minimal"
+    assert report.attacks["fab-t"].budget_curve is None and report.robust["nearest"] is None
+    assert any(step.command.endswith("--attacks minimal") for step in report.next_steps)
+
+
 def test_no_other_attack_here_breaks_more(report, digits_model, digits):
     x, y = digits[0][:40], digits[1][:40]
     pgd = attacks.get("pgd", eps=EPS, eps_step=EPS / 10, max_iter=100, num_random_init=5)
