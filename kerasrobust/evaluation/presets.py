@@ -10,6 +10,7 @@ import dataclasses
 import math
 from typing import Any
 
+from kerasrobust.checks import channel_axis
 from kerasrobust.specs import near_match
 
 # AREB, appendix B: what the paper publishes.
@@ -83,9 +84,6 @@ _THREATS: dict[str, tuple[float, float]] = {
     "mnist-linf-0.3": (0.3, math.inf),
 }
 
-
-# Grey, colour, colour with transparency.
-_CHANNELS = (1, 3, 4)
 
 # The two strongest minimal-norm attacks in each norm, each by a name of its own.
 _MINIMAL: dict[float, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -222,13 +220,8 @@ def channels(shape: tuple[int | None, ...]) -> int | None:
     """
     if len(shape) != 3:
         return 1
-    first, middle, last = shape
-    if first == last:
-        return last
-    if middle is not None and middle in (first, last):  # a square image
-        return last if middle == first else first
-    usual = [size for size in (first, last) if size in _CHANNELS]
-    return usual[0] if len(usual) == 1 else None
+    axis = channel_axis(shape)
+    return None if axis is None else shape[axis]
 
 
 def _variant(preset: str, dataset: str | None, channels: int | None) -> tuple[str, str]:

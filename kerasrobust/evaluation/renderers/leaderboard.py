@@ -29,7 +29,8 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
     has text, which its readers convert. `autoattack_acc` is None but after the `autoattack` preset
     on four classes and more; `reported` is the worst case over whatever attacks there were. Beyond
     its fields: `attacks`, `n_examples`, the 95 % `interval` of `reported`, the hash of the
-    `weights`. Where only samples were counted that are right without attack, the entry is about all of them.
+    `weights`. Where only samples were counted that are right without attack, the entry is about
+    all of them.
 
     Reference: Croce et al., RobustBench, NeurIPS Datasets and Benchmarks 2021 (arXiv:2010.09670).
 
