@@ -32,7 +32,7 @@ class DecoupledDirectionNorm(base.Attack):
 
     Args:
         model: See `Attack`.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         gamma: Share by which the sphere shrinks or grows in a step, below 1.
         init_eps: Its first radius, in the unit of the inputs. Default: the width of the box, the
             paper's.
@@ -61,7 +61,7 @@ class DecoupledDirectionNorm(base.Attack):
         init_eps: float | None = None,
         **common: Unpack[base.Common],
     ):
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.gamma = checks.check_float("gamma", gamma, above=True)
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be a number < 1. Received: gamma={gamma!r}")

@@ -46,7 +46,7 @@ class FastMinimumNorm(base.Attack):
     Args:
         model: See `Attack`.
         norm: inf, 2, 1 or 0.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         alpha: L2 length of the first step, for pixels in 0..1. Default: 1 for L2 and L1, and 10 for
             Linf and L0, whose balls are long in L2 (at 1 the points of an MNIST CNN lie 0.5 % and
             3 % farther away in the mean).
@@ -76,7 +76,7 @@ class FastMinimumNorm(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm, self.norms)
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.alpha = None if alpha is None else checks.check_float("alpha", alpha, above=True)
         self.gamma = checks.check_float("gamma", gamma, above=True)
         if self.gamma >= 1:

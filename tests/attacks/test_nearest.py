@@ -168,6 +168,9 @@ def test_messages():
     for name in ("ddn", "fmn"):
         with pytest.raises(ValueError, match="`gamma` must be a number < 1. Received: gamma=1.0"):
             attacks.get(name, gamma=1.0)
+    for name in ("ddn", "fmn", "alma", "sigma_zero", "cwl2"):  # one step never leaves the sample
+        with pytest.raises(ValueError, match="`max_iter` must be an integer >= 2. Received"):
+            attacks.get(name, max_iter=1)
     with pytest.raises(ValueError, match="`alpha` must be a number < 1. Received: alpha=1.0"):
         attacks.get("alma", alpha=1.0)
     with pytest.raises(ValueError, match="cannot aim at a class. Received: targeted=True"):
