@@ -89,7 +89,8 @@ class DecoupledDirectionNorm(base.Attack):
         state = nearest.keep(model, state, logits, fooled, norms.norm(iterate - x, 2))
 
         gamma = params["gamma"]
-        radius = state["radius"] * tf.where(fooled, 1 - gamma, 1 + gamma)
+        back = nearest.goes_back(fooled, logits)
+        radius = state["radius"] * tf.where(back, 1 - gamma, 1 + gamma)
         radius = tf.minimum(radius, nearest.farthest(model, state, 2))
         length = nearest.fall(state, params, 1.0, LAST_SHARE)
         moved = iterate - x + norms.expand(length, x) * nearest.direction(state, gradient, seed)

@@ -102,7 +102,8 @@ class FastMinimumNorm(base.Attack):
         distance = norms.norm(iterate - x, self.norm)
         state = nearest.keep(model, state, logits, fooled, distance)
 
-        radius = self._radius(state, params, fooled, distance, gap, gradient)
+        back = nearest.goes_back(fooled, logits)
+        radius = self._radius(state, params, back, distance, gap, gradient)
         radius = tf.minimum(radius, nearest.farthest(model, state, self.norm))
         alpha = params.get("alpha", ALPHA[self.norm])
         length = norms.expand(nearest.fall(state, params, alpha, LAST_ALPHA * alpha), x)
@@ -124,7 +125,7 @@ class FastMinimumNorm(base.Attack):
         self,
         state: base.State,
         params: base.Params,
-        fooled: tf.Tensor,
+        back: tf.Tensor,
         distance: tf.Tensor,
         gap: tf.Tensor,
         gradient: tf.Tensor,
@@ -135,9 +136,9 @@ class FastMinimumNorm(base.Attack):
         less, more = (1 - gamma) * radius, (1 + gamma) * radius
         if self.norm == 0:
             less = tf.maximum(tf.minimum(radius - 1, tf.floor(less)), 0.0)
-            return tf.where(fooled, tf.minimum(less, best), tf.maximum(radius + 1, tf.floor(more)))
+            return tf.where(back, tf.minimum(less, best), tf.maximum(radius + 1, tf.floor(more)))
         slope = norms.norm(gradient, DUAL[self.norm])
         to_boundary = tf.abs(gap) / tf.maximum(slope, norms.TINY)
         # Steps that the box cuts come ever closer to the boundary without crossing it.
         outside = tf.where(state["found"], more, tf.maximum(more, distance + to_boundary))
-        return tf.where(fooled, tf.minimum(less, best), outside)
+        return tf.where(back, tf.minimum(less, best), outside)

@@ -32,6 +32,7 @@ from kerasrobust.evaluation.diagnosis import (
     check_lengths,
     check_pixels,
     check_predictions,
+    check_scores,
     check_starts,
     diagnose,
     probe,
@@ -211,6 +212,7 @@ def _findings(
     found += check_batches(classifier.mixes_samples or judge.mixes_samples, evaluation.batch_size)
     offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
     found += check_gradients(rows, results, offered)
+    found += check_scores(results)
     found += check_pixels(pixel_range(classifier.model), classifier.clip_values)
     found += check_lengths(rows, classifier.clip_values)
     found += check_attack_labels(rows, results, evaluation.repeat)
