@@ -100,7 +100,9 @@ _CASCADES = {
     "autoattack-rand": ("apgd-ce", "apgd-dlr"),
     "pma+": ("pma", "apgd-t"),
 }
-# The same for fewer than four classes, where the targeted DLR loss is not defined.
+# The fewest classes for which their losses are defined: the DLR loss needs three, the targeted four.
+_FEWEST = {"autoattack": 4, "autoattack-rand": 3, "pma+": 4}
+# The same for fewer.
 _FEW_CLASSES = {
     "autoattack": ("apgd-ce", "pma", "fab-t", "square"),
     "autoattack-rand": ("apgd-ce",),
@@ -182,9 +184,10 @@ def get(
             `"nsloss"`.
         norm: Norm of that budget, inf or 2; of `"minimal"` also 1, of `"nsloss"` 2.
         nb_classes: Number of classes, where it is known: AutoAttack aims at all wrong ones if they
-            are fewer than nine. With fewer than four, where the DLR losses are not defined, the
-            probability margin attack stands in the place of the targeted APGD, and the note says
-            so.
+            are fewer than nine. With fewer than four, where the targeted DLR loss is not defined,
+            the probability margin attack stands in the place of the targeted APGD (in `"pma+"`,
+            which has it, APGD on the cross-entropy); `"autoattack-rand"` is without its DLR loss
+            with fewer than three. The note says so.
 
     Raises:
         ValueError: If there is no such preset.
@@ -299,7 +302,7 @@ def _cascade(name: str, eps: float | None, norm: float, nb_classes: int | None) 
             f"The preset {name!r} needs a budget `eps` in the norm 2 or inf. "
             f"Received: eps={eps!r}, norm={norm!r}"
         )
-    few = nb_classes is not None and nb_classes < 4
+    few = nb_classes is not None and nb_classes < _FEWEST[name]
     targets = min(_AUTOATTACK_TARGETS, (nb_classes or math.inf) - 1)
     apgd = {
         "eps": eps,
@@ -331,8 +334,9 @@ def _cascade(name: str, eps: float | None, norm: float, nb_classes: int | None) 
     }
     steps = (_FEW_CLASSES if few else _CASCADES)[name]
     note = (
-        f"{name} is made of what is defined for {nb_classes} classes, {', '.join(steps)}: the "
-        "losses on differences of logits need four. Its figure is not that of its authors' program."
+        f"{name} is made of what is defined for {nb_classes} classes, {', '.join(steps)}: its loss "
+        f"on differences of logits needs {_FEWEST[name]}. Its figure is not that of its authors' "
+        "program."
     )
     attacks = tuple(known[step] for step in steps)
     return Preset(name, "", attacks, {}, eps, norm, True, steps, note if few else "")

@@ -91,6 +91,29 @@ def test_the_parameters_of_the_authors_program():
     assert few.attacks[1][1]["nb_target_classes"] == 4
 
 
+@pytest.mark.parametrize("name", ["autoattack", "autoattack-rand", "pma+"])
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_what_is_left_out_is_what_the_attacks_refuse(name, classes):
+    """A note where a loss is not defined; no attack that is defined is left out without need."""
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(classes))
+    whole, own = (presets.get(name, eps=0.1, nb_classes=n) for n in (None, classes))
+
+    def refused(preset):
+        for attack, parameters in preset.attacks:
+            targets = min(parameters.get("nb_target_classes") or 0, classes - 1) or None
+            known = {"nb_target_classes": targets} if targets else {}
+            try:
+                attacks.get(attack, **{**parameters, **known}).bind(model)
+            except ValueError:
+                return True
+        return False
+
+    assert not refused(own)
+    assert bool(own.note) == refused(whole) == (own.labels != whole.labels)
+    assert not own.note or f"defined for {classes} classes" in own.note
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2, 3])
 def test_fewer_than_four_classes(outputs):
