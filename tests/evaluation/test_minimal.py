@@ -69,6 +69,7 @@ def test_it_gives_the_shortest_per_sample(tmp_path):
             assert (shortest >= exact[norm] * (1 - 1e-5)).all()
     text = str(report)
     assert "Nearest adversaries" in text and "alma-l2, ddn" in text
+    assert "In L0: changed values" in " ".join(text.split())
     assert "## Nearest adversaries" in (tmp_path / "report.md").read_text()
     assert (
         kerasrobust.evaluation.Report.load(tmp_path).robust["nearest"] == report.robust["nearest"]
