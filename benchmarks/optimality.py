@@ -27,8 +27,9 @@ has each library's best attack of a norm, and what is left when the shortest of 
 is taken for each sample.
 
 Finished attacks are stored in the output folder, one file each: the same call goes on with what is
-missing, and one on other samples, weights or steps is refused there. One that took longer than `--limit` is noted in a file as well and not tried again; delete
-the file to try it. The last line for each model is JSON.
+missing, and one on other samples, weights or steps is refused there. One that took longer than
+`--limit` is noted in a file as well and not tried again; delete the file to try it. The last line
+for each model is JSON.
 """
 
 from __future__ import annotations

@@ -80,6 +80,19 @@ def channel_axis(shape: tuple[int | None, ...]) -> int | None:
     return usual[0] if len(usual) == 1 else None
 
 
+def check_images(who: str, shape: tuple[int | None, ...] | None) -> None:
+    """Refuses the shape of a sample that is no image's; None, not known yet, passes.
+
+    Args:
+        who: Needs images.
+        shape: Of one sample.
+    """
+    if shape is not None and len(shape) != 3:
+        raise ValueError(
+            f"{who} needs images [height, width, channels]. Received: samples of shape {shape}"
+        )
+
+
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Images `[n, ...]` with their channels last: as they are but where they are clearly first."""
     return np.moveaxis(x, 1, -1) if channel_axis(x.shape[1:]) == 0 else x

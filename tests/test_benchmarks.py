@@ -52,7 +52,8 @@ def test_optimality_is_one_minus_the_area_between_curves(monkeypatch):
     # The best known of 4 samples of which one stands: what is left at each budget, by the grid.
     left, least = ((part[:, None] > grid).mean(axis=0) for part in (far, best))
     area, lowest = (np.trapezoid(curve, grid) for curve in (left, least))
-    assert module.optimality(far, best) == pytest.approx(1 - (area - lowest) / (4 - lowest), abs=1e-3)
+    expected = 1 - (area - lowest) / (4 - lowest)
+    assert module.optimality(far, best) == pytest.approx(expected, abs=1e-3)
     assert module.optimality(best, best) == 1 and module.optimality(far * np.inf, best) == 0
     # No area to share out.
     alike, none = np.ones(4), np.full(4, np.inf)

@@ -100,7 +100,7 @@ _CASCADES = {
     "autoattack-rand": ("apgd-ce", "apgd-dlr"),
     "pma+": ("pma", "apgd-t"),
 }
-# The fewest classes for which their losses are defined: the DLR loss needs three, the targeted four.
+# The fewest classes for which their losses are defined: DLR needs three, the targeted DLR four.
 _FEWEST = {"autoattack": 4, "autoattack-rand": 3, "pma+": 4}
 # The same for fewer.
 _FEW_CLASSES = {
