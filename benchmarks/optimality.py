@@ -27,8 +27,9 @@ has each library's best attack of a norm, and what is left when the shortest of 
 is taken for each sample.
 
 Finished attacks are stored in the output folder, one file each: the same call goes on with what is
-missing. One that took longer than `--limit` is noted in a file as well and not tried again; delete
-the file to try it. The last line for each model is JSON.
+missing, and one on other samples, weights or steps is refused there. One that took longer than
+`--limit` is noted in a file as well and not tried again; delete the file to try it. The last line
+for each model is JSON.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasrobust import attacks, datasets, models
+from kerasrobust.engine import store
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.specs import jsonable
 
 NORMS = {"L0": 0.0, "L1": 1.0, "L2": 2.0, "Linf": math.inf}
 LIBRARIES = ("kerasrobust", "adv-lib", "Foolbox", "ART")
@@ -207,6 +210,7 @@ def main(
         x, y = data.x[right][:samples], data.y[right][:samples]
         folder = output / Path(path).stem
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder, classifier, x, y, steps)
         bench = Bench(classifier, x, y, folder, batch_size, limit)
         for library, made in (("kerasrobust", ours), ("Foolbox", foolbox), ("ART", art)):
             if library in (only or LIBRARIES):
@@ -218,7 +222,17 @@ def main(
         rows = bench.rows()
         show(path, rows, markdown)
         described = {"model": path, "samples": len(x), "steps": steps}
-        print(json.dumps({**described, "rows": rows, "missing": bench.missing}))
+        print(json.dumps(jsonable({**described, "rows": rows, "missing": bench.missing})))
+
+
+def check_folder(folder: Path, classifier: Classifier, x, y, steps: int) -> None:
+    """Notes what a folder's points are of; refuses others beside them."""
+    weights = store.weights(classifier.model)
+    asked = {"samples": store.digest({"x": x, "y": y}), "weights": weights, "steps": steps}
+    note = folder / "asked.json"
+    if note.exists() and json.loads(note.read_text()) != asked:
+        raise click.UsageError(f"--output: {folder} holds points of other samples, model or steps")
+    note.write_text(json.dumps(asked))
 
 
 class Bench:
@@ -376,7 +390,7 @@ class Bench:
         inside = np.clip(np.nan_to_num(x_adv), low, high)
         fools = numbers & (self.classifier.predict(inside).argmax(axis=1) != self.y)
         delta = (inside.astype(np.float64) - self.x).reshape(len(inside), -1)
-        delta[np.abs(delta) <= UNCHANGED] = 0
+        delta[np.abs(delta) <= UNCHANGED * (high - low)] = 0
         return np.where(fools, np.linalg.norm(delta, ord=norm, axis=1), math.inf)
 
 
@@ -397,11 +411,17 @@ def optimality(distances: np.ndarray, best: np.ndarray) -> float:
     Args:
         distances: Of an attack, `[n]`, infinite for a failure.
         best: The shortest known, `[n]`.
+
+    Returns:
+        Where all of the shortest are alike, which leaves no area between the curves, the share of
+        samples that fell there; 0 where none is known.
     """
     known = np.isfinite(best)
-    end = best[known].max()
+    end = best[known].max(initial=0.0)
     # The area below a staircase that loses 1/n at each distance is their mean, cut at the end.
     area, least = (np.minimum(part, end).mean() for part in (distances, best))
+    if least == end:
+        return float((distances <= end).mean())
     return float(1 - (area - least) / (end - least))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+# Grey, colour, colour with transparency.
+_CHANNELS = (1, 3, 4)
 # How far labels that are distributions may be from adding up to 1.
 ROW_TOLERANCE = 1e-3
 ROWS_MESSAGE = (
@@ -55,6 +57,45 @@ def check_batch_size(value: Any, sample_shape: Any, name: str = "batch_size") ->
     if value is not None:
         return check_int(name, value, 1)
     return fitting(USUAL_BATCH, sample_shape, VALUES_PER_BATCH)
+
+
+def channel_axis(shape: tuple[int | None, ...]) -> int | None:
+    """The axis of an image's channels, 0 or 2, which come first or last.
+
+    It is the one beside two equal axes, or the one of 1, 3 or 4 entries; the last of three equal
+    ones.
+
+    Args:
+        shape: Of one sample, of three axes.
+
+    Returns:
+        None where both places would do.
+    """
+    first, middle, last = shape
+    if first == last:
+        return 2
+    if middle is not None and middle in (first, last):  # a square image
+        return 2 if middle == first else 0
+    usual = [axis for axis in (0, 2) if shape[axis] in _CHANNELS]
+    return usual[0] if len(usual) == 1 else None
+
+
+def check_images(who: str, shape: tuple[int | None, ...] | None) -> None:
+    """Refuses the shape of a sample that is no image's; None, not known yet, passes.
+
+    Args:
+        who: Needs images.
+        shape: Of one sample.
+    """
+    if shape is not None and len(shape) != 3:
+        raise ValueError(
+            f"{who} needs images [height, width, channels]. Received: samples of shape {shape}"
+        )
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """Images `[n, ...]` with their channels last: as they are but where they are clearly first."""
+    return np.moveaxis(x, 1, -1) if channel_axis(x.shape[1:]) == 0 else x
 
 
 def fitting(most: int, sample_shape: Any, values: int) -> int:

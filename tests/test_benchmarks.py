@@ -7,8 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+import click
+import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
+
+from kerasrobust.engine.classifier import Classifier
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,6 +43,34 @@ def test_what_they_import_is_there(path):
             for name in node.names:
                 if not hasattr(module, name.name):
                     importlib.import_module(f"{node.module}.{name.name}")
+
+
+def test_optimality_is_one_minus_the_area_between_curves(monkeypatch):
+    module = load("optimality", monkeypatch)
+    grid, best = np.linspace(0, 4, 4001), np.array([1.0, 2.0, 4.0, np.inf])
+    far = np.array([1.5, np.inf, 4.0, np.inf])
+    # The best known of 4 samples of which one stands: what is left at each budget, by the grid.
+    left, least = ((part[:, None] > grid).mean(axis=0) for part in (far, best))
+    area, lowest = (np.trapezoid(curve, grid) for curve in (left, least))
+    expected = 1 - (area - lowest) / (4 - lowest)
+    assert module.optimality(far, best) == pytest.approx(expected, abs=1e-3)
+    assert module.optimality(best, best) == 1 and module.optimality(far * np.inf, best) == 0
+    # No area to share out.
+    alike, none = np.ones(4), np.full(4, np.inf)
+    assert module.optimality(np.array([1, 1, 2, np.inf]), alike) == 0.5
+    assert module.optimality(none, alike) == module.optimality(none, none) == 0
+
+
+def test_optimality_keeps_what_is_of_other_samples_apart(monkeypatch, tmp_path):
+    module = load("optimality", monkeypatch)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    classifier, x, y = Classifier(model), np.ones((3, 2), np.float32), np.zeros(3, int)
+    for _ in range(2):
+        module.check_folder(tmp_path, classifier, x, y, 100)
+    model.layers[-1].kernel.assign(np.eye(2))
+    for other in ((classifier, x, y, 100), (classifier, x / 2, y, 100), (classifier, x, y, 200)):
+        with pytest.raises(click.UsageError, match="points of other samples, model or steps"):
+            module.check_folder(tmp_path, *other)
 
 
 @pytest.mark.slow

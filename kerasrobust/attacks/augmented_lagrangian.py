@@ -47,7 +47,7 @@ class AugmentedLagrangian(base.Attack):
     Args:
         model: See `Attack`.
         norm: 2 or 1.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         alpha: Weight of the past in the multiplier, in RMSProp's mean square and in its momentum.
         first_step: Length of the first step, in the unit of the inputs. Default: the paper's 0.1
             (L2) or 0.5 (L1) times the width of the box, or 0.1 (L2) or 0.15 (L1) of the distance of
@@ -93,7 +93,7 @@ class AugmentedLagrangian(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm, self.norms)
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.alpha = checks.check_float("alpha", alpha)
         if self.alpha >= 1:
             raise ValueError(f"`alpha` must be a number < 1. Received: alpha={alpha!r}")

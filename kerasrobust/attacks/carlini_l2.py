@@ -49,7 +49,8 @@ class CarliniL2Method(base.Attack):
             median of 0.60 where the falling rate finds 0.22). A constant has worked then if the
             sample is fooled in the last tenth of its steps, not by a long first one.
         binary_search_steps: Number of constants tried.
-        max_iter: Adam steps for each of them. ART's default is 10.
+        max_iter: Adam steps for each of them, at least 2: each judges where the last one led. ART's
+            default is 10.
         initial_const: First constant.
         abort_early: End a constant's steps when the objective has not fallen by 0.01 % over a
             tenth of them; says nothing while the rate falls.
@@ -115,7 +116,7 @@ class CarliniL2Method(base.Attack):
             else checks.check_float("learning_rate", learning_rate, above=True)
         )
         self.binary_search_steps = checks.check_int("binary_search_steps", binary_search_steps, 1)
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.initial_const = checks.check_float("initial_const", initial_const, above=True)
         self.abort_early = checks.check_bool("abort_early", abort_early)
         self.restarts = checks.check_int("restarts", restarts, 0)

@@ -32,7 +32,7 @@ class DecoupledDirectionNorm(base.Attack):
 
     Args:
         model: See `Attack`.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         gamma: Share by which the sphere shrinks or grows in a step, below 1.
         init_eps: Its first radius, in the unit of the inputs. Default: the width of the box, the
             paper's.
@@ -61,7 +61,7 @@ class DecoupledDirectionNorm(base.Attack):
         init_eps: float | None = None,
         **common: Unpack[base.Common],
     ):
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.gamma = checks.check_float("gamma", gamma, above=True)
         if self.gamma >= 1:
             raise ValueError(f"`gamma` must be a number < 1. Received: gamma={gamma!r}")
@@ -89,7 +89,8 @@ class DecoupledDirectionNorm(base.Attack):
         state = nearest.keep(model, state, logits, fooled, norms.norm(iterate - x, 2))
 
         gamma = params["gamma"]
-        radius = state["radius"] * tf.where(fooled, 1 - gamma, 1 + gamma)
+        back = nearest.goes_back(fooled, logits)
+        radius = state["radius"] * tf.where(back, 1 - gamma, 1 + gamma)
         radius = tf.minimum(radius, nearest.farthest(model, state, 2))
         length = nearest.fall(state, params, 1.0, LAST_SHARE)
         moved = iterate - x + norms.expand(length, x) * nearest.direction(state, gradient, seed)

@@ -46,7 +46,7 @@ class FastMinimumNorm(base.Attack):
     Args:
         model: See `Attack`.
         norm: inf, 2, 1 or 0.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         alpha: L2 length of the first step, for pixels in 0..1. Default: 1 for L2 and L1, and 10 for
             Linf and L0, whose balls are long in L2 (at 1 the points of an MNIST CNN lie 0.5 % and
             3 % farther away in the mean).
@@ -76,7 +76,7 @@ class FastMinimumNorm(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.norm = norms.check_norm(norm, self.norms)
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.alpha = None if alpha is None else checks.check_float("alpha", alpha, above=True)
         self.gamma = checks.check_float("gamma", gamma, above=True)
         if self.gamma >= 1:
@@ -102,7 +102,8 @@ class FastMinimumNorm(base.Attack):
         distance = norms.norm(iterate - x, self.norm)
         state = nearest.keep(model, state, logits, fooled, distance)
 
-        radius = self._radius(state, params, fooled, distance, gap, gradient)
+        back = nearest.goes_back(fooled, logits)
+        radius = self._radius(state, params, back, distance, gap, gradient)
         radius = tf.minimum(radius, nearest.farthest(model, state, self.norm))
         alpha = params.get("alpha", ALPHA[self.norm])
         length = norms.expand(nearest.fall(state, params, alpha, LAST_ALPHA * alpha), x)
@@ -124,7 +125,7 @@ class FastMinimumNorm(base.Attack):
         self,
         state: base.State,
         params: base.Params,
-        fooled: tf.Tensor,
+        back: tf.Tensor,
         distance: tf.Tensor,
         gap: tf.Tensor,
         gradient: tf.Tensor,
@@ -135,9 +136,9 @@ class FastMinimumNorm(base.Attack):
         less, more = (1 - gamma) * radius, (1 + gamma) * radius
         if self.norm == 0:
             less = tf.maximum(tf.minimum(radius - 1, tf.floor(less)), 0.0)
-            return tf.where(fooled, tf.minimum(less, best), tf.maximum(radius + 1, tf.floor(more)))
+            return tf.where(back, tf.minimum(less, best), tf.maximum(radius + 1, tf.floor(more)))
         slope = norms.norm(gradient, DUAL[self.norm])
         to_boundary = tf.abs(gap) / tf.maximum(slope, norms.TINY)
         # Steps that the box cuts come ever closer to the boundary without crossing it.
         outside = tf.where(state["found"], more, tf.maximum(more, distance + to_boundary))
-        return tf.where(fooled, tf.minimum(less, best), outside)
+        return tf.where(back, tf.minimum(less, best), outside)

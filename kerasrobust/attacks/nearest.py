@@ -55,6 +55,11 @@ def keep(
     }
 
 
+def goes_back(fooled: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """bool `[batch]`: where a walk has gone far enough, or to where scores are no numbers."""
+    return fooled | ~tf.reduce_all(logits < math.inf, axis=-1)
+
+
 def farthest(model: Any, state: base.State, order: float) -> tf.Tensor:
     """`[batch]`: the distance of the corner of the box that is farthest from the sample."""
     x, (low, high) = state["x"], model.clip_values

@@ -31,7 +31,7 @@ class SigmaZero(base.Attack):
 
     Args:
         model: See `Attack`.
-        max_iter: Number of steps, each of one pass.
+        max_iter: Number of steps, at least 2: each judges, by one pass, where the last one led.
         learning_rate: Of Adam in the first step, for pixels in 0..1.
         sigma: Square of the change at which a value counts as half a changed one, likewise.
         threshold: First threshold, likewise.
@@ -63,7 +63,7 @@ class SigmaZero(base.Attack):
         threshold_step: float = 0.01,
         **common: Unpack[base.Common],
     ):
-        self.max_iter = checks.check_int("max_iter", max_iter, 1)
+        self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.learning_rate = checks.check_float("learning_rate", learning_rate, above=True)
         self.sigma = checks.check_float("sigma", sigma, above=True)
         self.threshold = checks.check_float("threshold", threshold)

@@ -87,13 +87,13 @@ class SimBA(QueryAttack):
     def max_steps(self) -> int:
         return self.max_iter
 
+    def check(self) -> None:
+        super().check()
+        checks.check_images("SimBA", self.bound.input_shape)
+
     def init(self, model: Any, state: State, params: Params, seed: Any) -> State:
         x = state["x"]
-        if x.shape.rank != 4:
-            raise ValueError(
-                "SimBA needs images [height, width, channels]. "
-                f"Received: x of shape {tuple(x.shape)}"
-            )
+        checks.check_images("SimBA", tuple(x.shape[1:]))
         drawn = tf.random.stateless_uniform(tf.shape(norms.flatten(x)), seed)
         logits, fooled, _, state = self.scores(model, state, x[:, None])
         odds = self._odds(logits, state)

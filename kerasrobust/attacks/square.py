@@ -46,7 +46,8 @@ class SquareAttack(QueryAttack):
     black-box adversarial attack via random search", 2020, arXiv:1912.00049.
 
     Args:
-        model: See `Attack`; inputs must be images `[height, width, channels]`.
+        model: See `Attack`; inputs must be images `[height, width, channels]`, or with the channels
+            first where the shape tells (`checks.channel_axis`).
         norm: inf or 2.
         max_iter: Candidates per restart; AutoAttack takes 5000, ART's default is 100 (MNIST, `eps`
             0.2: 71 % left, against 1 % at 1000).
@@ -94,15 +95,15 @@ class SquareAttack(QueryAttack):
     def max_steps(self) -> int:
         return self.nb_restarts * (self.max_iter + 1)
 
+    def check(self) -> None:
+        super().check()
+        checks.check_images("The square attack", self.bound.input_shape)
+
     def init(self, model: Any, state: base.State, params: base.Params, seed: Any) -> base.State:
-        if state["x"].shape.rank != 4:
-            raise ValueError(
-                "The square attack needs images [height, width, channels]. "
-                f"Received: x of shape {tuple(state['x'].shape)}"
-            )
+        checks.check_images("The square attack", tuple(state["x"].shape[1:]))
         # Signs of each sample's own; a restart turns them by signs that all samples share, which
         # makes new ones of them whatever samples are left.
-        shape = self._start_shape(state["x"].shape)
+        shape = self._start_shape(_channels_last(state["x"]).shape)
         own = tf.random.stateless_uniform([tf.shape(state["x"])[0], *shape], seed)
         loss, fooled, granted, state = self._look(model, state, state["x"])
         return {
@@ -119,6 +120,8 @@ class SquareAttack(QueryAttack):
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
         x, eps = state["x"], norms.expand(state["eps"], state["x"])
+        first_axis = checks.channel_axis(tuple(x.shape[1:])) == 0
+        images = _channels_last(x)
         i = t % (params["max_iter"] + 1)
         first = i == 0
         # i iterations are behind this one, the start is not one of them.
@@ -130,9 +133,11 @@ class SquareAttack(QueryAttack):
             start, propose = self._grid, self._bumps
         delta = tf.cond(
             first,
-            lambda: start(x, eps, state["signs"], seeds),
-            lambda: propose(state["best"] - x, eps, level, seeds),
+            lambda: start(images, eps, state["signs"], seeds),
+            lambda: propose(_channels_last(state["best"]) - images, eps, level, seeds),
         )
+        if first_axis:
+            delta = tf.transpose(delta, [0, 3, 1, 2])
         delta = tf.ensure_shape(delta, [None, *x.shape[1:]])
         if "mask" in state:
             delta *= state["mask"]
@@ -262,6 +267,11 @@ class SquareAttack(QueryAttack):
     @staticmethod
     def _signs(shape: list[int], seed: Any) -> tf.Tensor:
         return tf.where(tf.random.stateless_uniform(shape, seed) < 0.5, -1.0, 1.0)
+
+
+def _channels_last(images: tf.Tensor) -> tf.Tensor:
+    first = checks.channel_axis(tuple(images.shape[1:])) == 0
+    return tf.transpose(images, [0, 2, 3, 1]) if first else images
 
 
 def _tiles(height: int, width: int) -> tuple[int, int, int]:

@@ -142,14 +142,15 @@ def run_batch(
         labels, confidence, accepted = ask(x_adv, AFTER)
     except ModelFailure as error:
         raise Stopped(str(error), crafted.best, crafted.found) from error
-    success = criterion.met(labels, y, accepted)
+    # Where scores are no numbers the label is the first class by chance.
+    success = criterion.met(labels, y, accepted) & np.isfinite(confidence)
     # A budget attack whose last iterate fails returns an earlier one that did not.
     other = (crafted.best != x_adv).reshape(n, -1).any(axis=1)
     lost = np.flatnonzero(crafted.found & other & ~success)
     if len(lost):
         x_adv[lost] = crafted.best[lost]
         labels[lost], confidence[lost], accepted[lost] = ask(x_adv[lost], AGAIN)
-        success = criterion.met(labels, y, accepted)
+        success = criterion.met(labels, y, accepted) & np.isfinite(confidence)
         crafted.queries[lost] += judge.votes
     if attack.kind == "minimal":
         failed = np.flatnonzero(~success)

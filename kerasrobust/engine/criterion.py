@@ -51,6 +51,9 @@ class Criterion:
     ) -> tf.Tensor:
         """bool `[batch]`: the points with these logits count, by a margin if one is asked for.
 
+        Where one of them is no number, or infinite, no class is the model's: the point does not
+        count. Minus infinity is the logit of a class that is ruled out.
+
         Args:
             logits: `[batch, classes]`.
             y: Labels or targets `[batch]`.
@@ -58,7 +61,7 @@ class Criterion:
             accepted: See `met`.
         """
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        hit = self.met(labels, y, accepted)
+        hit = self.met(labels, y, accepted) & tf.reduce_all(logits < math.inf, axis=-1)
         if confidence is None:
             return hit
         sign = -1.0 if self.targeted else 1.0

@@ -32,6 +32,7 @@ from kerasrobust.evaluation.diagnosis import (
     check_lengths,
     check_pixels,
     check_predictions,
+    check_scores,
     check_starts,
     diagnose,
     probe,
@@ -120,6 +121,7 @@ def _rows(
             metrics=evaluation.metrics,
             radii=radii,
             draws=evaluation.draws,
+            alone=not evaluation.plan.cascade,
         )
         for step in _steps(evaluation)
     }
@@ -149,8 +151,11 @@ def _outcomes(
                 unbroken &= stands
         fooled = result.success & (result.labels != y)
         fell = np.minimum(fell, np.where(fooled, result.l2, np.inf))
-        if step.attack.kind == "minimal" and not result.targeted:
-            names, least = nearest.get(step.attack.norm, ([], np.full(len(y), np.inf)))
+        # Of several budgets the largest, within which the others' points lie.
+        whole = step.criterion == plan.criterion and not plan.cascade
+        if whole and step.attack.kind == "minimal" and not result.targeted:
+            start = np.where(evaluation.correct, np.inf, 0.0)
+            names, least = nearest.get(step.attack.norm, ([], start))
             least = np.minimum(least, result.distance(step.attack.norm))
             nearest[step.attack.norm] = [*names, step.name], least
     untouched = evaluation.untouched(None, slice(None))
@@ -207,6 +212,7 @@ def _findings(
     found += check_batches(classifier.mixes_samples or judge.mixes_samples, evaluation.batch_size)
     offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
     found += check_gradients(rows, results, offered)
+    found += check_scores(results)
     found += check_pixels(pixel_range(classifier.model), classifier.clip_values)
     found += check_lengths(rows, classifier.clip_values)
     found += check_attack_labels(rows, results, evaluation.repeat)

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from typing import Any
 
+from kerasrobust.checks import channel_axis
 from kerasrobust.specs import near_match
 
 # AREB, appendix B: what the paper publishes.
@@ -84,9 +85,6 @@ _THREATS: dict[str, tuple[float, float]] = {
 }
 
 
-# Grey, colour, colour with transparency.
-_CHANNELS = (1, 3, 4)
-
 # The two strongest minimal-norm attacks in each norm, each by a name of its own.
 _MINIMAL: dict[float, dict[str, tuple[str, dict[str, Any]]]] = {
     0.0: {"sigma_zero": ("sigma_zero", {}), "fmn-l0": ("fmn", {"norm": 0.0})},
@@ -102,7 +100,9 @@ _CASCADES = {
     "autoattack-rand": ("apgd-ce", "apgd-dlr"),
     "pma+": ("pma", "apgd-t"),
 }
-# The same for fewer than four classes, where the targeted DLR loss is not defined.
+# The fewest classes for which their losses are defined: DLR needs three, the targeted DLR four.
+_FEWEST = {"autoattack": 4, "autoattack-rand": 3, "pma+": 4}
+# The same for fewer.
 _FEW_CLASSES = {
     "autoattack": ("apgd-ce", "pma", "fab-t", "square"),
     "autoattack-rand": ("apgd-ce",),
@@ -184,9 +184,10 @@ def get(
             `"nsloss"`.
         norm: Norm of that budget, inf or 2; of `"minimal"` also 1, of `"nsloss"` 2.
         nb_classes: Number of classes, where it is known: AutoAttack aims at all wrong ones if they
-            are fewer than nine. With fewer than four, where the DLR losses are not defined, the
-            probability margin attack stands in the place of the targeted APGD, and the note says
-            so.
+            are fewer than nine. With fewer than four, where the targeted DLR loss is not defined,
+            the probability margin attack stands in the place of the targeted APGD (in `"pma+"`,
+            which has it, APGD on the cross-entropy); `"autoattack-rand"` is without its DLR loss
+            with fewer than three. The note says so.
 
     Raises:
         ValueError: If there is no such preset.
@@ -222,13 +223,8 @@ def channels(shape: tuple[int | None, ...]) -> int | None:
     """
     if len(shape) != 3:
         return 1
-    first, middle, last = shape
-    if first == last:
-        return last
-    if middle is not None and middle in (first, last):  # a square image
-        return last if middle == first else first
-    usual = [size for size in (first, last) if size in _CHANNELS]
-    return usual[0] if len(usual) == 1 else None
+    axis = channel_axis(shape)
+    return None if axis is None else shape[axis]
 
 
 def _variant(preset: str, dataset: str | None, channels: int | None) -> tuple[str, str]:
@@ -306,7 +302,7 @@ def _cascade(name: str, eps: float | None, norm: float, nb_classes: int | None) 
             f"The preset {name!r} needs a budget `eps` in the norm 2 or inf. "
             f"Received: eps={eps!r}, norm={norm!r}"
         )
-    few = nb_classes is not None and nb_classes < 4
+    few = nb_classes is not None and nb_classes < _FEWEST[name]
     targets = min(_AUTOATTACK_TARGETS, (nb_classes or math.inf) - 1)
     apgd = {
         "eps": eps,
@@ -338,8 +334,9 @@ def _cascade(name: str, eps: float | None, norm: float, nb_classes: int | None) 
     }
     steps = (_FEW_CLASSES if few else _CASCADES)[name]
     note = (
-        f"{name} is made of what is defined for {nb_classes} classes, {', '.join(steps)}: the "
-        "losses on differences of logits need four. Its figure is not that of its authors' program."
+        f"{name} is made of what is defined for {nb_classes} classes, {', '.join(steps)}: its loss "
+        f"on differences of logits needs {_FEWEST[name]}. Its figure is not that of its authors' "
+        "program."
     )
     attacks = tuple(known[step] for step in steps)
     return Preset(name, "", attacks, {}, eps, norm, True, steps, note if few else "")

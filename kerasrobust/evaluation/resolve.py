@@ -202,28 +202,32 @@ def _resolve(
     items = list(requested) if isinstance(requested, (list, tuple)) else [requested]
     if not items:
         raise ValueError(f"There must be at least one attack. Received: attacks={requested!r}")
-    chosen: presets.Preset | None = None
+    named = [i for i, item in enumerate(items) if isinstance(item, str) and item in presets.names()]
+    found: dict[int, presets.Preset] = {}
+    # A budget that a preset brings is that of the evaluation, which "minimal" is made for.
+    for i in sorted(named, key=lambda i: items[i] == "minimal"):
+        order = math.inf if norm is None else check_norm(norm)
+        preset = presets.get(items[i], dataset, channels, value_range, eps, order, nb_classes)
+        if preset.cascade and len(items) > 1:
+            raise ValueError(
+                f"The preset {items[i]!r} runs its attacks in a row and takes no others beside it. "
+                f"Received: attacks={requested!r}"
+            )
+        if preset.eps is not None and not preset.cascade:
+            if eps is not None:
+                raise ValueError(
+                    f"The preset {items[i]!r} has a budget of its own; give no other one. "
+                    f"Received: eps={eps!r}"
+                )
+            eps, norm = preset.eps, preset.norm
+        found[i] = preset
+    chosen = found[named[0]] if named else None
     # What to make, with which parameters, which of these nothing may change, and its own name.
     wanted: list[tuple[Any, dict[str, Any], dict[str, Any], str | None]] = []
-    for item in items:
-        if isinstance(item, str) and item in presets.names():
-            order = math.inf if norm is None else check_norm(norm)
-            preset = presets.get(item, dataset, channels, value_range, eps, order, nb_classes)
-            if preset.cascade and len(items) > 1:
-                raise ValueError(
-                    f"The preset {item!r} runs its attacks in a row and takes no others beside it. "
-                    f"Received: attacks={requested!r}"
-                )
-            if preset.eps is not None and not preset.cascade:
-                if eps is not None:
-                    raise ValueError(
-                        f"The preset {item!r} has a budget of its own; give no other one. "
-                        f"Received: eps={eps!r}"
-                    )
-                eps, norm = preset.eps, preset.norm
-            chosen = chosen or preset
-            labels = preset.labels or (None,) * len(preset.attacks)
-            for (name, parameters), label in zip(preset.attacks, labels, strict=True):
+    for i, item in enumerate(items):
+        if i in found:
+            labels = found[i].labels or (None,) * len(found[i].attacks)
+            for (name, parameters), label in zip(found[i].attacks, labels, strict=True):
                 wanted.append((name, parameters, {}, label))
         elif isinstance(item, str):
             name, parameters = parse_spec(item)

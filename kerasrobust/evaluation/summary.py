@@ -196,6 +196,7 @@ def summarise(
     metrics: Sequence[Metric] | None = None,
     radii: np.ndarray | None = None,
     draws: np.ndarray | None = None,
+    alone: bool = True,
 ) -> AttackSummary:
     """Computes an attack's row of the report from what it found.
 
@@ -213,13 +214,23 @@ def summarise(
         metrics: The metrics of the report, those of every report by default.
         radii: See `Outcome`.
         draws: Likewise.
+        alone: Likewise.
     """
     metrics = registry.resolve() if metrics is None else metrics
     kind, norm = attack.kind, float(attack.norm)
     points = points_of(result, y, value_range=value_range, norm=norm)
     result = measured(result, metrics, points)
     outcome = Outcome(
-        result, y, clean_correct, nb_classes, value_range, kind, norm, radii=radii, draws=draws
+        result,
+        y,
+        clean_correct,
+        nb_classes,
+        value_range,
+        kind,
+        norm,
+        radii=radii,
+        draws=draws,
+        alone=alone,
     )
     row = figures(outcome, metrics)
     taken = sorted(set(row) & set(_IDENTITY))

@@ -100,7 +100,7 @@ def _pma(steps: int) -> list[dict[str, Any]]:
 def _constant_search(steps: int, **grid: Sequence[Any]) -> list[dict[str, Any]]:
     ((key, values),) = grid.items()
     return [
-        {"binary_search_steps": searches, "max_iter": max(1, steps // searches), key: value}
+        {"binary_search_steps": searches, "max_iter": max(2, steps // searches), key: value}
         for searches in (2, 5)
         for value in values
     ]

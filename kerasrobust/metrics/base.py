@@ -81,6 +81,8 @@ class Outcome:
         left: In the row `"worst"`, where the attacks had several budgets, by budget, rising,
             booleans of shape `(n,)`: what no attack within it changed. `norm` is theirs.
         draws: Of samples that are several draws the number of each one's, int64 of shape `(n,)`.
+        alone: Whether all distances are this attack's: in a cascade its row holds what was broken
+            before it as well.
     """
 
     result: AttackResult
@@ -99,6 +101,7 @@ class Outcome:
     results: Mapping[str, AttackResult] = dataclasses.field(default_factory=dict)
     left: Mapping[float, np.ndarray] = dataclasses.field(default_factory=dict)
     draws: np.ndarray | None = None
+    alone: bool = True
 
     @functools.cached_property
     def attacked(self) -> np.ndarray:

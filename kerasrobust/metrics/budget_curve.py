@@ -51,15 +51,18 @@ def accuracy_against_budget(distances, budgets) -> np.ndarray:
 class BudgetCurve(Metric):
     """Accuracy against budget in the norm of a minimal-norm attack.
 
-    `{"norm", "eps", "accuracy"}`; `None` for an attack that works to a budget or broke nothing.
+    `{"norm", "eps", "accuracy"}`; `None` for an attack that works to a budget, broke nothing, or
+    met only what others had left. A sample that is wrong without attack is so at any budget, also
+    for an attack that aims at another class.
     """
 
     key = "budget_curve"
 
     def compute(self, outcome: Outcome) -> dict[str, Any] | None:
-        if outcome.kind != "minimal" or not outcome.found.any():
+        if outcome.kind != "minimal" or not (outcome.alone and outcome.found.any()):
             return None
         distances = outcome.distances(outcome.result.distance(outcome.norm))
+        distances = np.where(outcome.clean_correct, distances, 0.0)
         return {"norm": outcome.norm, **_curve(distances)}
 
 

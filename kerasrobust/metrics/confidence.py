@@ -21,7 +21,7 @@ def average_confidence(confidence, where=None) -> float:
         The mean, NaN when no sample counts.
 
     Raises:
-        ValueError: If a value lies outside `[0, 1]` or the shapes differ.
+        ValueError: If a value that counts lies outside `[0, 1]` or the shapes differ.
     """
     confidence = np.asarray(confidence, dtype=np.float64)
     keep = np.ones(confidence.shape, bool) if where is None else np.asarray(where)
@@ -30,13 +30,14 @@ def average_confidence(confidence, where=None) -> float:
             "Expected a vector of probabilities and a vector of booleans of the same length. "
             f"Received: confidence of shape {confidence.shape}, where of shape {keep.shape}"
         )
+    counted = confidence[keep]
     # Softmax in float32 may exceed one by a rounding step.
-    if not np.all((confidence >= 0.0) & (confidence <= 1.0 + 1e-5)):
+    if not np.all((counted >= 0.0) & (counted <= 1.0 + 1e-5)):
         raise ValueError(
             "Expected probabilities in [0, 1]. "
-            f"Received: confidence between {np.min(confidence)} and {np.max(confidence)}"
+            f"Received: confidence between {np.min(counted)} and {np.max(counted)}"
         )
-    return float(confidence[keep].mean()) if keep.any() else float("nan")
+    return float(counted.mean()) if len(counted) else float("nan")
 
 
 class AverageConfidence(Metric):

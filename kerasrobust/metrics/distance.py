@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.checks import channels_last
 from kerasrobust.metrics.base import Metric, Outcome, Points
 
 
@@ -38,12 +39,14 @@ def median_distance(distances) -> float:
 def altered_pixels(x, x_adv, value_range: float = 1.0, tolerance: float = 1e-6) -> np.ndarray:
     """Percentage of pixels that differ, AREB's reading of L0.
 
-    A pixel is a position: an RGB pixel with one changed channel is one changed pixel. For inputs
-    that are no images (rank other than 4) every feature is a pixel. Differences up to `tolerance`
+    A pixel is a position: an RGB pixel with one changed channel is one changed pixel, whether
+    channels come last or first (`checks.channel_axis`). For inputs that are no images (rank other
+    than 4) every feature is a pixel. Differences up to `tolerance`
     of the value range are the rounding of a change of variables (C&W's tanh), no alteration.
 
     Args:
-        x: Clean samples, shape `(n, height, width, channels)` or `(n, ...)`.
+        x: Clean samples, shape `(n, height, width, channels)`, `(n, channels, height, width)` or
+            `(n, ...)`.
         x_adv: Adversarial samples, same shape.
         value_range: Upper minus lower bound of the pixel values.
         tolerance: Largest difference that counts as none, as a share of `value_range`.
@@ -62,7 +65,7 @@ def altered_pixels(x, x_adv, value_range: float = 1.0, tolerance: float = 1e-6) 
         )
     changed = np.abs(x_adv - x) > tolerance * value_range
     if x.ndim == 4:
-        changed = changed.any(axis=-1)
+        changed = channels_last(changed).any(axis=-1)
     return 100.0 * changed.reshape(len(x), -1).mean(axis=1)
 
 

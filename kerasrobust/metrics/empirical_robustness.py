@@ -62,7 +62,8 @@ class EmpiricalRobustness(Metric):
     def figures(self, outcome: Outcome) -> dict[str, Any]:
         size = outcome.result.columns.get(self.key)
         names = [self.key, *(f"{self.key}_{name}" for name in ("median", "fooled", "fooled_share"))]
-        if size is None or outcome.kind != "minimal" or not outcome.attacked.any():
+        own = outcome.kind == "minimal" and outcome.alone
+        if size is None or not own or not outcome.attacked.any():
             return dict.fromkeys(names)
         order = outcome.norm if self.norm is None else self.norm
         distance = np.where(outcome.found, outcome.result.distance(order), np.inf)

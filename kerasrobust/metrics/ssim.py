@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import VALUES_PER_BATCH, fitting
+from kerasrobust.checks import VALUES_PER_BATCH, channels_last, fitting
 from kerasrobust.metrics.base import Metric, Outcome, Points
 
 # Pairs that are compared at once: fewer of large ones, as `fitting` says.
@@ -53,7 +53,7 @@ def ssim(x, x_adv, value_range: float = 1.0) -> np.ndarray:
 
 
 class SSIM(Metric):
-    """Mean structural similarity of the successes to their clean images.
+    """Mean structural similarity of the successes to their clean images, channels first or last.
 
     `None` without any, or for inputs that are no images. Read it beside the success rate.
     """
@@ -63,10 +63,10 @@ class SSIM(Metric):
     legend = "SSIM: mean over the successes."
 
     def measure(self, points: Points) -> np.ndarray | None:
-        x = points.x
-        if x.ndim != 4 or min(x.shape[1:3]) < 3:
+        if points.x.ndim != 4:
             return None
-        return ssim(x, points.x_adv, points.value_range)
+        x, x_adv = channels_last(points.x), channels_last(points.x_adv)
+        return None if min(x.shape[1:3]) < 3 else ssim(x, x_adv, points.value_range)
 
     def compute(self, outcome: Outcome) -> float | None:
         similarity = outcome.result.columns.get(self.key)

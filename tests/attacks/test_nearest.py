@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasrobust import attacks, norms
 from kerasrobust.attacks import nearest
 from kerasrobust.engine.drivers import Machine
+from kerasrobust.evaluation import evaluate
 
 N = 32
 INF = np.inf
@@ -130,6 +131,40 @@ def test_a_zero_gradient_leads_somewhere(digits):
     np.testing.assert_allclose(moved[1], mask / np.sqrt(32), rtol=1e-5)
 
 
+class Broken(keras.layers.Layer):
+    """No numbers where the input is farther than 2 from the middle of the box, in L2."""
+
+    def call(self, x):
+        far = tf.norm(x - 0.5, axis=1, keepdims=True) > 2.0
+        return tf.where(far, np.nan, x)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("ddn", 2), ("fmn", 0), ("fab", INF)])
+def test_scores_that_are_no_numbers_are_no_adversarial_point(name, norm, affine):
+    """The same points as without them, which lie nearer; none where there is nothing else."""
+    model, x, y, _, _ = affine
+    broken = keras.Sequential([keras.Input((20,)), Broken(), *model.layers])
+    options = {**settings(name, norm), "max_iter": 100}
+    found, whole = (attacks.get(name, **options).bind(m).run(x, y) for m in (broken, model))
+    assert whole.success.all() and found.success.all()
+    np.testing.assert_allclose(found.distance(norm), whole.distance(norm), rtol=0.02)
+
+
+def test_a_report_says_where_scores_are_no_numbers(affine):
+    """The label is that of the first class there, which no attack has brought about."""
+    model, x, _, _, _ = affine
+    sure = keras.Sequential([keras.Input((20,)), Broken(), keras.layers.Dense(3)])
+    bias = np.array([0.0, 0.0, 99.0], np.float32)  # one class everywhere
+    sure.layers[-1].set_weights([model.get_weights()[0], bias])
+    options = {"attacks": "pgd:eps=1.0,max_iter=5", "probes": False, "keep_adversaries": True}
+    report = evaluate(sure, x, np.full(16, 2), **options)
+    found = report.samples.results["pgd"]
+    count = int(np.isnan(found.confidence).sum())
+    assert count and not found.success.any()
+    (told,) = [one for one in report.findings if one.code == "non_finite_scores"]
+    assert told.value == count and f"pgd ({count} samples)" in told.message
+
+
 # Ours and what it is to be as near as, on the same passes.
 SHORT = [
     ("ddn", 2, 200, "cwl2:max_iter=20"),
@@ -168,6 +203,9 @@ def test_messages():
     for name in ("ddn", "fmn"):
         with pytest.raises(ValueError, match="`gamma` must be a number < 1. Received: gamma=1.0"):
             attacks.get(name, gamma=1.0)
+    for name in ("ddn", "fmn", "alma", "sigma_zero", "cwl2"):  # one step never leaves the sample
+        with pytest.raises(ValueError, match="`max_iter` must be an integer >= 2. Received"):
+            attacks.get(name, max_iter=1)
     with pytest.raises(ValueError, match="`alpha` must be a number < 1. Received: alpha=1.0"):
         attacks.get("alma", alpha=1.0)
     with pytest.raises(ValueError, match="cannot aim at a class. Received: targeted=True"):

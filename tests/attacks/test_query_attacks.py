@@ -145,6 +145,28 @@ def test_simba_on_a_linear_model_takes_one_step_per_vector():
     np.testing.assert_allclose((out - x).reshape(3, 64), np.tile(-0.25 * np.sign(w), (3, 1)))
 
 
+@pytest.mark.parametrize("norm", [math.inf, 2])
+def test_square_looks_the_same_whichever_axis_the_channels_are(norm):
+    inputs = keras.Input((6, 9, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    first = keras.Sequential([keras.Input((3, 6, 9)), keras.layers.Permute((2, 3, 1)), model])
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (4, 6, 9, 3)).astype(np.float32)
+    y = model.predict(x, verbose=0).argmin(axis=1)
+    attack = attacks.get("square", norm=norm, eps=0.2, max_iter=20, targeted=True)
+    expected = attack.bind(model).generate(x, y)
+    found = attack.bind(first).generate(np.moveaxis(x, -1, 1), y)
+    assert np.abs(expected - x).max() > 0
+    np.testing.assert_allclose(np.moveaxis(found, 1, -1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["square", "simba"])
+def test_what_is_no_image_is_refused_before_any_work(name):
+    """AutoAttack on a table, say."""
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"needs images .* Received: samples of shape \(12,\)"):
+        attacks.get(name).bind(model)
+
+
 def test_squares_schedule():
     """As in the authors' program: sides at each of 10,000 iterations of a 28x28 image."""
     bounds = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]

@@ -183,6 +183,16 @@ def test_the_figures_that_are_more_than_a_number():
         broken = WRONG | (FOUND & (SHIFTS <= np.float32(eps)))
         assert accuracy == pytest.approx(1 - broken.mean(), abs=1e-6)
     assert METRICS["budget_curve"].figures(outcome(kind="budget"))["budget_curve"] is None
+    # Wrong is wrong at any budget, whether or not the attack had something to do there.
+    held = ~WRONG & ACCEPTED
+    withheld = dataclasses.replace(outcome(), clean_correct=held)
+    curve = METRICS["budget_curve"].figures(withheld)["budget_curve"]
+    assert curve["accuracy"][0] == pytest.approx(held.mean())
+    assert curve["accuracy"][-1] == pytest.approx(np.mean(held & ~SUCCESS))
+    # In a cascade distances are those of other attacks as well.
+    shared = dataclasses.replace(outcome(), alone=False)
+    for name in ("budget_curve", "empirical_robustness"):
+        assert METRICS[name].figures(shared)[name] is None
     x = np.concatenate([part.columns["ssim"] for part in parts(2)])
     assert METRICS["ssim"].figures(outcome())["ssim"] == pytest.approx(x[FOUND].mean())
 

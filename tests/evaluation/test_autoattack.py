@@ -38,6 +38,13 @@ def test_each_step_gets_what_the_ones_before_it_left(report, digits_model, digit
         assert report.attacks[step].accuracy == standing.mean()
 
 
+def test_a_row_of_a_cascade_is_no_search_for_the_nearest_point(report):
+    """Most of what stands in FAB's was broken by APGD, at the edge of the budget."""
+    assert report.attacks["fab-t"].kind == "minimal"
+    assert report.attacks["fab-t"].budget_curve is None and report.robust["nearest"] is None
+    assert any(step.command.endswith("--attacks minimal") for step in report.next_steps)
+
+
 def test_no_other_attack_here_breaks_more(report, digits_model, digits):
     x, y = digits[0][:40], digits[1][:40]
     pgd = attacks.get("pgd", eps=EPS, eps_step=EPS / 10, max_iter=100, num_random_init=5)
@@ -82,6 +89,29 @@ def test_the_parameters_of_the_authors_program():
     assert configs["apgd-t"]["nb_target_classes"] == configs["fab-t"]["nb_target_classes"] == 9
     few = presets.get("autoattack", eps=0.1, nb_classes=5)
     assert few.attacks[1][1]["nb_target_classes"] == 4
+
+
+@pytest.mark.parametrize("name", ["autoattack", "autoattack-rand", "pma+"])
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_what_is_left_out_is_what_the_attacks_refuse(name, classes):
+    """A note where a loss is not defined; no attack that is defined is left out without need."""
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(classes))
+    whole, own = (presets.get(name, eps=0.1, nb_classes=n) for n in (None, classes))
+
+    def refused(preset):
+        for attack, parameters in preset.attacks:
+            targets = min(parameters.get("nb_target_classes") or 0, classes - 1) or None
+            known = {"nb_target_classes": targets} if targets else {}
+            try:
+                attacks.get(attack, **{**parameters, **known}).bind(model)
+            except ValueError:
+                return True
+        return False
+
+    assert not refused(own)
+    assert bool(own.note) == refused(whole) == (own.labels != whole.labels)
+    assert not own.note or f"defined for {classes} classes" in own.note
 
 
 @pytest.mark.slow

@@ -117,6 +117,10 @@ def test_several_budgets_are_one_run(model, data, monkeypatch):
     verdict = "withstand every attack within Linf 0.016 (95 % interval"
     assert verdict in report.to_markdown() and verdict in report.to_html()
     assert "## Accuracy by budget" in report.to_markdown()
+    # The nearest points are those within the largest budget, of one attack.
+    (row,) = report.robust["nearest"]
+    assert row["attacks"] == ["deepfool@0.016"] and "Nearest adversaries" not in told
+    assert row["accuracy"][0] == report.clean_accuracy
 
 
 def test_what_runs_together():
@@ -198,6 +202,9 @@ def test_every_wrong_class_in_turn(model, data, monkeypatch):
     # Its target is the class it ends in, and the passes are those of both runs.
     np.testing.assert_array_equal(logits(found.x_adv).argmax(axis=1), found.y)
     assert (found.gradients[held] == 2 * 250).all()
+    # Who is wrong already has fallen, whatever class the attack aims at.
+    curve = report.attacks["ddn"].budget_curve["accuracy"]
+    assert curve[0] == report.clean_accuracy == held.mean() and curve[-1] == 0
     stands = held.copy()
     for shift in (1, 2):
         recipe = kerasrobust.attacks.get("fgsm:eps=0.008", targeted=True)

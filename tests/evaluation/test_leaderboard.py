@@ -58,6 +58,10 @@ def test_an_entry_has_robustbench_s_fields():
     found = leaderboard.entry(report(), authors="A and B", additional_data=False)
     assert set(found) > ROBUSTBENCH
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["autoattack_acc"] == 47.0
+    # Of what is defined for two classes nothing is AutoAttack's.
+    few = leaderboard.entry(report(findings=[Finding("few_classes", "why", 2, 4)]))
+    assert few["autoattack_acc"] is None and few["reported"] == 47.0
     told = {key: found[key] for key in ("name", "architecture", "authors", "eps", "threat_model")}
     assert told == {
         "name": "mine",
@@ -137,7 +141,10 @@ def told(*arguments, **options):
 
 def test_next_steps_follow_their_rules():
     assert told() == ["kr-eval ... --attacks minimal"]
-    assert told([row("ddn", 0.0, kind="minimal", norm=2.0)], eps=None, norm=None, robust=0.46) == []
+    searched = {"rows": [row("ddn", 0.0, kind="minimal", norm=2.0)], "robust": 0.46}
+    assert told(**searched, eps=None, norm=None, cascade=False) == []
+    # FAB in AutoAttack meets what the others have left.
+    assert told(**searched) == told()
     one = {"cascade": False, "preset": None, "clip_values": [0, 1], "eps": 8 / 255}
     weak = told(robust=0.1, **one)
     assert weak == [

@@ -8,6 +8,7 @@ import pytest
 
 import kerasrobust
 from kerasrobust.evaluation import presets
+from kerasrobust.evaluation.resolve import resolve
 
 DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 
@@ -41,6 +42,17 @@ def test_what_it_is_made_of():
         presets.get("minimal", eps=0.3, norm=3)
 
 
+@pytest.mark.parametrize("brings", ["l2-0.5", "nsloss"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_beside_a_preset_that_brings_a_budget(brings, turned):
+    """Rows are what they are called, whatever the order."""
+    requested = ["minimal", brings][:: -1 if turned else 1]
+    plan = resolve(requested)
+    own = {label: attack.norm for label, attack in plan.attacks.items()}
+    assert {"alma-l2", "ddn"} < set(own) and set(own.values()) == {2.0}
+    assert not any(name.endswith(("l0", "l1", "linf")) for name in own)
+
+
 @pytest.mark.slow
 def test_it_gives_the_shortest_per_sample(tmp_path):
     model, x, y, exact = linear()
@@ -57,6 +69,7 @@ def test_it_gives_the_shortest_per_sample(tmp_path):
             assert (shortest >= exact[norm] * (1 - 1e-5)).all()
     text = str(report)
     assert "Nearest adversaries" in text and "alma-l2, ddn" in text
+    assert "In L0: changed values" in " ".join(text.split())
     assert "## Nearest adversaries" in (tmp_path / "report.md").read_text()
     assert (
         kerasrobust.evaluation.Report.load(tmp_path).robust["nearest"] == report.robust["nearest"]

@@ -91,6 +91,23 @@ def test_altered_pixels_counts_positions():
         metrics.altered_pixels(x, x_adv[:2])
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 3), (1, 9, 9), (9, 12, 3)])
+def test_channels_may_come_first(shape):
+    """What is measured of images does not depend on where their channels lie."""
+    last = (*shape[1:], shape[0]) if shape[0] == 1 else shape
+    x, x_adv = image_pairs(last, 1.0)
+    keep = np.random.default_rng(0).random(x.shape) < 0.1
+    pair = x, np.where(keep, x_adv, x)
+    turned = [np.moveaxis(part, -1, 1) for part in pair]
+    y, far = np.zeros(4, int), {"value_range": 1.0}
+    for name in ("median_l0", "ssim"):
+        metric = metrics.get(name)
+        here, there = (metric.measure(metrics.Points(*xs, y, **far)) for xs in (pair, turned))
+        np.testing.assert_allclose(there, here, rtol=1e-5)
+    altered = 100 * keep.any(axis=-1).mean(axis=(1, 2))
+    np.testing.assert_allclose(metrics.altered_pixels(*turned), altered)
+
+
 def image_pairs(shape, value_range):
     rng = np.random.default_rng(1)
     x = rng.random((4, *shape), dtype=np.float32) * value_range

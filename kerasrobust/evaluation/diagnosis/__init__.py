@@ -4,6 +4,7 @@ from kerasrobust.evaluation.diagnosis.attacks import (
     check_attack_labels,
     check_gradients,
     check_lengths,
+    check_scores,
     check_starts,
 )
 from kerasrobust.evaluation.diagnosis.comparison import diagnose
@@ -32,6 +33,7 @@ __all__ = [
     "check_lengths",
     "check_pixels",
     "check_predictions",
+    "check_scores",
     "check_starts",
     "diagnose",
     "probe",

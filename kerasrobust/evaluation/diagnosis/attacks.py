@@ -195,6 +195,28 @@ def check_attack_labels(
     return findings
 
 
+def check_scores(results: Mapping[str, AttackResult]) -> list[Finding]:
+    """Points that attacks ended at where the model's scores are no numbers.
+
+    Args:
+        results: The outcomes, by their names in the report.
+    """
+    counts = {name: int((~np.isfinite(r.confidence)).sum()) for name, r in results.items()}
+    blank = [f"{name} ({samples(count)})" for name, count in counts.items() if count]
+    if not blank:
+        return []
+    return [
+        Finding(
+            "non_finite_scores",
+            f"Where attacks ended the model's scores are no numbers: {listed(blank)}. Such a point "
+            "is no adversarial one, and its label is the first class by chance: the accuracy is "
+            "not robustness. Look for a division, a logarithm or half precision in the model.",
+            float(max(counts.values())),
+            0.0,
+        )
+    ]
+
+
 def check_starts(
     summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
 ) -> list[Finding]:

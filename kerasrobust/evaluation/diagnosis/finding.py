@@ -25,6 +25,7 @@ SEVERITY = {
     "gradient_masking": "doubtful",
     "zero_gradients": "doubtful",
     "non_finite_gradients": "doubtful",
+    "non_finite_scores": "doubtful",
     "unbounded_attack_fails": "doubtful",
     "attack_misses_planted": "doubtful",
     "noise_as_good": "doubtful",

@@ -26,10 +26,11 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
 
     The fields are those of the files in RobustBench's `model_info/<dataset>/<threat model>/`, and
     `threat_model`, which is the folder there. Accuracies are in percent, numbers where RobustBench
-    has text, which its readers convert. `autoattack_acc` is None but after the `autoattack` preset;
-    `reported` is the worst case over whatever attacks there were. Beyond its fields: `attacks`,
-    `n_examples`, the 95 % `interval` of `reported`, the hash of the `weights`.
-    Where only samples were counted that are right without attack, the entry is about all of them.
+    has text, which its readers convert. `autoattack_acc` is None but after the `autoattack` preset
+    on four classes and more; `reported` is the worst case over whatever attacks there were. Beyond
+    its fields: `attacks`, `n_examples`, the 95 % `interval` of `reported`, the hash of the
+    `weights`. Where only samples were counted that are right without attack, the entry is about
+    all of them.
 
     Reference: Croce et al., RobustBench, NeurIPS Datasets and Benchmarks 2021 (arXiv:2010.09670).
 
@@ -58,7 +59,8 @@ def entry(report: ReportData, **about: Any) -> dict[str, Any]:
     chosen = settings["only_correct"]
     share = 1.0 if chosen is None else chosen["accuracy"]
     accuracy = _percent(share * report.robust["accuracy"])
-    whole = settings["preset"] == "autoattack" and settings["partial"] is None
+    few = any(finding.code == "few_classes" for finding in report.findings)
+    whole = settings["preset"] == "autoattack" and settings["partial"] is None and not few
     file, classifier = settings["file"], settings["classifier"]
     stem = None if file is None else os.path.splitext(os.path.basename(file))[0]
     return {

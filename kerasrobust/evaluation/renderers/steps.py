@@ -45,7 +45,7 @@ def next_steps(report: ReportData) -> list[Step]:
     By these rules, of which none applies where the figures say nothing:
 
     - no cascade and no doubt: AutoAttack, in the budget of the evaluation;
-    - no minimal-norm attack: the distances of the nearest adversarial points;
+    - no minimal-norm attack, or one in a cascade: the distances of the nearest adversarial points;
     - less than half of the accuracy is left: hardening, in the same budget.
 
     Args:
@@ -73,7 +73,8 @@ def _general(report: ReportData) -> Iterable[Step]:
             "AutoAttack is what published figures are measured with.",
             f"kr-eval ... --attacks autoattack --eps {eps:.4g} --norm {norm:g}",
         )
-    if white and all(row.kind == "budget" for row in report.attacks.values()):
+    minimal = any(row.kind == "minimal" for row in report.attacks.values())
+    if white and (report.settings["cascade"] or not minimal):
         yield Step(
             "How far the nearest adversarial points are, whatever the budget.",
             "kr-eval ... --attacks minimal",

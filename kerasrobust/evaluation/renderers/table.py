@@ -249,7 +249,10 @@ def nearest_table(report: ReportData) -> Table | None:
         "Per sample the shortest of the attacks in a norm. Median over the attacked samples, a "
         "failure as infinite; mean over the fooled ones."
     )
-    return Table(["norm", "attacks", "median", "mean", "fooled"], rows, [legend])
+    legends = [legend]
+    if any(float(row["norm"]) == 0 for row in found):
+        legends.append("In L0: changed values, of which a pixel of several channels has several.")
+    return Table(["norm", "attacks", "median", "mean", "fooled"], rows, legends)
 
 
 def budgets_table(report: ReportData) -> Table | None:
