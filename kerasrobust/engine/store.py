@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import uuid
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +126,10 @@ def digest(value: Any) -> str:
 def file_name(text: str) -> str:
     """A name for a file or folder that stands for a text, readable where it can be."""
     name = re.sub(r"[^\w=.,+-]+", "-", text.replace(" ", ""))
-    return name if len(name) <= 100 else f"{name[:90]}-{digest(text)[:8]}"
+    written = name.encode()
+    if len(written) <= 100 and name.strip("."):
+        return name
+    return f"{written[:90].decode(errors='ignore')}-{digest(text)[:8]}"
 
 
 def put(folder: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
@@ -229,8 +231,8 @@ class Store:
         try:
             with self.files.open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return None  # damaged: computed again
+        except Exception:  # damaged, in whichever of many ways: computed again
+            return None
 
     def _write(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         path = self._path(name, key)
