@@ -222,6 +222,24 @@ def check_rows(y: np.ndarray) -> None:
         raise ValueError(f"{ROWS_MESSAGE} [{sums.min():g}, {sums.max():g}]")
 
 
+def check_finite_scores(confidence: np.ndarray, who: str = "The model") -> None:
+    """Refuses the answers to clean samples of a model whose scores are broken.
+
+    Args:
+        confidence: Probabilities of the labels, `[n]`.
+        who: Whose they are, in the message.
+
+    Raises:
+        ValueError: If one is not finite: its label is no answer.
+    """
+    broken = int((~np.isfinite(confidence)).sum())
+    if broken:
+        raise ValueError(
+            f"{who} must return finite scores. Received: NaN or infinite scores for {broken} of "
+            f"{len(confidence)} clean samples"
+        )
+
+
 def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:
     """float32 mask of 0 and 1, of the shape of `x`."""
     mask = np.asarray(mask)
