@@ -105,4 +105,5 @@ def repeated(
         for attack, of in values.items()
     ]
     first = next(iter(made.values()))
-    return pieces.result(first, found, model=name, draws=draws, seed=seed, indices=None)
+    settings = {"model": name, "draws": draws, "of": len(whole), "seed": seed, "indices": None}
+    return pieces.result(first, found, **settings)

@@ -15,7 +15,9 @@ from kerasrobust.evaluation.renderers import tables
 from kerasrobust.protocols import renderers
 from kerasrobust.specs import jsonable
 
-SCHEMA = 2
+SCHEMA = 3
+# Evaluations that a note names.
+_NAMED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +78,13 @@ class ProtocolResult:
         """Writes `protocol.json`, `protocol.md` and `protocol.png`."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        renderers.PICTURES[self.protocol](folder / "protocol.png", self)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         (folder / "protocol.json").write_text(text + "\n", encoding="utf-8")
         name = self.settings["dataset"] or "data"
         title = f"{self.protocol}: {name}, {self.settings['samples']:,} samples"
         text = tables.markdown(title, self.tables(), self.notes(), ["protocol.png"])
         (folder / "protocol.md").write_text(text, encoding="utf-8")
+        renderers.PICTURES[self.protocol](folder / "protocol.png", self)
         return folder
 
     def tables(self) -> dict[str, Any]:
@@ -94,7 +96,12 @@ class ProtocolResult:
         places: dict[str, list[str]] = {}
         for finding in self.findings:
             places.setdefault(finding["code"], []).append(finding["piece"])
-        told = [f"{code}: {', '.join(dict.fromkeys(of))}." for code, of in places.items()]
+        told = []
+        for code, of in places.items():
+            first = list(dict.fromkeys(of))
+            more = len(first) - _NAMED
+            others = f" and {more:,} more" if more > 0 else ""
+            told.append(f"{code}: {', '.join(first[:_NAMED])}{others}.")
         head = "Reasons to distrust figures, told in the report of each evaluation:"
         return [head, *told] if told else []
 
