@@ -343,6 +343,9 @@ def test_a_note_names_a_few_evaluations_and_figures_outlive_the_picture(tmp_path
     with pytest.raises(OSError, match="no room"):
         found.save(tmp_path)
     assert ProtocolResult.load(tmp_path) == found
+    (tmp_path / "protocol.json").write_text('{"schema": 3, "rows"')  # killed while it was written
+    with pytest.raises(ValueError, match="in JSON. Received: path=.*protocol.json"):
+        ProtocolResult.load(tmp_path)
 
 
 def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):

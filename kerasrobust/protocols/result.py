@@ -72,7 +72,13 @@ class ProtocolResult:
         """
         path = pathlib.Path(path)
         path = path / "protocol.json" if path.is_dir() else path
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"Expected the result of a protocol in JSON. Received: path={str(path)!r}"
+            ) from error
+        return cls.from_dict(data)
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Writes `protocol.json`, `protocol.md` and `protocol.png`."""
