@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -170,6 +172,21 @@ def check_size(name: str, value: Any) -> float | np.ndarray:
             f"Received: {name} of shape {values.shape}"
         )
     return values.astype(np.float32)
+
+
+def check_folder(name: str, value: str | os.PathLike[str]) -> pathlib.Path:
+    """A folder of this machine, which need not be there yet.
+
+    Raises:
+        ValueError: If it is a URL, which would become a path.
+        NotADirectoryError: If it is a file.
+    """
+    if "://" in os.fspath(value):
+        raise ValueError(f"`{name}` must be a folder of this machine. Received: {name}={value!r}")
+    path = pathlib.Path(value)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"`{name}` must be a folder. Received: {name}={value!r}")
+    return path
 
 
 def check_bool(name: str, value: Any) -> bool:

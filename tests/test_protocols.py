@@ -268,6 +268,7 @@ def no_batch(*arguments):
         ("transfer_matrix", {"attacks": "pdg"}, ValueError, "Did you mean 'pgd'"),
         ("transfer_matrix", {"y": None}, ValueError, "true labels"),
         ("transfer_matrix", {"output": "file"}, OSError, "must be a folder"),
+        ("transfer_matrix", {"output": "memory://x"}, ValueError, "a folder of this machine"),
         ("n_of_six", {"sizes": [6]}, ValueError, "integer <= 5"),
         ("n_of_six", {"sizes": [0]}, ValueError, "integer >= 1"),
         ("n_of_six", {"models": 5}, ValueError, "six of a kind"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust import models as saved
-from kerasrobust.checks import check_finite_scores
+from kerasrobust.checks import check_finite_scores, check_folder
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.classifier import Classifier
@@ -94,16 +94,14 @@ class Pieces:
         options: Arguments of `Evaluation` that all have in common.
 
     Raises:
-        NotADirectoryError: If `output` is a file.
+        ValueError, NotADirectoryError: If `output` is a URL or a file.
     """
 
     def __init__(
         self, protocol: str, output: str | os.PathLike[str] | None, options: dict[str, Any]
     ):
         self.protocol, self.options = protocol, options
-        self.output = None if output is None else pathlib.Path(output)
-        if self.output is not None and self.output.exists() and not self.output.is_dir():
-            raise NotADirectoryError(f"`output` must be a folder. Received: output={output!r}")
+        self.output = None if output is None else check_folder("output", output)
         self.findings: list[dict[str, Any]] = []
         self._places: dict[str, str] = {}
 

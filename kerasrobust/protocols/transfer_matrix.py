@@ -40,6 +40,9 @@ def transfer_matrix(
     stands the white box. A cell is the share of samples that the judge gets right without attack
     and under it, as everywhere in a report. Of a budget attack the strongest point is judged even
     where it fails on its own model, of an attack that looks for the nearest point the clean sample.
+    A cascade, AutoAttack say, attacks only what is still right on its own model: the rest is judged
+    as it is, and the judge looks better than under one attack of all samples.
+
     Beside it (`adversarial`) stands the share that the judge gets right under the attack, whatever
     it said without: an attack on another model puts some of its errors right.
 
