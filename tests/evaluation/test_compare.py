@@ -142,6 +142,13 @@ def test_samples_that_count_several_times_are_told(folders):
     assert "a, b" in note and "p is too small" in note
 
 
+def test_accuracy_on_own_predictions_is_told(folders):
+    report = Report.load(folders / "weak")
+    own = dataclasses.replace(report, settings={**report.settings, "labels": "predicted"})
+    (note,) = (n for n in compare({"a": report, "b": own}).notes if "No labels" in n)
+    assert "for b:" in note and "100 % without attack" in note
+
+
 def test_the_command(folders):
     arguments = [str(folders / "weak"), str(folders / "strong")]
     result = CliRunner().invoke(command.main, arguments)
