@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -36,7 +37,7 @@ class Named(click.ParamType):
         if isinstance(value, tuple):
             return value
         name, equals, path = str(value).partition("=")
-        if not equals:
+        if not equals or os.path.exists(value):
             name, path = str(value).rpartition("/")[2].rpartition(".")[0] or value, value
         if not name or not path:
             self.fail(f"{value!r} is neither a path nor NAME=PATH", param, ctx)
@@ -253,6 +254,6 @@ def repeated(model, attacks, eps, norm, draws, samples, **shared) -> None:
     click.option("--norm", type=Norm(), help="Norm of the budgets: 1, 2 or inf (the default)."),
 )
 def budget_sweep(models, attacks, samples, eps, norm, **shared) -> None:
-    """Accuracy against the budget (NsLoss, Figures 2 and 3; BRELU-GDA, Figure 3)."""
+    """Accuracy against the budget (NsLoss, Figure 2; BRELU-GDA, Figure 3)."""
     own = {"attacks": list(attacks), "eps": list(eps), "norm": norm}
     _go("budget_sweep", {"models": models}, samples, shared, **own)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -213,6 +215,21 @@ def check_size(name: str, value: Any) -> float | np.ndarray:
     return values.astype(np.float32)
 
 
+def check_folder(name: str, value: str | os.PathLike[str]) -> pathlib.Path:
+    """A folder of this machine, which need not be there yet.
+
+    Raises:
+        ValueError: If it is a URL, which would become a path.
+        NotADirectoryError: If it is a file.
+    """
+    if "://" in os.fspath(value):
+        raise ValueError(f"`{name}` must be a folder of this machine. Received: {name}={value!r}")
+    path = pathlib.Path(value)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"`{name}` must be a folder. Received: {name}={value!r}")
+    return path
+
+
 def check_bool(name: str, value: Any) -> bool:
     """A bool."""
     if not isinstance(value, (bool, np.bool_)):
@@ -261,6 +278,24 @@ def check_rows(y: np.ndarray) -> None:
     sums = y.sum(axis=1, dtype=np.float64)
     if len(y) and not ((np.abs(sums - 1) <= ROW_TOLERANCE).all() and (y >= 0).all()):
         raise ValueError(f"{ROWS_MESSAGE} [{sums.min():g}, {sums.max():g}]")
+
+
+def check_finite_scores(confidence: np.ndarray, who: str = "The model") -> None:
+    """Refuses the answers to clean samples of a model whose scores are broken.
+
+    Args:
+        confidence: Probabilities of the labels, `[n]`.
+        who: Whose they are, in the message.
+
+    Raises:
+        ValueError: If one is not finite: its label is no answer.
+    """
+    broken = int((~np.isfinite(confidence)).sum())
+    if broken:
+        raise ValueError(
+            f"{who} must return finite scores. Received: NaN or infinite scores for {broken} of "
+            f"{len(confidence)} clean samples"
+        )
 
 
 def check_mask(mask: Any, x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ from keras import layers
 
 import kerasrobust
 from kerasrobust import attacks, models
+from kerasrobust.checks import check_folder
 from kerasrobust.engine.classifier import Classifier
+from kerasrobust.evaluation.tuning import Trainer
 
 X = np.random.default_rng(0).random((4, 6, 6, 1)).astype(np.float32)
 Y = np.array([0, 1, 2, 0])
@@ -320,3 +322,13 @@ def test_a_budget_for_each_channel_or_pixel_is_refused(shape):
     for argument in ("eps", "eps_step"):
         with pytest.raises(ValueError, match=f"`{argument}` must be one number or one per sample"):
             attacks.get("pgd", **{argument: np.full(shape, 0.1)})
+
+
+def test_a_url_is_no_folder_of_this_machine(tmp_path):
+    """It would be a path: `s3:/bucket` below the working folder."""
+    with pytest.raises(ValueError, match="`output` must be a folder of this machine"):
+        Trainer(None, (0.0, 1.0), None, None, 0, "s3://bucket/tuning")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="`output` must be a folder"):
+        Trainer(None, (0.0, 1.0), None, None, 0, tmp_path / "file")
+    assert check_folder("output", tmp_path / "new") == tmp_path / "new"

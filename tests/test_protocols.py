@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 
+import jsonschema
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import kerasrobust
-from kerasrobust import protocols
+from kerasrobust import metrics, protocols
 from kerasrobust.datasets import Dataset
+from kerasrobust.defenses.layers.feature_squeezing import FeatureSqueezing
 from kerasrobust.engine.classifier import Classifier
 from kerasrobust.evaluation import pieces
+from kerasrobust.evaluation.report import schema
 from kerasrobust.protocols import ProtocolResult, renderers
 from kerasrobust_cli import protocol
 
@@ -62,7 +65,10 @@ def check_saved(found, folder):
 def test_transfer_matrix(six, samples, tmp_path):
     """The diagonal is `evaluate`'s, the rest what NumPy says of the same samples."""
     x, y = samples
-    two = {"a": six[0], "b": six[1]}
+    # What leads away from a class on one leads towards it on the other, which is wrong at first.
+    opposed = linear(1)
+    opposed.set_weights([-weight for weight in opposed.get_weights()])
+    two = {"a": six[0], "b": opposed}
     found = protocols.transfer_matrix(two, x, y, attacks=PGD, eps=0.1, batch_size=16)
     cells = {(row["crafted_on"], row["judged_by"]): row for row in found.rows}
     assert len(cells) == 4
@@ -76,8 +82,17 @@ def test_transfer_matrix(six, samples, tmp_path):
             clean = label(judge, x) == y
             stands = clean & (label(judge, x_adv) == y)
             assert cells[name, other]["accuracy"]["hits"] == stands.sum()
+            plain = label(judge, x_adv) == y
+            assert cells[name, other]["adversarial"]["hits"] == plain.sum() >= stands.sum()
             assert cells[name, other]["clean"]["hits"] == clean.sum()
     assert cells["a", "b"] != cells["b", "a"]
+    repaired = cells["a", "b"]["adversarial"]["hits"] - cells["a", "b"]["accuracy"]["hits"]
+    assert repaired > 0
+    # Transfer against the budget: crafted on one, judged by the other.
+    judged = {"b": Classifier(six[0], judge=opposed)}
+    sweep = protocols.budget_sweep(judged, x, y, attacks=PGD, eps=[0.1], batch_size=16)
+    shares = [row["accuracy"] for row in sweep.rows]
+    assert shares == [cells["a", "b"]["clean"], cells["a", "b"]["accuracy"]]
     table = found.tables()["pgd"]
     assert table.header == ["crafted on", "a", "b"] and table.rows[1][0] == "a"
     check_saved(found, tmp_path)
@@ -90,6 +105,24 @@ def test_substitutes(six, samples):
     )
     (row,) = found.rows
     assert (row["crafted_on"], row["judged_by"]) == ("s", "m0")
+
+
+def test_a_grey_box_is_judged_with_its_layers(six, samples):
+    """As in `evaluate`: attacks see the network without what stands before it."""
+    x, y = samples
+    body = [FeatureSqueezing(bit_depth=1), keras.layers.Flatten(), keras.layers.Dense(3)]
+    squeezed = keras.Sequential([keras.Input((4, 4, 1)), *body])
+    squeezed.set_weights(six[0].get_weights())
+    models = {"plain": six[0], "grey": Classifier(squeezed, gradient="ignore")}
+    found = protocols.transfer_matrix(models, x, y, attacks="fgsm", eps=0.1)
+    cells = {(row["crafted_on"], row["judged_by"]): row for row in found.rows}
+    clean = label(six[0], np.round(x)) == y
+    assert cells["grey", "grey"]["clean"]["hits"] == clean.sum() != (label(six[0], x) == y).sum()
+    report = kerasrobust.evaluate(models["grey"], x, y, attacks="fgsm", eps=0.1)
+    assert cells["grey", "grey"]["accuracy"]["value"] == report.attacks["fgsm"].accuracy
+    # Both are crafted on the same network.
+    for name in models:
+        assert cells["grey", name] == {**cells["plain", name], "crafted_on": "grey"}
 
 
 def gea(models, x, y, eps, steps):
@@ -166,6 +199,14 @@ def test_all_targets(six, samples, tmp_path):
     assert row["average"]["hits"] == success.sum() and row["average"]["total"] == 80
     assert row["worst"]["hits"] == success.all(axis=0).sum()
     assert row["worst"]["hits"] < row["average"]["hits"] / 2 < row["best"]["hits"]
+    # A failure leaves the sample as it was, and some were wrong.
+    right = label(six[0], x) == y
+    assert row["accuracy"]["hits"] == (right & ~success).sum() < (~success).sum()
+    (table,) = found.tables().values()
+    # Two instances of a sample are not two samples.
+    naive = metrics.proportion((right & ~success).ravel())
+    assert row["accuracy"]["high"] - row["accuracy"]["low"] > 1.1 * (naive.high - naive.low)
+    assert table.rows[0][2].startswith(f"{100 * (right & ~success).mean():.1f} (")
     for true in range(3):
         assert row["classes"][true][true] is None
         expected = success[0][y == true].mean()
@@ -185,6 +226,7 @@ def test_repeated(six, samples, tmp_path):
     rows = np.sort(np.random.default_rng((0, 1)).permutation(40)[:20])
     assert found.rows[0]["values"][1] == (label(six[0], x[rows]) == y[rows]).mean()
     check_saved(found, tmp_path)
+    assert "3 draws of 20 samples out of 40" in str(found)
 
 
 def test_budget_sweep_is_one_program(six, samples):
@@ -226,6 +268,7 @@ def no_batch(*arguments):
         ("transfer_matrix", {"attacks": "pdg"}, ValueError, "Did you mean 'pgd'"),
         ("transfer_matrix", {"y": None}, ValueError, "true labels"),
         ("transfer_matrix", {"output": "file"}, OSError, "must be a folder"),
+        ("transfer_matrix", {"output": "memory://x"}, ValueError, "a folder of this machine"),
         ("n_of_six", {"sizes": [6]}, ValueError, "integer <= 5"),
         ("n_of_six", {"sizes": [0]}, ValueError, "integer >= 1"),
         ("n_of_six", {"models": 5}, ValueError, "six of a kind"),
@@ -236,6 +279,7 @@ def no_batch(*arguments):
         ("budget_sweep", {"eps": [0.2, 0.1]}, ValueError, "must rise"),
         ("budget_sweep", {"attacks": "deepfool"}, ValueError, "keeps to a budget"),
         ("budget_sweep", {"attacks": "pgd:eps=0.3"}, ValueError, "keeps to a budget"),
+        ("budget_sweep", {"attacks": "pgd:norm=2"}, ValueError, "pgd in L2, budgets in Linf"),
     ],
 )
 def test_bad_input_is_told_before_any_attack(
@@ -256,6 +300,53 @@ def test_bad_input_is_told_before_any_attack(
     arguments = {"y": y, "eps": [0.1] if name == "budget_sweep" else 0.1, **changes}
     with pytest.raises(error, match=message):
         getattr(protocols, name)(first, x, **arguments)
+
+
+def test_names_and_judges_are_checked_before_any_attack(six, samples, monkeypatch):
+    monkeypatch.setattr(pieces, "run_batch", no_batch)
+    for named in ({1: six[0], "1": six[1], 2: six[2]}, {"a": six[0], " ": six[1]}):
+        with pytest.raises(ValueError, match="different names"):
+            protocols.transfer_matrix(named, *samples, attacks="fgsm", eps=0.1)
+    rest = {str(number): model for number, model in enumerate(six[1:])}
+    kinds = {"a": {"b c": six[0], **rest}, "a b": {"c": six[0], **rest}}
+    with pytest.raises(ValueError, match="several kinds must have different names"):
+        protocols.n_of_six(kinds, *samples)
+    # Of NaN the largest is the first: its accuracy would be that of a model that answers 0.
+    broken = linear(20)
+    broken.set_weights([np.full((16, 3), np.nan), np.zeros(3)])
+    with pytest.raises(ValueError, match="'m20' must return finite scores"):
+        protocols.n_of_six([*six[:5], broken], *samples, sizes=[2])
+    with pytest.raises(ValueError, match="'m20' must return finite scores"):
+        protocols.transfer_matrix(broken, *samples, substitutes=six[0], attacks="fgsm", eps=0.1)
+
+
+def test_each_evaluation_has_a_folder_of_its_own(tmp_path):
+    shared = protocols.pieces.Pieces("repeated", tmp_path, {})
+    names = ["a b", "ab", "AB", "a/b", "a:b", "..", ".", "x" * 300, "x" * 301, "é" * 99]
+    places = [shared._place(name) for name in names]
+    assert places == [shared._place(name) for name in names]
+    assert len({str(place).lower() for place in places}) == len(names)
+    for place in places:
+        assert place.parent == tmp_path / "pieces" and len(os.fsencode(place.name)) < 200
+
+
+def test_a_note_names_a_few_evaluations_and_figures_outlive_the_picture(tmp_path, monkeypatch):
+    findings = [{"code": "few", "piece": f"{number} further"} for number in range(1, 1000)]
+    rows = [{"attack": "pgd", "values": [0.1, 0.2], "mean": 0.15, "deviation": 0.07}]
+    settings = {"dataset": None, "samples": 2, "draws": 2, "of": 9}
+    found = ProtocolResult("repeated", settings, rows, findings)
+    assert found.notes()[1].endswith("7 further, 8 further and 991 more.")
+
+    def fails(*arguments):
+        raise OSError("no room")
+
+    monkeypatch.setitem(renderers.PICTURES, "repeated", fails)
+    with pytest.raises(OSError, match="no room"):
+        found.save(tmp_path)
+    assert ProtocolResult.load(tmp_path) == found
+    (tmp_path / "protocol.json").write_text('{"schema": 3, "rows"')  # killed while it was written
+    with pytest.raises(ValueError, match="in JSON. Received: path=.*protocol.json"):
+        ProtocolResult.load(tmp_path)
 
 
 def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):
@@ -280,7 +371,14 @@ def test_a_dataset_tells_where_its_samples_are_from(name, six, samples, tmp_path
     assert found.rows == given.rows and given.settings["split"] is None
     assert (found.settings["dataset"], found.settings["split"]) == ("two", "test")
     reports = (tmp_path / "pieces").glob("*/report.json")
-    spans = {json.loads(path.read_text())["settings"]["indices"] for path in reports}
+    told = [json.loads(path.read_text()) for path in reports]
+    spans = {report["settings"]["indices"] for report in told}
+    for report in told:
+        jsonschema.validate(report, schema())
+    if name == "all_targets":
+        assert {r["settings"]["targets"] for r in told} == {"next", "2 further"}
+        page = (tmp_path / "pieces" / "2further" / "report.md").read_text()
+        assert "wants the class 2 further than the true one" in page
     if name == "repeated":
         assert len(spans) == 2 and found.settings["indices"] is None
     else:
@@ -291,6 +389,15 @@ def test_a_dataset_tells_where_its_samples_are_from(name, six, samples, tmp_path
 
 def run(*arguments):
     return CliRunner().invoke(protocol.main, [str(argument) for argument in arguments])
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eps=1").mkdir()
+    (tmp_path / "eps=1" / "m.keras").touch()
+    convert = protocol.Named().convert
+    assert convert("eps=1/m.keras", None, None) == ("m", "eps=1/m.keras")
+    assert convert("one=eps=1/m.keras", None, None) == ("one", "eps=1/m.keras")
 
 
 def test_the_command(six, samples, tmp_path):

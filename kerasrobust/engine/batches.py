@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kerasrobust.checks import check_labels
+from kerasrobust.checks import check_finite_scores, check_labels
 from kerasrobust.engine.classifier import Classifier, ModelFailure
 from kerasrobust.engine.drivers import Crafted, Steps, Stopped
 from kerasrobust.engine.result import AttackResult
@@ -117,12 +117,7 @@ def run_batch(
         return judge.judge(points, batch.whole, (attack.seed, 3 * batch.index + stage))
 
     clean_labels, clean_confidence, clean_accepted = ask(x, BEFORE)
-    broken = int((~np.isfinite(clean_confidence)).sum())
-    if broken:
-        raise ValueError(
-            "The model must return finite scores. Received: NaN or infinite scores for "
-            f"{broken} of {n} clean samples"
-        )
+    check_finite_scores(clean_confidence)
     y = clean_labels if batch.y is None else check_labels(batch.y, n, judge.known_classes)
     criterion = attack.criterion
     initially = criterion.met(clean_labels, y, clean_accepted)

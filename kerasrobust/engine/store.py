@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -13,9 +14,9 @@ import pathlib
 import re
 import sys
 import tempfile
+import types
 import uuid
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec
@@ -41,33 +42,97 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "adversarial-robustness-toolbox")
 def fingerprint(classifier: Classifier) -> str:
     """Hash of a model and of how it is looked at.
 
-    Of a Keras model: architecture, weights, and the source of the layers that are not Keras's own.
-    A callable's inside nobody sees: `answers` stand for it.
+    Of a Keras model: architecture, weights, and the source of the layers that are not Keras's own;
+    of a detector what it holds (`held`). A callable's inside nobody sees: `answers` stand for it.
     """
     digest = hashlib.sha256(json.dumps(jsonable(classifier.settings()), sort_keys=True).encode())
     digest.update(str(classifier.jit_compile).encode())
-    judge = classifier.judging
-    if judge is not classifier and judge.model is not classifier.model:
+    judge, model = classifier.judging, classifier.model
+    if judge is not classifier and judge.model is not model:
         digest.update(fingerprint(judge).encode())
-    model = classifier.model
+    for detector in (classifier.detector, judge.detector):
+        # What a model brings is part of it.
+        if detector is not None and getattr(detector, "__self__", None) is not model:
+            digest.update(json.dumps(held(detector)).encode())
     if not isinstance(model, keras.Model):
         digest.update(f"{type(model).__module__}.{type(model).__qualname__}".encode())
         return digest.hexdigest()
+    digest.update(network(model).encode())
+    return digest.hexdigest()
+
+
+def network(model: keras.layers.Layer) -> str:
+    """Hash of a model or layer: architecture, weights, source of what is not Keras's own."""
+    digest = hashlib.sha256()
     try:
-        digest.update(model.to_json().encode())
+        digest.update(json.dumps(keras.saving.serialize_keras_object(model)).encode())
     except (NotImplementedError, TypeError, ValueError):  # a subclass without a config
         digest.update(type(model).__name__.encode())
     for layer in _keras.flat_layers(model):
         layer_class: Any = type(layer)
         digest.update(source(layer_class).encode())
-    if classifier.detector is not None:
-        detector: Any = type(classifier.detector)
-        digest.update(source(detector).encode())
     digest.update(weights(model).encode())
     return digest.hexdigest()
 
 
-def weights(model: keras.Model) -> str:
+def held(value: Any, seen: dict[int, Any] | None = None) -> Any:
+    """What a callable, or a value in it, is made of, as far as it can be read, for JSON.
+
+    Two that would answer alike may differ in it, as by a count of calls: what was found with one is
+    computed again with the other.
+
+    Args:
+        value: A function, an object, or what one holds.
+        seen: By their identities the objects that were looked into already.
+    """
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+        return value.__name__
+    seen = {} if seen is None else seen
+
+    def all_of(*parts: Any) -> list[Any]:
+        return [type(value).__qualname__, *(held(part, seen) for part in parts)]
+
+    if isinstance(value, tuple):
+        return all_of(*value)
+    if isinstance(value, types.CodeType):
+        return all_of(value.co_code, value.co_names, value.co_consts)
+    if isinstance(value, types.MethodType):
+        return all_of(value.__self__, value.__func__)
+    if id(value) in seen:
+        return "seen"
+    seen[id(value)] = value
+    if isinstance(value, keras.layers.Layer):
+        return [network(value)]
+    if isinstance(value, Classifier):
+        return [fingerprint(value)]
+    if isinstance(value, dict):
+        return all_of(*value, *value.values())
+    if isinstance(value, list):
+        return all_of(*value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(json.dumps, all_of(*value)))
+    if isinstance(value, functools.partial):
+        return all_of(value.func, value.args, value.keywords)
+    if isinstance(value, types.FunctionType):
+        return all_of(value.__code__, value.__defaults__, value.__kwdefaults__, *_closure(value))
+    if hasattr(value, "python_function"):  # a tf.function
+        return held(value.python_function, seen)
+    if hasattr(value, "__array__") and np.asarray(value).dtype != object:
+        return [digest({"": np.asarray(value)})]
+    own: Any = type(value)
+    return [own.__qualname__, source(own), held(getattr(value, "__dict__", None), seen)]
+
+
+def _closure(function: types.FunctionType) -> Iterator[Any]:
+    """What a function holds of the places that it was made in."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty one
+            yield cell.cell_contents
+
+
+def weights(model: keras.layers.Layer) -> str:
     """Hash of a model's weights: what tells one training from another, whatever the file."""
     digest = hashlib.sha256()
     for weight in model.weights:
@@ -127,7 +192,10 @@ def digest(value: Any) -> str:
 def file_name(text: str) -> str:
     """A name for a file or folder that stands for a text, readable where it can be."""
     name = re.sub(r"[^\w=.,+-]+", "-", text.replace(" ", ""))
-    return name if len(name) <= 100 else f"{name[:90]}-{digest(text)[:8]}"
+    written = name.encode()
+    if len(written) <= 100 and name.strip("."):
+        return name
+    return f"{written[:90].decode(errors='ignore')}-{digest(text)[:8]}"
 
 
 def put(folder: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
@@ -229,8 +297,8 @@ class Store:
         try:
             with self.files.open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return None  # damaged: computed again
+        except Exception:  # damaged, in whichever of many ways: computed again
+            return None
 
     def _write(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         path = self._path(name, key)

@@ -256,6 +256,18 @@ def _notes(reports: Mapping[str, Report]) -> list[str]:
             f"The rows of {', '.join(cascades)} are cumulative: accuracy after an attack and those "
             "before it."
         )
+    own = [name for name, report in reports.items() if report.settings["labels"] == "predicted"]
+    if own:
+        notes.append(
+            f"No labels were given for {', '.join(own)}: the accuracy is agreement with the "
+            "model's own predictions, 100 % without attack whatever the model."
+        )
+    drawn = [name for name, report in reports.items() if report.settings.get("repeats")]
+    if drawn:
+        notes.append(
+            f"The samples of {', '.join(drawn)} are several draws. Those that are in more than one "
+            "count each time: the intervals are too narrow and p is too small by that."
+        )
     attacks = {name: set(report.attacks) for name, report in reports.items()}
     shared = set.intersection(*attacks.values())
     if any(found != shared for found in attacks.values()):

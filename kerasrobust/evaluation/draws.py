@@ -28,7 +28,10 @@ def draw(x: Any, y: Any, draws: int, samples: int, seed: int) -> list[np.ndarray
     check_int("samples", samples, 1)
     check_int("seed", seed, 0)
     if not hasattr(x, "__array__") or y is None:
-        raise TypeError(f"`x` and `y` must be arrays to draw from. Received: x={type(x).__name__}")
+        raise TypeError(
+            "`x` and `y` must be arrays to draw from. "
+            f"Received: x={type(x).__name__}, y={type(y).__name__}"
+        )
     total = len(np.asarray(x))
     if samples > total:
         raise ValueError(

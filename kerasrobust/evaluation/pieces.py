@@ -15,7 +15,13 @@ import numpy as np
 import tqdm
 
 from kerasrobust.attacks import ATTACKS, Attack
-from kerasrobust.checks import check_batch_size, check_bool, check_int, check_labels
+from kerasrobust.checks import (
+    check_batch_size,
+    check_bool,
+    check_finite_scores,
+    check_int,
+    check_labels,
+)
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.batches import PROLOGUE_SECONDS, Batch, Prologue, find_prologue, run_batch
@@ -274,11 +280,7 @@ class Evaluation:
                 wanted = judged[-1][0] if block.y is None else block.y
                 unlikely.append(aims.least_likely(scores, wanted))
         labels, confidence, accepted = (np.concatenate(part) for part in zip(*judged, strict=True))
-        if not np.all(np.isfinite(confidence)):
-            raise ValueError(
-                "The model must return finite scores. Received: NaN or infinite scores for "
-                f"{int((~np.isfinite(confidence)).sum())} of {len(confidence)} clean samples"
-            )
+        check_finite_scores(confidence)
         self.labels, self.confidence, self.accepted = labels, confidence, accepted
         self.nb_classes = self.judge.nb_classes
         self.given = self.source.has_labels

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from kerasrobust import _keras, models
 from kerasrobust._version import __version__
-from kerasrobust.checks import check_bool, check_int
+from kerasrobust.checks import check_bool, check_folder, check_int
 from kerasrobust.datasets import Dataset
 from kerasrobust.defenses import (
     DEFENSES,
@@ -666,7 +666,7 @@ class Trainer:
                 )
         self.model, self.bounds = model, clip_values
         self.train, self.epochs, self.seed, self.recipe = train, epochs, seed, recipe
-        self.folder = None if output is None else pathlib.Path(output) / "models"
+        self.folder = None if output is None else check_folder("output", output) / "models"
         self._trained: dict[tuple[str, ...], keras.Model] = {}
 
     def check(self, spec: str) -> None:
@@ -779,7 +779,7 @@ class Runner:
     ):
         self.model, self.bounds, self.x, self.y = model, clip_values, x, y
         self.options, self.seen = options, seen
-        self.folder = None if output is None else pathlib.Path(output) / "settings"
+        self.folder = None if output is None else check_folder("output", output) / "settings"
         # The undefended model: it checks samples, labels and attacks.
         folder = self._place(UNDEFENDED)
         undefended = as_attacked(model, clip_values, **seen)

@@ -15,7 +15,13 @@ import tqdm
 
 from kerasrobust import models
 from kerasrobust._version import __version__
-from kerasrobust.checks import check_batch_size, check_bool, check_float, check_int
+from kerasrobust.checks import (
+    check_batch_size,
+    check_bool,
+    check_float,
+    check_folder,
+    check_int,
+)
 from kerasrobust.defenses import (
     DEFENSES,
     DecisionDefense,
@@ -206,7 +212,7 @@ def harden(
         train=train,
         validation=validation,
         test=test,
-        output=pathlib.Path(output),
+        output=check_folder("output", output),
         bounds=clip_values,
         eps=tuning.usual_budget(model, clip_values) if eps is None else eps,
         norm=check_norm(np.inf if norm is None else norm),

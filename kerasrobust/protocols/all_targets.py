@@ -30,12 +30,14 @@ def all_targets(
     """Attacks each sample once towards every class but its own.
 
     Section IV of the paper on NsLoss: 113 samples and nine targets are 1,017 instances, of which it
-    reports the share that the model withstands ("average" here). Beside it stand, after Carlini &
-    Wagner ("Towards Evaluating the Robustness of Neural Networks", 2017, arXiv:1608.04644), the
-    attacker's best case, the easiest target of each sample, and its worst case, the hardest one.
+    reports the adversarial test accuracy: an instance that fails leaves the sample as it was, which
+    is right or not. Beside it stands the success, after Carlini & Wagner ("Towards Evaluating the
+    Robustness of Neural Networks", 2017, arXiv:1608.04644) of all instances, in the attacker's best
+    case, the easiest target of each sample, and in its worst case, the hardest one.
 
     An instance succeeds where the model answers with the target, within the budget if there is one.
-    A sample that the model gets wrong already is attacked like the others.
+    A sample that the model gets wrong already is attacked like the others; whether its target is
+    reached or not, it counts as wrong in the accuracy, so that this is not the rest of the success.
 
     Args:
         model: A `keras.Model`, a `Classifier`, or the path of a saved model.
@@ -54,9 +56,11 @@ def all_targets(
         verbose: Show progress bars.
 
     Returns:
-        A `ProtocolResult`; its rows have `attack`, the shares of success `best` and `worst` of
-        samples and `average` of instances, `median` distance of instances in `norm` (a failure is
-        infinite), and `classes`: shares of success by true class and target, None without any.
+        A `ProtocolResult`; its rows have `attack`, the `accuracy` of instances, the shares of
+        success `best` and `worst` of samples and `average` of instances, `median` distance of
+        instances in `norm` (a failure is infinite), and `classes`: shares of success by true class
+        and target, None without any. Intervals of instances allow for those of a sample being alike
+        (`metrics.proportion.clustered`).
 
     Raises:
         ValueError, TypeError, OSError: If an argument is of no use; before any attack is run.
@@ -64,7 +68,7 @@ def all_targets(
     Example:
 
     >>> found = kerasrobust.protocols.all_targets(model, x, y, attacks="pgd:eps=0.1")
-    >>> found.rows[0]["average"]["value"]
+    >>> found.rows[0]["accuracy"]["value"]
     """
     clip_values = bounds(x, clip_values)
     ((name, classifier),) = classifiers("model", [model], clip_values).items()
@@ -86,6 +90,8 @@ def all_targets(
     for shift, targets in every(y, classes):
         evaluation.forget()
         evaluation.targets = targets
+        if shift > 1:
+            evaluation.settings["targets"] = f"{shift} further"
         pieces.run(f"{shift} further", evaluation)
         for attack, bound in evaluation.plan.attacks.items():
             result = evaluation.result(attack)
@@ -98,8 +104,9 @@ def all_targets(
             {
                 "attack": attack,
                 "norm": evaluation.plan.attacks[attack].norm,
+                "accuracy": share((evaluation.correct & ~success).T),
                 "best": share(success.any(axis=0)),
-                "average": share(success.ravel()),
+                "average": share(success.T),
                 "worst": share(success.all(axis=0)),
                 "median": float(np.median(np.stack(distances[attack]))),
                 "classes": _by_classes(success, y, classes),

@@ -9,6 +9,7 @@ from typing import Any
 from kerasrobust.engine.criterion import survived
 from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.resolve import check_budgets
+from kerasrobust.norms import norm_name
 from kerasrobust.protocols.pieces import Pieces, bounds, check_alike, classifiers, share
 from kerasrobust.protocols.result import ProtocolResult
 
@@ -30,8 +31,9 @@ def budget_sweep(
 ) -> ProtocolResult:
     """Runs budget attacks at several budgets: `evaluate` with a list of them, model by model.
 
-    Figures 2 and 3 of the paper on NsLoss and Figure 3 of the one on bounded ReLU. The budget is
-    no part of the compiled program: there is one for all of them.
+    Figure 2 of the paper on NsLoss and Figure 3 of the one on bounded ReLU; a `Classifier` with a
+    `judge` gives transfer against the budget, Figure 3 of the former. The budget is no part of the
+    compiled program: there is one for all of them.
 
     An attack that looks for the nearest adversarial point gives the whole curve in one run of
     `evaluate` (`budget_curve` of its row), and is refused here.
@@ -41,7 +43,7 @@ def budget_sweep(
         x: Samples, as of `evaluate`: a `Dataset`, say.
         y: True labels, likewise; there must be some.
         eps: The budgets in the unit of the inputs, rising.
-        attacks: As of `evaluate`, without an `eps` of their own.
+        attacks: As of `evaluate`, without an `eps` of their own, in the norm of the budgets.
         norm: Of the budgets; 1, 2 or inf (the default).
         dataset: Name of the data set, as of `evaluate`.
         clip_values: Smallest and largest pixel value; by default the data's, or the models' own.
@@ -90,6 +92,12 @@ def budget_sweep(
                 raise ValueError(
                     "`attacks` must be of the kind that keeps to a budget, and leave it to `eps`. "
                     f"Received: {attack.name} with eps={own!r}"
+                )
+            if attack.norm != evaluation.plan.criterion.norm:
+                raise ValueError(
+                    "`attacks` must keep to the budgets in their norm. Received: "
+                    f"{attack.name} in {norm_name(attack.norm)}, budgets in "
+                    f"{norm_name(evaluation.plan.criterion.norm)}"
                 )
     rows = []
     for name, evaluation in made.items():

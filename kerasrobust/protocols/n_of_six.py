@@ -102,6 +102,11 @@ def n_of_six(
             raise ValueError(f"`models` must be six of a kind. Received: {len(found)} of them")
         members[kind] = {f"{kind} {name}".strip(): one for name, one in found.items()}
     judges = {name: one for six in members.values() for name, one in six.items()}
+    if len(judges) < SIX * len(members):
+        raise ValueError(
+            "Models of several kinds must have different names, each with its kind before it. "
+            f"Received: {[name for six in members.values() for name in six]!r}"
+        )
     for name, one in classifiers("others", others, clip_values).items() if others else ():
         if name in judges:
             raise ValueError(f"`others` must have names of their own. Received: {name!r}")
@@ -139,7 +144,7 @@ def n_of_six(
         for name, chosen in ensembles.items()
     }
     first = next(iter(made.values()))
-    right = {name: clean(judge, first) for name, judge in judges.items()}
+    right = clean(judges, first)
     rows = []
     for name, chosen in ensembles.items():
         evaluation = made[name]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust import models as saved
+from kerasrobust.checks import check_finite_scores, check_folder
 from kerasrobust.datasets import Dataset
 from kerasrobust.engine import store as storage
 from kerasrobust.engine.classifier import Classifier
@@ -17,7 +18,7 @@ from kerasrobust.engine.criterion import clean_correct
 from kerasrobust.evaluation.conclusion import conclude
 from kerasrobust.evaluation.pieces import Evaluation
 from kerasrobust.evaluation.resolve import unique
-from kerasrobust.metrics.proportion import proportion
+from kerasrobust.metrics.proportion import clustered, proportion
 from kerasrobust.protocols.result import ProtocolResult
 
 _SAME = ("input_shape", "known_classes", "clip_values")
@@ -43,6 +44,8 @@ def classifiers(
     """
     if isinstance(models, Mapping):
         named = {str(name): model for name, model in models.items()}
+        if len(named) < len(models) or not all(name.strip() for name in named):
+            raise ValueError(f"`{argument}` must have different names. Received: {list(models)!r}")
     else:
         named = {}
         for model in models if isinstance(models, (list, tuple)) else [models]:
@@ -91,17 +94,16 @@ class Pieces:
         options: Arguments of `Evaluation` that all have in common.
 
     Raises:
-        NotADirectoryError: If `output` is a file.
+        ValueError, NotADirectoryError: If `output` is a URL or a file.
     """
 
     def __init__(
         self, protocol: str, output: str | os.PathLike[str] | None, options: dict[str, Any]
     ):
         self.protocol, self.options = protocol, options
-        self.output = None if output is None else pathlib.Path(output)
-        if self.output is not None and self.output.exists() and not self.output.is_dir():
-            raise NotADirectoryError(f"`output` must be a folder. Received: output={output!r}")
+        self.output = None if output is None else check_folder("output", output)
         self.findings: list[dict[str, Any]] = []
+        self._places: dict[str, str] = {}
 
     def make(self, name: str, model: Any, x: Any, y: Any, **own: Any) -> Evaluation:
         """An evaluation, not yet run.
@@ -171,7 +173,15 @@ class Pieces:
         return found
 
     def _place(self, name: str) -> pathlib.Path | None:
-        return None if self.output is None else self.output / "pieces" / storage.file_name(name)
+        """The folder of an evaluation: no other one's, whatever its name."""
+        if self.output is None:
+            return None
+        if name not in self._places:
+            place, taken = storage.file_name(name), {*map(str.lower, self._places.values())}
+            if place.lower() in taken:
+                place = f"{place}-{storage.digest(name)[:8]}"
+            self._places[name] = place
+        return self.output / "pieces" / self._places[name]
 
 
 class Jury:
@@ -191,7 +201,8 @@ class Jury:
         """Judges a batch; see `Evaluation.compute`."""
         for name, judge in self.judges.items():
             key = (self.evaluation.seed, JUDGED - int(rows[0]))
-            labels, _, accepted = judge.judge(result.x_adv, self.evaluation.batch_size, key)
+            size = self.evaluation.batch_size
+            labels, _, accepted = judge.judging.judge(result.x_adv, size, key)
             for kept, part in ((self.labels, labels), (self.accepted, accepted)):
                 whole = kept.setdefault(attack, {}).setdefault(
                     name, np.zeros(len(self.evaluation.y), part.dtype)
@@ -199,18 +210,26 @@ class Jury:
                 whole[rows] = part
 
 
-def clean(classifier: Classifier, evaluation: Evaluation) -> np.ndarray:
-    """bool `[n]`: the samples of an evaluation that another model gets right without attack."""
-    right = []
-    for block in evaluation.source.blocks(evaluation.batch_size):
-        key = (evaluation.seed, CLEAN - block.index)
-        labels, _, accepted = classifier.judge(block.x, evaluation.batch_size, key)
-        y = evaluation.y[block.rows]
-        right.append(clean_correct(labels, accepted, y))
-    return np.concatenate(right)
+def clean(judges: Mapping[str, Classifier], evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """bool `[n]` by model: the samples of an evaluation that it gets right without attack.
+
+    Raises:
+        ValueError: If the scores of one are not finite.
+    """
+    right = {}
+    for name, judge in judges.items():
+        parts = []
+        for block in evaluation.source.blocks(evaluation.batch_size):
+            key = (evaluation.seed, CLEAN - block.index)
+            labels, confidence, accepted = judge.judging.judge(block.x, evaluation.batch_size, key)
+            check_finite_scores(confidence, f"The model {name!r}")
+            parts.append(clean_correct(labels, accepted, evaluation.y[block.rows]))
+        right[name] = np.concatenate(parts)
+    return right
 
 
 def share(flags: Any) -> dict[str, Any] | None:
-    """A share of samples as rows hold it."""
-    found = proportion(np.asarray(flags))
+    """A share as rows hold it: of samples `[n]`, or of instances `[n, k]` of them."""
+    flags = np.asarray(flags)
+    found = proportion(flags) if flags.ndim == 1 else clustered(flags)
     return None if found is None else found._asdict()

@@ -115,16 +115,17 @@ def _n_of_six_picture(path: str | os.PathLike[str], found: Found) -> None:
 def _all_targets(found: Found) -> dict[str, Table]:
     body = []
     for row in found.rows:
-        shares = [_percent(row[case], interval=True) for case in ("best", "average", "worst")]
-        withstood = f"{100 * (1 - row['average']['value']):.1f}"
+        cases = ("accuracy", "best", "average", "worst")
+        shares = [_percent(row[case], interval=True) for case in cases]
         median = f"{float(row['median']):.4g}"
-        body.append([row["attack"], norm_name(float(row["norm"])), *shares, withstood, median])
-    header = ["attack", "norm", "best case %", "average %", "worst case %", "withstood %", "median"]
+        body.append([row["attack"], norm_name(float(row["norm"])), *shares, median])
+    header = ["attack", "norm", "accuracy %", "best case %", "average %", "worst case %", "median"]
     legend = (
-        "Success: the target is reached. Best case: samples with a target that is reached; "
-        f"average: instances, {found.settings['instances']:,} of them; worst case: samples all "
-        "of whose targets are reached. Withstood: instances that are not. Median distance of "
-        f"instances, a failure as infinite. {_INTERVAL}"
+        f"Accuracy: instances, {found.settings['instances']:,} of them, that are right without "
+        "attack and whose target is not reached. The rest is success, a target that is reached. "
+        "Best case: samples with such a target; average: instances; worst case: samples all of "
+        "whose targets are reached. Median distance of instances, a failure as infinite. "
+        f"{_INTERVAL} Those of instances allow for the instances of a sample being alike."
     )
     return {"every wrong class as the target": Table(header, body, [legend])}
 
@@ -143,8 +144,8 @@ def _repeated(found: Found) -> dict[str, Table]:
         body.append([row["attack"], *cells, *ends])
     header = ["attack", "mean %", "deviation", "lowest", "highest"]
     legend = (
-        f"Accuracy over {found.settings['draws']} draws of {found.settings['samples']:,} samples; "
-        "the standard deviation is that of one draw, in points."
+        f"Accuracy over {found.settings['draws']} draws of {found.settings['samples']:,} samples "
+        f"out of {found.settings['of']:,}; the standard deviation is that of one draw, in points."
     )
     return {"accuracy over draws": Table(header, body, [legend])}
 

@@ -15,7 +15,9 @@ from kerasrobust.evaluation.renderers import tables
 from kerasrobust.protocols import renderers
 from kerasrobust.specs import jsonable
 
-SCHEMA = 2
+SCHEMA = 3
+# Evaluations that a note names.
+_NAMED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +72,25 @@ class ProtocolResult:
         """
         path = pathlib.Path(path)
         path = path / "protocol.json" if path.is_dir() else path
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"Expected the result of a protocol in JSON. Received: path={str(path)!r}"
+            ) from error
+        return cls.from_dict(data)
 
     def save(self, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Writes `protocol.json`, `protocol.md` and `protocol.png`."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        renderers.PICTURES[self.protocol](folder / "protocol.png", self)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         (folder / "protocol.json").write_text(text + "\n", encoding="utf-8")
         name = self.settings["dataset"] or "data"
         title = f"{self.protocol}: {name}, {self.settings['samples']:,} samples"
         text = tables.markdown(title, self.tables(), self.notes(), ["protocol.png"])
         (folder / "protocol.md").write_text(text, encoding="utf-8")
+        renderers.PICTURES[self.protocol](folder / "protocol.png", self)
         return folder
 
     def tables(self) -> dict[str, Any]:
@@ -94,7 +102,12 @@ class ProtocolResult:
         places: dict[str, list[str]] = {}
         for finding in self.findings:
             places.setdefault(finding["code"], []).append(finding["piece"])
-        told = [f"{code}: {', '.join(dict.fromkeys(of))}." for code, of in places.items()]
+        told = []
+        for code, of in places.items():
+            first = list(dict.fromkeys(of))
+            more = len(first) - _NAMED
+            others = f" and {more:,} more" if more > 0 else ""
+            told.append(f"{code}: {', '.join(first[:_NAMED])}{others}.")
         head = "Reasons to distrust figures, told in the report of each evaluation:"
         return [head, *told] if told else []
 

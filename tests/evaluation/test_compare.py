@@ -1,5 +1,6 @@
 """Reports side by side: differences by hand, tests by SciPy and by the formulas."""
 
+import dataclasses
 import json
 import math
 
@@ -130,6 +131,22 @@ def test_reports_side_by_side(folders):
     notes = " ".join(found.notes)
     assert "elsewhere alone has bim" in notes and "the parameters of fgsm" in notes
     assert json.loads(json.dumps(found.to_dict()))["accuracies"]["bim"]["weak"] is None
+
+
+def test_samples_that_count_several_times_are_told(folders):
+    report = Report.load(folders / "weak")
+    repeats = {"draws": 4, "samples": 10, "of": 20}
+    drawn = dataclasses.replace(report, settings={**report.settings, "repeats": repeats})
+    assert not any("several draws" in note for note in compare({"a": report, "b": report}).notes)
+    (note,) = (n for n in compare({"a": drawn, "b": drawn}).notes if "several draws" in n)
+    assert "a, b" in note and "p is too small" in note
+
+
+def test_accuracy_on_own_predictions_is_told(folders):
+    report = Report.load(folders / "weak")
+    own = dataclasses.replace(report, settings={**report.settings, "labels": "predicted"})
+    (note,) = (n for n in compare({"a": report, "b": own}).notes if "No labels" in n)
+    assert "for b:" in note and "100 % without attack" in note
 
 
 def test_the_command(folders):

@@ -1,6 +1,7 @@
 """Pictures: what is in the pixels, not only that a file appears."""
 
 import math
+import warnings
 
 import matplotlib.image
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from kerasrobust.evaluation import pictures
+from kerasrobust.evaluation.pictures import reports
 from kerasrobust.evaluation.surfaces import Surface
 
 NAN = math.nan
@@ -119,6 +121,29 @@ def test_curves_and_bad_input(tmp_path):
     with pytest.raises(ValueError, match="Received: x of shape"):
         examples = pictures.Examples(np.zeros((2, 9)), np.zeros(2), np.zeros(2), {})
         pictures.adversarial_grid(tmp_path / "x.png", examples)
+
+
+def test_names_are_shown_as_they_are_and_leave_room(tmp_path):
+    """Formulas, hidden labels, and a name that would leave no panel."""
+    warnings.simplefilter("error")  # axes that collapsed
+    for name in ("_a$^{$", "x" * 300 + "\n"):
+        curve = {"norm": 2.0, "eps": [0, 1], "accuracy": [1, 0]}
+        pictures.budget_curves(tmp_path / "curves.png", {name: curve})
+        assert has_colour(drawn(tmp_path / "curves.png"), np.array([0x1F, 0x77, 0xB4]) / 255)
+        pictures.heat_maps(tmp_path / "m.png", {name: [[0.0]]}, [name], [name], "down", "across")
+        assert has_colour(drawn(tmp_path / "m.png"), np.array([0x44, 0x01, 0x54]) / 255)
+    pictures.spread(tmp_path / "spread.png", {name: [0.1, 0.9], "_a$^{$": [0.5, 0.5]})
+    assert reports._shown("_under") == " _under"
+    assert reports._shown("models/" + "x" * 300 + "/last.keras").endswith("/last.keras")
+
+
+def test_maps_of_many_classes_and_attacks_can_be_drawn(tmp_path):
+    names = [str(number) for number in range(1000)]
+    pictures.heat_maps(tmp_path / "classes.png", {"pgd": np.ones((1, 1000))}, ["0"], names, "", "")
+    maps = {str(number): [[0.5, None]] for number in range(5)}
+    pictures.heat_maps(tmp_path / "attacks.png", maps, ["a"], ["b", "c"], "", "")
+    classes, attacks = (drawn(tmp_path / f"{name}.png").shape for name in ("classes", "attacks"))
+    assert classes[1] < 1800 and attacks[:2] == (2 * 312, 4 * 420)  # two rows of panels
 
 
 def test_adaptive_curves_show_where_the_lines_are(tmp_path):

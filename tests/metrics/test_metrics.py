@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kerasrobust import metrics
+from kerasrobust.metrics.proportion import clustered
 
 
 def wilson(k, n, z=1.959963984540054):
@@ -18,6 +19,34 @@ def test_proportion_is_the_wilson_interval(k, n):
     assert (p.hits, p.total, p.value) == (k, n, k / n)
     np.testing.assert_allclose([p.low, p.high], wilson(k, n), atol=1e-12)
     assert 0.0 <= p.low <= p.value <= p.high <= 1.0
+
+
+def test_entries_of_a_sample_that_are_alike_count_as_one():
+    for k in (0, 7, 25):
+        flags = np.arange(25) < k
+        alone = metrics.proportion(flags)
+        assert clustered(flags[:, None]) == pytest.approx(alone)
+        together = clustered(np.repeat(flags[:, None], 9, axis=1))
+        assert together[:3] == pytest.approx(alone[:3]) and together[3:] == (9 * k, 225)
+    # All samples the same share: as many entries as there are.
+    flags = np.tile([True, False, False], (25, 1))
+    assert clustered(flags) == pytest.approx(metrics.proportion(flags.ravel()))
+    assert clustered(np.zeros((0, 9), bool)) is None
+    with pytest.raises(ValueError, match="matrix of booleans"):
+        clustered([True])
+
+
+def test_intervals_of_clusters_cover_what_they_should():
+    """113 samples of nine entries whose shares differ, by simulation."""
+    rng = np.random.default_rng(0)
+    shares = rng.beta(0.7, 0.3, (500, 113, 1))
+    found = rng.random((500, 113, 9)) < shares
+    for interval, low, high in (
+        (clustered, 0.92, 0.98),
+        (lambda flags: metrics.proportion(flags.ravel()), 0.0, 0.7),
+    ):
+        ends = np.array([interval(flags)[1:3] for flags in found])
+        assert low < ((ends[:, 0] < 0.7) & (ends[:, 1] > 0.7)).mean() < high
 
 
 def test_proportion_of_nothing_and_bad_input():

@@ -21,8 +21,11 @@ _COLUMNS = 10
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS, _STYLES = "osD^vP", ("-", "--", ":")
-# Letters of a name that fit above an image.
-_LETTERS = 14
+# Letters of a name that fit above an image, and beside a curve or a row of cells.
+_LETTERS, _BESIDE = 14, 40
+# Cells of a panel that names and figures tell apart, the room of more of them either way, panels in
+# a row, and how wide in inches they may be together.
+_TOLD, _CROWD, _PANELS, _WIDE = 400, 20, 4, 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +244,7 @@ def security_curves(
     norms = sorted(
         {float(curve["norm"]) for curve in curves.values()} | ({2.0} if certified else set())
     )
-    longest = max(len(name) for name in curves)
+    longest = max(len(_shown(name)) for name in curves)
     figure = Figure(figsize=((3.9 + 0.075 * longest) * len(norms), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
@@ -365,6 +368,8 @@ def heat_maps(
 ) -> None:
     """Draws shares as coloured cells, one panel for each attack.
 
+    More than 400 cells of a panel have neither names nor figures: nobody could read them.
+
     Args:
         path: PNG file to write.
         maps: By name of the panel, shares by row and column; a cell without one is left empty.
@@ -379,11 +384,17 @@ def heat_maps(
     """
     if not maps:
         raise ValueError(f"Expected at least one panel. Received: maps={maps!r}")
-    width, height = 1.8 + 0.6 * len(across), 1.6 + 0.35 * len(down)
-    figure = Figure(figsize=(max(width, 3.5) * len(maps), max(height, 2.6)), layout="constrained")
+    told = len(down) * len(across) <= _TOLD
+    wide, high = (len(of) if told else min(len(of), _CROWD) for of in (across, down))
+    width, height = max(1.8 + 0.6 * wide, 3.5), max(1.6 + 0.35 * high, 2.6)
+    columns = max(1, min(len(maps), _PANELS, int(_WIDE / width)))
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axis, (name, values) in zip(axes, maps.items(), strict=True):
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(maps) :]:
+        axis.set_axis_off()
+    for axis, (name, values) in zip(axes.flat, maps.items(), strict=False):
         cells = 100 * np.array(values, dtype=float)  # None becomes NaN
         if cells.shape != (len(down), len(across)):
             raise ValueError(
@@ -391,14 +402,15 @@ def heat_maps(
                 f"Received: {name!r} of shape {cells.shape}"
             )
         image = axis.imshow(cells, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-        if cells.size <= 400:  # more of them cannot be read
+        if told:
             for i, j in np.argwhere(np.isfinite(cells)):
                 colour = "black" if cells[i, j] > 55 else "white"
                 text = f"{cells[i, j]:.0f}"
                 axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
-            axis.set_xticks(range(len(across)), across, rotation=30, ha="right", fontsize=7)
-            axis.set_yticks(range(len(down)), down, fontsize=7)
-        axis.set_title(name, fontsize=9)
+            names = [_shown(name) for name in across]
+            axis.set_xticks(range(len(across)), names, rotation=30, ha="right", fontsize=7)
+            axis.set_yticks(range(len(down)), [_shown(name) for name in down], fontsize=7)
+        axis.set_title(_shown(name), fontsize=9)
         axis.set_xlabel(across_label)
         axis.set_ylabel(down_label)
     figure.colorbar(image, ax=axes, label=label)
@@ -424,11 +436,24 @@ def spread(path: str | os.PathLike[str], values: Mapping[str, Sequence[float]]) 
         cells = 100 * np.asarray(of)
         axis.plot(np.full(len(cells), place - 0.12), cells, ".", color=_UNTOUCHED, alpha=0.6)
         axis.errorbar(place + 0.12, cells.mean(), cells.std(ddof=1), fmt="o", color=_RIGHT)
-    axis.set_xticks(range(len(values)), list(values), rotation=20, ha="right")
+    axis.set_xticks(range(len(values)), [_shown(name) for name in values], rotation=20, ha="right")
     axis.set_ylabel("accuracy, %")
     axis.set_ylim(-2, 102)
     axis.grid(axis="y", alpha=0.3)
     figure.savefig(path, dpi=120, format="png")
+
+
+def _shown(name: str) -> str:
+    """A name for matplotlib: on one line, of a length that leaves room, dollars as they are.
+
+    Of a long one the middle is left out: names often begin alike, or end alike.
+    """
+    name = " ".join(str(name).split())
+    if len(name) > _BESIDE:
+        name = f"{name[: _BESIDE // 2]}…{name[1 - _BESIDE // 2 :]}"
+    name = name.replace("$", r"\$")
+    # A label with an underscore in front would be left out of a legend.
+    return f" {name}" if name.startswith("_") else name
 
 
 def _accuracy_panel(axis, curves: Mapping[str, Mapping], key: str, label: str) -> None:
@@ -440,7 +465,8 @@ def _accuracy_panel(axis, curves: Mapping[str, Mapping], key: str, label: str) -
             )
         # A few points want marks, a dense curve does not.
         marker = "." if len(curve[key]) < 20 else None
-        axis.plot(curve[key], 100 * np.asarray(curve["accuracy"]), marker=marker, label=name)
+        shares = 100 * np.asarray(curve["accuracy"])
+        axis.plot(curve[key], shares, marker=marker, label=_shown(name))
     axis.set_xlabel(label)
     axis.set_ylabel("accuracy, %")
     axis.set_ylim(-2, 102)

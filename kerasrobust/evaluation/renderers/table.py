@@ -135,7 +135,8 @@ def threat_model(report: ReportData) -> str:
         for one in knows
     )
     aims = sorted({row.targeted for row in rows})
-    target = _TARGETS[report.settings.get("targets") or "random"]
+    chosen = report.settings.get("targets") or "random"
+    target = _TARGETS.get(chosen, f"the class {chosen} than the true one")
     wants = " or ".join(target if aim else "any wrong class" for aim in aims)
     low, high = report.settings["clip_values"]
     if report.settings["eps"] is not None:

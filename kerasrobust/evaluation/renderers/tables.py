@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from kerasrobust.evaluation.renderers import templates
 from kerasrobust.evaluation.renderers.table import Table
@@ -26,14 +27,16 @@ def render(
     """
     console = console or Console()
     for heading, table in tables.items():
-        shown = RichTable(title=heading, title_justify="left", box=box.SIMPLE)
+        # As `Text`: brackets in a name are no markup.
+        title = Text(heading, style="table.title")
+        shown = RichTable(title=title, title_justify="left", box=box.SIMPLE)
         for i, column in enumerate(table.header):
-            shown.add_column(column, justify="left" if i < 2 else "right", overflow="fold")
+            shown.add_column(Text(column), justify="left" if i < 2 else "right", overflow="fold")
         for i, row in enumerate(table.rows):
-            shown.add_row(*row, end_section=i == 0)
+            shown.add_row(*map(Text, row), end_section=i == 0)
         console.print(shown)
     legends = dict.fromkeys(legend for table in tables.values() for legend in table.legends)
-    console.print(" ".join(legends), style="dim", highlight=False)
+    console.print(" ".join(legends), style="dim", highlight=False, markup=False)
     for note in notes:
         console.print(note, highlight=False, markup=False)
 
@@ -115,4 +118,6 @@ def _html(
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    # On one line, whatever a name holds.
+    told = [" ".join(cell.replace("|", "\\|").splitlines()) for cell in cells]
+    return "| " + " | ".join(told) + " |"

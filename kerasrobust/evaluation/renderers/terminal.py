@@ -34,7 +34,7 @@ def render(report: ReportData, console: Console | None = None) -> None:
         # A narrow terminal gets the figures without their intervals, not a table cut off.
         table = _table(report, narrow=True)
     console.print(table)
-    console.print(" ".join(main_table(report).legends), style="dim", highlight=False)
+    console.print(" ".join(main_table(report).legends), style="dim", highlight=False, markup=False)
     further = {
         "Accuracy by budget": budgets_table(report),
         "Nearest adversaries": nearest_table(report),
@@ -44,11 +44,11 @@ def render(report: ReportData, console: Console | None = None) -> None:
         if content is not None:
             small = Table(title=heading, title_justify="left", box=box.SIMPLE)
             for column in content.header:
-                small.add_column(column, justify="right")
+                small.add_column(Text(column), justify="right")
             for row in content.rows:
-                small.add_row(*row)
+                small.add_row(*map(Text, row))
             console.print(small)
-            console.print(" ".join(content.legends), style="dim", highlight=False)
+            console.print(" ".join(content.legends), style="dim", highlight=False, markup=False)
     for finding in report.findings:
         about = ", ".join(part for part in (finding.severity, finding.measured) if part)
         console.print(Text.assemble((finding.code, "bold"), f" ({about}): ", finding.message))
@@ -73,8 +73,10 @@ def _table(report: ReportData, narrow: bool) -> Table:
         padding=(0, 1 - narrow),
     )
     for i, column in enumerate(content.header):
-        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+        table.add_column(Text(column), justify="left" if i < 2 else "right", no_wrap=True)
     last = len(content.rows) - 1
     for i, row in enumerate(content.rows):
-        table.add_row(*row, end_section=i in (0, last - 1), style="bold" if i == last else None)
+        style = "bold" if i == last else None
+        # As `Text`: brackets in a name are no markup.
+        table.add_row(*map(Text, row), end_section=i in (0, last - 1), style=style)
     return table
