@@ -21,6 +21,8 @@ SPLITS = ("train", "test")
 POINTS = {"circles": (0.0, 0.0), "moons": (0.5, 0.25)}
 # Points in each split, and the width of the box in scikit-learn's unit.
 _POINTS_EACH, _POINTS_WIDTH = 500, 4.0
+# Images that Keras's index of a folder passes over.
+_NOT_READ = (".avif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,7 +424,24 @@ def _load_folder(path: Path, split, draw: _Draw, bounds) -> Dataset:
             f"Expected images in the folders of classes: {error} {received}"
         ) from error
     files = [Path(file) for file in index.file_paths]
-    labels = np.array([names.index(file.relative_to(folder).parts[0]) for file in files], np.int64)
+    parts = [file.relative_to(folder).parts for file in files]
+    inside = {name: {part[1] for part in parts if part[0] == name} for name in names}
+    shared = inside[names[0]]
+    # Files have their endings, so these are folders.
+    if folder == path and len(shared) > 1 and shared <= _folders(path / names[0]):
+        if all(found == shared for found in inside.values()):
+            raise ValueError(
+                f"The folders {sorted(shared)[:10]} are in each of {list(names)}, which look like "
+                f"splits and not like classes: name one of them, split={names[0]!r} say. {received}"
+            )
+    for place, _, held_files in os.walk(folder):
+        passed = [file for file in held_files if file.lower().endswith(_NOT_READ)]
+        if passed:
+            raise ValueError(
+                "Expected images as PNG, JPEG, BMP or GIF files; others would be left out. "
+                f"Received: {os.path.join(place, min(passed))!r}"
+            )
+    labels = np.array([names.index(part[0]) for part in parts], np.int64)
     rows = draw.rows(labels, path.name, names)
     first = _read_image(files[rows[0]])
     x = np.empty((len(rows), *first.shape), np.float32)

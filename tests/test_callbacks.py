@@ -375,12 +375,31 @@ def test_what_a_defense_keeps_beside_its_variables(data, tmp_path, capsys):
 
 
 def test_a_run_that_was_stopped_stays_stopped(data, tmp_path):
-    def stop():
-        return keras.callbacks.EarlyStopping("loss", mode="min", min_delta=10, patience=1)
+    def run():
+        stop = keras.callbacks.EarlyStopping("loss", mode="min", min_delta=10, patience=1)
+        options = {"batch_size": 32, "verbose": 0, "checkpoint": tmp_path}
+        return models.fit(network(), data[0], epochs=9, callbacks=[stop], **options)
 
-    first = train(network(), data, stop(), epochs=9, checkpoint=tmp_path)
-    assert 1 < len(first["loss"]) < 9
-    assert train(network(), data, stop(), epochs=9, checkpoint=tmp_path) == first
+    first, again = run(), run()
+    assert 1 < len(first.history["loss"]) < 9
+    assert (again.history, again.epoch) == (first.history, first.epoch)
+
+
+def test_interrupted_in_the_first_epoch(data, tmp_path):
+    """The model has moved by then, dropout and the counter of the defense have gone on."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    whole, again = (kerasrobust.wrap(network(0.2), "gda:N=2") for _ in range(2))
+    expected = train(whole, data, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(again, data, Stop(), epochs=2, checkpoint=tmp_path)
+    assert train(again, data, epochs=2, checkpoint=tmp_path) == expected
+    for a, b in zip(whole.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def goes_on(make, data, tmp_path, epoch, **options):
@@ -434,6 +453,7 @@ def test_augmentation_goes_on(data, tmp_path):
         ({"learning_rate": 0.02}, r"learning_rate=0.02 \(was 0.01\)"),
         ({"seed": 1}, r"seed=1 \(was 0\)"),
         ({"defense": "gda:N=3"}, "N=3"),
+        ({"bounds": (-1, 1)}, r"defense_bounds=\[-1.0, 1.0\] \(was \[0.0, 1.0\]\)"),
         ({"defense": ["gda:N=2", "brelu:t=2"]}, "network="),
         ({"samples": 191}, "train='191 of digits"),
         ({"robust": True}, "RobustAccuracy="),
@@ -441,7 +461,8 @@ def test_augmentation_goes_on(data, tmp_path):
 )
 def test_other_settings_are_refused(data, interrupted, change, message):
     change = dict(change)
-    model = kerasrobust.wrap(network(0.2), change.pop("defense", "gda:N=2"))
+    defense, bounds = change.pop("defense", "gda:N=2"), change.pop("bounds", None)
+    model = kerasrobust.wrap(network(0.2), defense, clip_values=bounds)
     samples = change.pop("samples", 192)
     callbacks = [RobustAccuracy(data[1], attacks=FGSM)] if change.pop("robust", False) else []
     data = (datasets.load("digits", "train", samples=samples), data[1])

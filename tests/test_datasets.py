@@ -294,6 +294,11 @@ def test_folder_without_splits_serves_as_the_test_split(tmp_path, colour, monkey
         ({"cat/1.png": (4, 5, 4), "dog/1.png": (4, 5, 4)}, "1.png' with 4 channels"),
         ({"cat/1.png": None, "dog/1.png": None}, "cannot be read.*1.png'"),
         ({"cat/1.txt": None, "dog/1.txt": None}, "Expected images in the folders.*No images"),
+        ({"cat/1.png": (4, 5), "dog/1.WebP": None}, "others would be left out.*1.WebP'"),
+        (
+            {f"{s}/{c}/1.png": (4, 5) for s in ("training", "val") for c in ("cat", "dog")},
+            r"\['cat', 'dog'\] are in each of \['training', 'val'\].*split='training' say",
+        ),
         (
             {"test/cat/1.png": (4, 5), "test/dog/1.png": (4, 5), "train/cat/1.png": (4, 5)},
             r"same classes in each split.*\['dog'\]",

@@ -28,7 +28,7 @@ class RandomFastGradientMethod(ProjectedGradientDescent):
 
     Reference: Tramèr et al., "Ensemble Adversarial Training: Attacks and Defenses", 2018,
     arXiv:1705.07204, eq. 7; Zantedeschi, Nicolae & Rawat, "Efficient Defenses Against Adversarial
-    Attacks", 2017, arXiv:1707.06728, section 5.
+    Attacks", 2017, arXiv:1707.06728, section 4.1.
 
     Args:
         model: See `Attack`.

@@ -24,10 +24,10 @@ class SaliencyMapMethod(base.Attack):
     fraction `gamma` has been changed.
 
     `F` are the probabilities of the model, or the logits with which the paper replaced them in its
-    experiments. Probabilities sum to one, so that `beta = -alpha` and the pair holds the two
-    largest `dF_t/dx_i`; they are taken from `d log F_t / dx_i`, which has the same order and does
-    not vanish. Half as many pixels need be changed as with logits, whose second term also counts
-    classes that are out of the race.
+    experiments; E2SAD (section 2.1.3) describes the attack with logits. Probabilities sum to one,
+    so that `beta = -alpha` and the pair holds the two largest `dF_t/dx_i`; they are taken from
+    `d log F_t / dx_i`, which has the same order and does not vanish. Half as many pixels need be
+    changed as with logits, whose second term also counts classes that are out of the race.
 
     Without a target the class to reach is the runner-up at the clean sample, and the attack ends
     as soon as the class is left; ART draws a class at random. ART's class of this name takes the

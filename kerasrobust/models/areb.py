@@ -73,7 +73,7 @@ def areb_cnn_mnist(
         ValueError, TypeError: For a shape or class count that does not fit.
 
     Reference: the paper that defines AREB, Machine Vision and Applications (2024),
-    doi:10.1007/s00138-024-01519-1, Appendix B.
+    doi:10.1007/s00138-024-01519-1, Appendix A.
 
     Example:
         >>> kerasrobust.models.areb_cnn_mnist().count_params()
@@ -123,7 +123,7 @@ def areb_cnn_cifar10(
         ValueError, TypeError: For a shape or class count that does not fit.
 
     Reference: the paper that defines AREB, Machine Vision and Applications (2024),
-    doi:10.1007/s00138-024-01519-1, Appendix B.
+    doi:10.1007/s00138-024-01519-1, Appendix A.
 
     Example:
         >>> kerasrobust.models.areb_cnn_cifar10().count_params()
@@ -178,7 +178,7 @@ def areb_resnet(
         ValueError, TypeError: For a shape, class count or depth that does not fit.
 
     Reference: the paper that defines AREB, Machine Vision and Applications (2024),
-    doi:10.1007/s00138-024-01519-1, Appendix B; He, Zhang, Ren & Sun, "Deep Residual Learning for
+    doi:10.1007/s00138-024-01519-1, Appendix A; He, Zhang, Ren & Sun, "Deep Residual Learning for
     Image Recognition", 2015, arXiv:1512.03385, section 4.2.
 
     Example:

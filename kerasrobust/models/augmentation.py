@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust import _keras
@@ -79,9 +81,49 @@ def apply(
 def check(
     made: Sequence[keras.layers.Layer], images: tf.Tensor, clip_values: tuple[float, float]
 ) -> None:
-    """Refuses layers that do not take the images, change their shape or have weights."""
+    """Refuses layers that do not take the images, change their shape or have weights.
+
+    And those that mix images of a batch, since nobody mixes their labels, or draw from elsewhere
+    than `apply` says, so that a run would not repeat.
+    """
     if not made:
         return
+    before = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        _check_images(made, images, clip_values)
+        first, again, beside = _varied(made, images[:1], clip_values)
+        now = random.getstate(), np.random.get_state(legacy=False)
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+    names = " and ".join(type(layer).__name__ for layer in made)
+    drawn = now[0] != before[0] or now[1]["state"]["pos"] != before[1]["state"]["pos"]
+    if drawn or not np.array_equal(first, again):
+        raise ValueError(
+            "Layers of augmentation must draw by Keras's seed generators, or a run would not "
+            f"repeat, nor go on after an interruption. Received: {names}"
+        )
+    if np.abs(first - beside).max() > 1e-3 * (clip_values[1] - clip_values[0]):
+        raise ValueError(
+            "Layers of augmentation must take each image by itself: its label is not mixed with "
+            f"those of others. The defense 'superimpose' mixes images. Received: {names}"
+        )
+
+
+def _varied(
+    made: Sequence[keras.layers.Layer], image: tf.Tensor, clip_values: tuple[float, float]
+) -> list[np.ndarray]:
+    """What becomes of four copies of an image beside four more, again, and beside its negative."""
+    low, high = clip_values
+    same = tf.repeat(image, 4, axis=0)
+    batches = [tf.concat([same, other], axis=0) for other in (same, same, low + high - same)]
+    return [apply(made, batch, (0, 0), clip_values).numpy()[:4] for batch in batches]
+
+
+def _check_images(
+    made: Sequence[keras.layers.Layer], images: tf.Tensor, clip_values: tuple[float, float]
+) -> None:
+    """Refuses layers that do not take the images, change their shape or have weights."""
     try:
         shape = tuple(apply(made, images, (0, 0), clip_values).shape)
     except (ValueError, TypeError, tf.errors.OpError) as error:

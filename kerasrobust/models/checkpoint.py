@@ -30,7 +30,9 @@ _COUNTED = {
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves after every epoch all that the next epoch depends on, and takes it up again.
+    """Saves before the first epoch and after every one all that the next one depends on.
+
+    A run that is begun again takes it up.
 
     That is: the weights, the seeds of dropout (which Keras itself does not save), the step counter
     and other state of the defenses, the optimizer with its step counter, hence the learning rate of
@@ -114,9 +116,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.history = state["history"]
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if not self.epoch:
+        if not self._arrays:
+            self._save(0)
             return
-        if self.verbose:
+        if self.verbose and self.epoch:
             print(f"Resuming after epoch {self.epoch} of {self.epochs}")
         for key, variable in self._variables().items():
             if key not in self._arrays or self._arrays[key].shape != tuple(variable.shape):
@@ -134,6 +137,10 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
             self.history.setdefault(key, []).append(float(value))
+        self._save(epoch + 1)
+
+    def _save(self, epoch: int) -> None:
+        """The state after so many epochs, in the place of earlier ones."""
         arrays = {key: _array(variable) for key, variable in self._variables().items()}
         parts = {f"defense_{i}_": d.saved(self.model) for i, d in enumerate(self._defenses())}
         parts |= {head: _state(callback) for head, callback in self._callbacks()}
@@ -141,11 +148,11 @@ class Checkpoint(keras.callbacks.Callback):
             arrays |= {f"{head}{key}": value for key, value in values.items()}
         state = {
             "run": self.run,
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "stopped": bool(self.model.stop_training),
             "history": self.history,
         }
-        part, path = self.folder / "part", self.folder / f"epoch_{epoch + 1:06d}"
+        part, path = self.folder / "part", self.folder / f"epoch_{epoch:06d}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         np.savez(part / _ARRAYS, **arrays)  # type: ignore[arg-type]  # of its own flag

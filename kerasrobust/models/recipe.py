@@ -15,6 +15,8 @@ from kerasrobust.specs import is_description, jsonable, near_match, parse_spec
 
 # `plateau` is no function of the step: a callback lowers a constant rate.
 _SCHEDULES: dict[str, Callable[..., Any]] = {}
+# They are no optimizers by themselves.
+_OF_OPTIMIZERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
 
 
 def _schedule(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,10 +115,12 @@ class Recipe:
         early_stopping: Epochs without a better `monitor` after which training stops; the weights
             of the best epoch are kept, even if it did not come to that. Default: no stop.
         monitor: What plateaus and early stopping look at: a name of the logs that ends in `loss`
-            or `accuracy`. Default: `"val_loss"`, without validation samples `"loss"`.
+            or `accuracy`, as they are called: `adversarial_accuracy`, where that is trained on.
+            Default: `"val_loss"`, without validation samples `"loss"`.
         augment: Keras layers that images go through in training, in this order, each by its class
             name with Keras's own arguments, as in `["RandomFlip:mode=horizontal"]`, or as a layer.
-            `value_range` is that of the data where it is left out. Default: none.
+            `value_range` is that of the data where it is left out. What mixes the images of a batch
+            (`MixUp`), whose labels stay, is refused. Default: none.
         standardize: Whether the model has to subtract the mean of each image and divide by its
             standard deviation, see `kerasrobust.models.standardize`. Default False.
 
@@ -191,26 +195,31 @@ class Recipe:
     def optimizer_for(self, steps: int, epochs: int) -> keras.optimizers.Optimizer:
         """A new optimizer for a run of so many epochs of so many steps."""
         name, config = _parsed("optimizer", self.optimizer)
-        try:
-            kind = type(keras.optimizers.get(name))
-        except ValueError:
-            known = [
-                key.lower()
-                for key, value in vars(keras.optimizers).items()
-                if isinstance(value, type) and key not in ("Optimizer", "LossScaleOptimizer")
-            ]
+        kinds = {
+            key.lower(): value
+            for key, value in vars(keras.optimizers).items()
+            if isinstance(value, type) and key not in _OF_OPTIMIZERS
+        }
+        kind = kinds.get(name.lower(), keras.saving.get_registered_object(name))
+        if not (isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer)):
             raise ValueError(
-                f"Unknown optimizer. {near_match(name, known)} Received: optimizer={name!r}"
-            ) from None
+                f"Unknown optimizer. {near_match(name, kinds)} Received: optimizer={name!r}"
+            )
         if self.weight_decay is not None:
-            config = {"weight_decay": self.weight_decay, **config}
+            if "weight_decay" in config:
+                raise ValueError(
+                    "Weight decay is the recipe's or the optimizer's. Received: "
+                    f"weight_decay={self.weight_decay}, optimizer={self.optimizer!r}"
+                )
+            config["weight_decay"] = self.weight_decay
         name, arguments = _parsed("schedule", self.schedule)
         if name not in _SCHEDULES:
             raise ValueError(
                 f"Unknown schedule. {near_match(name, _SCHEDULES)} Received: schedule={name!r}"
             )
         _check_arguments("schedule", name, _SCHEDULES[name], arguments)
-        rate = _SCHEDULES[name](self.learning_rate, steps, epochs, **arguments)
+        # Keras's optimizers take no integer.
+        rate = _SCHEDULES[name](float(self.learning_rate), steps, epochs, **arguments)
         _check_arguments("optimizer", kind.__name__, kind, config)
         return kind(learning_rate=rate, **config)
 

@@ -88,7 +88,7 @@ def get(
     SVHN where the images are in colour. What is changed counts instead of what the document says.
 
     - `"plain"`: as `Recipe` is by default: Adam at 0.001, cosine decay to zero, batches of 64.
-    - `"areb_mnist"`, `"areb_cifar10"` (AREB, appendix B): 30 and 100 epochs, batches of 32, Adam,
+    - `"areb_mnist"`, `"areb_cifar10"` (AREB, appendix A): 30 and 100 epochs, batches of 32, Adam,
       learning-rate decay and early stopping by callbacks; rotation by 20 and 30 degrees, shifts by
       0.1 and 0.15, shear 0.1, zoom 0.1, horizontal flip. Not given, and taken: Adam's rate
       (Keras's 0.001), the decay (a tenth after 5 epochs without a lower validation loss), the

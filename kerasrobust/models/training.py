@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.checks import check_int
-from kerasrobust.engine.logits import are_probabilities, as_float32, logits_head
+from kerasrobust.checks import check_bool, check_int
+from kerasrobust.engine.classifier import FAR
+from kerasrobust.engine.logits import are_probabilities, as_float32, logits_head, within_unit
 from kerasrobust.models import augmentation, recipes, registry
 from kerasrobust.models.checkpoint import Checkpoint, describe_data, describe_model
 from kerasrobust.models.standardization import is_standardized
@@ -65,7 +66,8 @@ def fit(
         learning_rate: The optimizer's at the start, above 0. Default: the recipe's, 0.001.
         seed: Seed of the order of the samples and of augmentation. Default 0.
         from_logits: Whether the model's output is logits, not probabilities. Default: what its last
-            layer says, else what its outputs for some samples look like.
+            layer says, else what its outputs for some samples look like. It has to be said of a
+            single unit that is the same for all of them, where no layer says it.
         validation: Samples to measure after each epoch. Default: none.
         callbacks: Keras callbacks.
         checkpoint: Folder for the state of the run after each epoch. Default: none is kept.
@@ -76,8 +78,9 @@ def fit(
 
     Raises:
         ValueError: For a number out of range, an unknown recipe or one that does not fit, a model
-            without weights to train, samples that do not fit it, or a checkpoint that belongs to a
-            run with other samples or settings.
+            without weights to train, samples or `from_logits` that do not fit it, or a checkpoint
+            that belongs to a run with other samples or settings; after the first epoch for a
+            `monitor` that is none of its logs, if it could not be told before.
         TypeError: For a recipe of another type, or with a field or argument that there is not.
 
     Example:
@@ -105,11 +108,14 @@ def fit(
         )
     augment = augmentation.layers(chosen.augment, train.clip_values)
     augmentation.check(augment, tf.convert_to_tensor(train.x[:2]), train.clip_values)
-    if from_logits is None:
-        from_logits = _returns_logits(model, train)
+    from_logits = _returns_logits(model, train, from_logits)
     callbacks = list(callbacks)
     restore = not any(getattr(callback, "restore_best", False) for callback in callbacks)
-    callbacks += chosen.callbacks_for(validation is not None, restore)
+    watching = chosen.callbacks_for(validation is not None, restore)
+    if watching:
+        _check_monitor(watching[0].monitor, model, callbacks)
+        callbacks.append(_Monitored(watching[0].monitor, callbacks))
+    callbacks += watching
     saved = None
     if checkpoint is not None:
         run = {
@@ -124,6 +130,7 @@ def fit(
             "network": describe_model(model),
             "defenses": [repr(defense) for defense in getattr(model, "defenses", ())],
             "defense_seed": getattr(model, "seed", None),
+            "defense_bounds": getattr(model, "clip_values", None),
             **{type(c).__name__: c.get_config() for c in callbacks if hasattr(c, "get_config")},
         }
         saved = Checkpoint(checkpoint, run, epochs, list(callbacks), verbose=bool(verbose))
@@ -158,8 +165,41 @@ def fit(
     )
     if saved is not None:
         history.history = saved.history
-        history.epoch = list(range(first)) + history.epoch
+        history.epoch = list(range(saved.epoch)) + history.epoch
     return history
+
+
+class _Monitored(keras.callbacks.Callback):
+    """Ends training where what is monitored is none of the logs; Keras warns, and trains on."""
+
+    def __init__(self, monitor: str, others: Sequence[keras.callbacks.Callback]):
+        super().__init__()
+        self.monitor = monitor
+        # Epochs after which each callback that adds to the logs has done so.
+        freqs = [getattr(callback, "freq", None) for callback in others]
+        self.freq = max([1, *(freq for freq in freqs if isinstance(freq, int))])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.freq == 0 and self.monitor not in (logs or {}):
+            raise _no_log(self.monitor, logs or {})
+
+
+def _check_monitor(
+    monitor: str, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
+) -> None:
+    """Refuses a name that none of the logs will have, as far as that is known before training."""
+    known = ("loss", "accuracy", "val_loss", "val_accuracy")
+    # A defense may put a word in front of the accuracy of training, a callback add anything.
+    open_end = callbacks or (hasattr(model, "defenses") and not monitor.startswith("val_"))
+    if monitor not in known and not open_end:
+        raise _no_log(monitor, known)
+
+
+def _no_log(monitor: str, logs: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"`monitor` must be one of the logs, {', '.join(sorted(logs))}. "
+        f"Received: monitor={monitor!r}"
+    )
 
 
 def _check_fits(model: keras.Model, data: Dataset) -> None:
@@ -198,12 +238,34 @@ def _units(model: keras.Model, data: Dataset) -> int:
     return int(scores.shape[1])
 
 
-def _returns_logits(model: keras.Model, data: Dataset) -> bool:
+def _returns_logits(model: keras.Model, data: Dataset, told: bool | None) -> bool:
+    """Whether the model returns logits: as its last layer says, else as told, else as seen."""
+    told = None if told is None else check_bool("from_logits", told)
     model = getattr(model, "base", model)  # of a wrapped one
     head = logits_head(model)
     if head is not None and head.activation is not None and not head.declared:
-        return head.activation == "linear"
-    return not are_probabilities(_scores(model, data.x[:256]))
+        found = head.activation == "linear"
+        if told not in (None, found):
+            end = "returns logits" if found else f"ends in a {head.activation}"
+            raise ValueError(
+                f"The model {end}: leave `from_logits` out. Received: from_logits={told}"
+            )
+        return found
+    if told is not None:
+        return told
+    scores = _scores(model, data.x[:256])
+    if scores.shape[1] == 1 and are_probabilities(scores):
+        # Logits may lie in 0..1 by chance; of inputs far outside they do not.
+        far = _scores(model, FAR * data.x[:256])
+        if not within_unit(far[np.isfinite(far)]):
+            return True
+        if np.ptp(scores) == 0:
+            raise ValueError(
+                "The model's one output is the same for all samples, so whether it is a logit or a "
+                "probability is not to be seen: give `from_logits`. "
+                f"Received: model={model.name!r}, from_logits=None"
+            )
+    return not are_probabilities(scores)
 
 
 def _scores(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -94,6 +94,51 @@ def test_fit_first_loss_is_the_cross_entropy_in_numpy():
         assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
+class OneUnit(keras.Model):
+    """Its graph cannot be read."""
+
+    def __init__(self, activation=None, kernel="zeros", bias=0.0):
+        super().__init__()
+        bias = keras.initializers.Constant(bias)
+        self.unit = keras.layers.Dense(1, activation, True, kernel, bias)
+
+    def call(self, x):
+        return self.unit(keras.ops.reshape(x, (-1, 16)))
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_fit_one_unit_that_no_graph_shows(logits):
+    """The first loss is the cross-entropy of two classes, wherever the outputs happen to lie."""
+    data = linear_data(20)
+    small = keras.initializers.RandomNormal(stddev=0.01, seed=0)
+    model = OneUnit(None if logits else "sigmoid", small, 0.3)
+    scores = model(data.x).numpy()[:, 0].astype(np.float64)
+    assert 0 < scores.min() and scores.max() < 1
+    p = 1 / (1 + np.exp(-scores)) if logits else scores
+    expected = -np.log(np.where(data.y == 1, p, 1 - p)).mean()
+    history = models.fit(model, data, epochs=1, learning_rate=1e-12, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_fit_one_unit_that_tells_nothing():
+    data, model = linear_data(20), OneUnit()
+    model(data.x)
+    with pytest.raises(ValueError, match="give `from_logits`.*from_logits=None"):
+        models.fit(model, data, epochs=1, verbose=0)
+    history = models.fit(model, data, epochs=1, learning_rate=1e-12, from_logits=True, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(np.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_fit_from_logits_that_the_last_layer_contradicts(logits):
+    model = models.digits_cnn((4, 4, 1), 2, logits=logits, seed=0)
+    message = "returns logits" if logits else "ends in a softmax"
+    with pytest.raises(ValueError, match=f"{message}.*Received: from_logits={not logits}"):
+        models.fit(model, linear_data(20), epochs=1, from_logits=not logits, verbose=0)
+    with pytest.raises(ValueError, match="from_logits=1"):
+        models.fit(model, linear_data(20), epochs=1, from_logits=1, verbose=0)
+
+
 @pytest.mark.slow
 def test_fit_repeats_and_learns_and_leaves_the_global_seed_alone():
     data = linear_data()

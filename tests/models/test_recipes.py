@@ -52,6 +52,17 @@ def pictures(n=12, shape=(5, 6, 1), seed=0, bounds=(0.0, 1.0)):
     return Dataset("noise", "train", x, np.arange(n) % 2, ("even", "odd"), bounds)
 
 
+class Drawn(keras.layers.Layer):
+    """Images times a number that is drawn."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def call(self, x):
+        return x * self.draw()
+
+
 def linear(shape=(5, 6, 1), seed=0):
     return keras.Sequential(
         [
@@ -179,6 +190,19 @@ def test_optimizer_by_name_and_weight_decay():
     # Without a gradient what is left is the share taken off: 1 - rate * decay.
     np.testing.assert_allclose(weight.numpy(), np.array([2.0, -4.0]) * (1 - 0.1 * 0.5), rtol=1e-6)
     assert Recipe().optimizer_for(1, 1).weight_decay is None
+
+
+def test_every_optimizer_that_is_told_of_is_known():
+    with pytest.raises(ValueError) as error:
+        recipes.get("optimizer=none_such")
+    names = str(error.value).partition("Known names: ")[2].partition(". ")[0].split(", ")
+    assert {"adam", "lamb", "sgd"} < set(names)
+    for name in names:
+        # As 1, not as 1.0, which Keras's optimizers want.
+        recipe = Recipe(optimizer=name, learning_rate=1, schedule="constant", weight_decay=0.1)
+        optimizer = recipe.optimizer_for(1, 1)
+        assert type(optimizer).__name__.lower() == name and optimizer.weight_decay == 0.1
+        assert float(optimizer.learning_rate) == 1.0
 
 
 def test_plateau_and_early_stopping_count_as_keras_does():
@@ -415,6 +439,9 @@ def test_models_that_cannot_be_standardized(model, error, message):
         ("schedule=(step:factor=2)", ValueError, "factor=2"),
         ("schedule=(plateau:patience=0)", ValueError, "patience=0"),
         ("optimizer=adan", ValueError, "Did you mean 'adam'.*optimizer='adan'"),
+        ("optimizer=lossscaleoptimizer", ValueError, "Unknown optimizer"),
+        ("optimizer=optimizermap", ValueError, "Unknown optimizer"),
+        ("optimizer=(adamw:weight_decay=0.1),weight_decay=0.2", ValueError, "weight_decay=0.2, op"),
         ("optimizer=(sgd:momentun=1)", TypeError, "'SGD' takes momentum.*momentun=1"),
         ("augment=[RandomFlop]", ValueError, "Did you mean 'RandomFlip'.*augment='RandomFlop'"),
         ("augment=[(RandomFlip:way=up)]", TypeError, "RandomFlip takes mode.*way='up'"),
@@ -439,8 +466,39 @@ def test_bad_recipes(recipe, error, message):
         ),
         ({"augment": ["RandomHue:factor=0.1"]}, "takes no images of this kind"),
         ({"augment": ["BatchNormalization"]}, "no weights. Received: BatchNormalization"),
+        ({"augment": ["RandomFlip", "MixUp"]}, "take each image by itself.*RandomFlip and MixUp"),
+        ({"augment": ["CutMix"]}, "each image by itself.*Received: CutMix"),
+        ({"augment": [Drawn(lambda: random.random())]}, "Keras's seed.*Received: Drawn"),
+        ({"augment": [Drawn(lambda: np.random.uniform())]}, "Keras's seed.*Received: Drawn"),
+        ({"augment": [Drawn(lambda: tf.random.uniform([]))]}, "Keras's seed.*Received: Drawn"),
+        ({"early_stopping": 1, "monitor": "val_top_accuracy"}, "one of the logs.*'val_top_ac"),
+        ({"schedule": "plateau", "monitor": "noisy_accuracy"}, "one of the logs.*'noisy_accu"),
     ],
 )
 def test_recipes_that_do_not_fit(recipe, message):
+    before = random.getstate(), np.random.get_state(legacy=False)
+    validation = pictures() if recipe.get("monitor", "").startswith("val_top") else None
     with pytest.raises(ValueError, match=message):
-        models.fit(linear(), pictures(), recipe=Recipe(**recipe), verbose=0)
+        models.fit(linear(), pictures(), recipe=Recipe(**recipe), validation=validation, verbose=0)
+    assert random.getstate() == before[0]
+    np.testing.assert_equal(np.random.get_state(legacy=False), before[1])
+
+
+def test_monitor_that_only_training_shows_to_be_missing():
+    """A defense puts a word in front of the accuracy."""
+    model = kerasrobust.wrap(linear(), "gda:N=1")
+    recipe = "epochs=3,batch_size=12,early_stopping=1,monitor=accuracy"
+    with pytest.raises(ValueError, match="the logs, loss, noisy_acc.*monitor='accuracy'"):
+        models.fit(model, pictures(), recipe=recipe, verbose=0)
+
+
+@pytest.mark.slow
+def test_monitor_that_is_logged_every_few_epochs():
+    data = pictures()
+    robust = kerasrobust.callbacks.RobustAccuracy(data, attacks="fgsm:eps=0.1", freq=2)
+    recipe = "epochs=3,batch_size=12,early_stopping=3,monitor=val_robust_accuracy"
+    with pytest.warns(UserWarning, match="not available"):  # by Keras, after the first epoch
+        history = models.fit(
+            linear(), data, recipe=recipe, validation=data, callbacks=[robust], verbose=0
+        )
+    assert len(history.epoch) == 3
