@@ -51,6 +51,8 @@ UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES, PROBE_VALUES = 16, 2**20
 # Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
 FAR = 1e4
+# How far outside of 0..1 rounding may bring a probability.
+BEYOND_UNIT = 1e-3
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 # Two passes that differ by more than this share of the largest score differ by draws, not rounding.
@@ -415,6 +417,8 @@ class Classifier:
             self._from_logits = True
         elif self._from_logits is None:
             self._settle_scores(scores, noise)
+        elif wrong := self._no_probabilities(scores):
+            raise ValueError(wrong)
 
     def _settle_scores(self, scores: np.ndarray, noise: np.ndarray) -> None:
         """Sees what an opaque model returns for noise: logits, or probabilities of some kind."""
@@ -422,14 +426,14 @@ class Classifier:
         ones = scores.shape[1] == 1 and np.allclose(scores, 1, rtol=0, atol=1e-3)
         if ones and ends_in_lone_softmax(self.model):
             check_softmax("softmax", 1, self.model)
-        self._from_logits = not are_probabilities(scores)
-        if self._from_logits and within_unit(scores):
+        self._from_logits = not within_unit(scores)
+        if not self._from_logits and (scores.shape[1] == 1 or not are_probabilities(scores)):
             # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
             assert self._head is not None
             with tf.init_scope(), keras.StatelessScope():
                 far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
-            self._several_sigmoids = within_unit(far[np.isfinite(far)])
-            self._from_logits = not self._several_sigmoids
+            self._from_logits = not within_unit(far[np.isfinite(far)])
+            self._several_sigmoids = not self._from_logits and scores.shape[1] > 1
         if not self._from_logits:
             warnings.warn(
                 f"The model {self.model.name!r} returns probabilities and its logits cannot be "
@@ -437,6 +441,19 @@ class Classifier:
                 "confident. Robustness may be overestimated.",
                 stacklevel=2,
             )
+
+    def _no_probabilities(self, scores: np.ndarray) -> str:
+        """What is wrong with scores that were said, or seen before, to be probabilities.
+
+        Empty where they lie in 0..1, within rounding.
+        """
+        if self._from_logits is not False or within_unit(scores, BEYOND_UNIT):
+            return ""
+        return (
+            "The model's scores were taken for probabilities, and they are none: give "
+            "`from_logits=True` if they are logits. "
+            f"Received: from_logits=False, scores from {scores.min():.4g} to {scores.max():.4g}"
+        )
 
     def _settle_folding(self, folds: bool | None) -> None:
         """Notes whether folding changes nothing, and says once that it is left out."""
@@ -609,6 +626,14 @@ class Classifier:
             self.randomised = True
             self.functions.clear()  # they draw by the model's own seeds
         self.randomised = bool(self.randomised)
+        if self.is_keras and self._from_logits is False:
+            # What noise gave may have lain in 0..1 by chance.
+            assert self._head is not None
+            few = self._preprocessed(x[: fitting(PROBE_SAMPLES, x.shape[1:], PROBE_VALUES)])
+            with keras.StatelessScope():
+                scores = np.asarray(self._head(tf.constant(few, tf.float32)))
+            if wrong := self._no_probabilities(scores):
+                raise ValueError(wrong)
         self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
         if self._folds and self.repeatable:
             self._look_for_folding(tf.constant(x, tf.float32))
@@ -964,6 +989,8 @@ class Classifier:
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
             # Settled by the first call, so that it does not depend on what a batch holds.
             self._from_logits = not are_probabilities(scores)
+        if np.isfinite(scores).all() and (wrong := self._no_probabilities(scores)):
+            raise ModelFailure(wrong)
         if scores.ndim == 2 and scores.shape[1] == 1:
             rest = np.zeros_like(scores) if self._from_logits else 1.0 - scores
             scores = np.concatenate([rest, scores], axis=1)

@@ -241,9 +241,9 @@ def unpack_output(outputs: Any) -> Any:
     return tensors[0]
 
 
-def within_unit(scores: np.ndarray) -> bool:
-    """Whether all of them lie in 0..1."""
-    return bool((scores >= 0).all() and (scores <= 1).all())
+def within_unit(scores: np.ndarray, beyond: float = 0.0) -> bool:
+    """Whether all of them lie in 0..1, or so far outside at most."""
+    return bool((scores >= -beyond).all() and (scores <= 1 + beyond).all())
 
 
 def are_probabilities(scores: np.ndarray) -> bool:
