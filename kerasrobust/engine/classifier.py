@@ -59,6 +59,8 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 DRAWN, DRAWN_COARSE = 1e-5, 1e-2
 # Samples that a callable, whose passes may cost money, is asked twice.
 ASKED_TWICE = 32
+# Samples that are asked beside others and alone.
+ALONE = 8
 # How far outside of the bounds samples may be, as a share of their width: what float32 loses where
 # they were standardised and put back.
 ROUNDING = 1e-5
@@ -321,6 +323,16 @@ class Classifier:
     def rejects(self) -> bool:
         """Whether a detector may reject samples, or a vote may be too close to answer."""
         return self.detector is not None or self._certain is not None
+
+    @property
+    def unseen_detector(self) -> bool:
+        """Whether a detector has a say whose gradient attacks cannot follow."""
+        return self.detector is not None and self._excess is None
+
+    @property
+    def hides_logits(self) -> bool:
+        """Whether the logits are logarithms of the probabilities that the model returns."""
+        return self._from_logits is False and not self.answers_labels
 
     def settings(self) -> dict[str, Any]:
         """What an outcome depends on beside the model, in types that JSON knows."""
@@ -638,10 +650,12 @@ class Classifier:
         if self._folds and self.repeatable:
             self._look_for_folding(tf.constant(x, tf.float32))
         if self.is_keras and not self.randomised and len(x) > 1:
-            half = x[: (len(x) + 1) // 2]
-            whole = self.predict(x, batch_size)[: len(half)]
+            alone = x[:ALONE]
+            beside = self.predict(x, batch_size)[: len(alone)]
+            # Each in a batch of its own, twice: some models take no batch of one.
+            alone = self.predict(np.repeat(alone, 2, axis=0), 2)[::2]
             # Rounding, which changes with the size of a batch, stays far below.
-            self.mixes_samples = apart(whole, self.predict(half, batch_size)) > DRAWN_COARSE
+            self.mixes_samples = apart(beside, alone) > DRAWN_COARSE
 
     def _look_for_folding(self, x: tf.Tensor) -> None:
         """Settles by samples what noise has told of folded batch normalizations."""

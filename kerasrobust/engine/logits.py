@@ -107,7 +107,8 @@ def logits_head(
             "The model must be built before it is used: give it an Input layer or call it once. "
             f"Received: model={model.name!r}"
         )
-    if not _keras.has_graph(model):
+    # A layer that cannot be traced leaves a sequential model built, and without a graph.
+    if not _keras.has_graph(model) or _keras.graph_of(model) is None:
         return None
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(

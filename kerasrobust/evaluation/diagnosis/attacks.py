@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kerasrobust.engine.result import AttackResult
-from kerasrobust.evaluation.diagnosis.evidence import Repeat, budget_of, some
+from kerasrobust.evaluation.diagnosis.evidence import LUCK, Repeat, beyond_luck, budget_of, some
 from kerasrobust.evaluation.diagnosis.finding import Finding
 from kerasrobust.evaluation.diagnosis.words import (
     attack_again,
@@ -71,6 +71,80 @@ def check_gradients(
             )
         )
     return findings
+
+
+def check_detector_seen(
+    summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
+) -> list[Finding]:
+    """Looks for attacks that a detector stopped which they could not follow.
+
+    A detector without an `excess` gives no gradient: white-box attacks climb the logits until the
+    label changes, and the detector catches what they find. An attacker who knows it looks for
+    points that it lets pass (Carlini and Wagner, "Adversarial Examples Are Not Easily Detected",
+    2017, arXiv:1705.07263). Counted are samples that no attack broke, and on which a white-box one
+    ended in a point of another class that was rejected.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes, by the same names, with `accepted`.
+
+    Returns:
+        At most one finding.
+    """
+    own = [row for row in summaries.values() if row.checks is None]
+    white = [row for row in own if row.knowledge == "white" and not row.targeted]
+    if not white:
+        return []
+    broken = np.any([results[row.name].success for row in own], axis=0)
+    stopped = np.zeros(len(broken), bool)
+    for row in white:
+        result = results[row.name]
+        if result.accepted is not None:
+            stopped |= (
+                (result.labels != result.y) & ~result.accepted & ~result.initially_adversarial
+            )
+    count, left = int((stopped & ~broken).sum()), int((~broken).sum())
+    if not beyond_luck(count, left):
+        return []
+    eps = budget_of(white[0])
+    return [
+        Finding(
+            "blind_to_detector",
+            f"On {samples(count)} of the {left:,} that no attack broke, a white-box attack changed "
+            "the label and the detector alone stopped it. It offers no `excess(x)` whose gradient "
+            "leads to points that it accepts, so that the attacks met it blindly: against an "
+            "attacker who knows it this says nothing.",
+            count / left,
+            LUCK,
+            without_gradient(white[0].norm, eps),
+        )
+    ]
+
+
+def check_scores(results: Mapping[str, AttackResult]) -> list[Finding]:
+    """Looks for points at which the model answers with scores that are no numbers.
+
+    Args:
+        results: The outcomes, by name.
+
+    Returns:
+        At most one finding.
+    """
+    broken = {name: int((~np.isfinite(one.confidence)).sum()) for name, one in results.items()}
+    told = [f"{name} ({count})" for name, count in broken.items() if count]
+    if not told:
+        return []
+    most = max(broken, key=lambda name: broken[name])
+    return [
+        Finding(
+            "non_finite_scores",
+            "Attacks ended in points at which the model's scores are NaN or infinite: "
+            f"{listed(told)}. They are taken for class 0, which is neither a success nor a failure "
+            "of the attack: mend the model, a division by zero or a root at 0 as a rule.",
+            broken[most] / len(results[most].confidence),
+            0.0,
+        )
+    ]
 
 
 def _around(summary: AttackSummary, offered: Sequence[str]) -> str:
