@@ -434,6 +434,15 @@ def test_logits_that_are_said_to_be_probabilities_are_refused():
     np.testing.assert_allclose(said.predict(X), np.log(free(activation="softmax")(X)), rtol=1e-5)
 
 
+def test_a_sequential_model_that_keras_could_not_trace():
+    """It is built, and has no graph: what is wrong shows when it is called."""
+    names = layers.Lambda(lambda v: v + of_a_notebook_long_gone)  # noqa: F821
+    model = keras.Sequential([keras.Input((5,)), names, layers.Dense(3)])
+    assert model.built and logits_head(model) is None
+    with pytest.raises(NameError, match="of_a_notebook_long_gone"):
+        Classifier(model, input_shape=(5,))
+
+
 def test_a_softmax_over_one_unit_is_refused():
     message = "A softmax over one unit is 1 for every input.*Received: model="
     inputs = keras.Input((5,))

@@ -384,6 +384,12 @@ class Classifier:
         return shared
 
     def _read_model(self) -> None:
+        if _looks_up_inputs(self.model):
+            raise ValueError(
+                "The model must take inputs that can change by a little: an Embedding looks up "
+                "whole numbers, and what lies between them has no meaning. Attack the model behind "
+                f"its embeddings. Received: model={self.model.name!r}"
+            )
         self._candidate = head = logits_head(self.model)
         self._head = head.call if head is not None else as_float32(self.model)
         self.low_precision = any(
@@ -1152,6 +1158,16 @@ class View(BlackBox):
     def of(self, classifier: Classifier) -> View:
         """The same step's view of another model, for an attack on several."""
         return View(classifier, self._next())
+
+
+def _looks_up_inputs(model: Any) -> bool:
+    """Whether a functional or sequential model gives its inputs to an `Embedding`."""
+    graph = _keras.graph_of(model) if _keras.has_graph(model) else None
+    return graph is not None and any(
+        isinstance(call.operation, keras.layers.Embedding)
+        and any(given is one for given in call.inputs for one in graph.inputs)
+        for call in _keras.calls(graph)
+    )
 
 
 def as_seed(*numbers: int) -> tf.Tensor:

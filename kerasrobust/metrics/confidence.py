@@ -53,6 +53,10 @@ class AverageConfidence(Metric):
     rows = ("clean", "attack")
 
     def compute(self, outcome: Outcome) -> float | None:
-        where = None if outcome.row == "clean" else outcome.found
-        value = average_confidence(outcome.result.confidence, where)
+        confidence = outcome.result.confidence
+        # Where the model's scores are no numbers there is none; a finding tells of these points.
+        where = np.isfinite(confidence)
+        if outcome.row != "clean":
+            where = where & outcome.found
+        value = average_confidence(np.nan_to_num(confidence), where)
         return None if np.isnan(value) else value

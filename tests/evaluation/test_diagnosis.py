@@ -4,8 +4,10 @@ import math
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasrobust
 from kerasrobust import attacks
@@ -22,6 +24,7 @@ from kerasrobust.evaluation.diagnosis import (
     check_scores,
     diagnose,
 )
+from kerasrobust.evaluation.renderers.table import verdict
 
 NAN = math.nan
 
@@ -488,6 +491,45 @@ def test_scores_that_are_no_numbers(make_result):
     assert (finding.code, finding.value) == ("non_finite_scores", 0.25)
     assert "pgd (10)" in finding.message and "fgsm" not in finding.message
     assert not check_scores({"fgsm": make_result([0.1] * 40)})
+
+
+def test_reports_tell_of_detectors_hidden_logits_and_scores_that_are_no_numbers():
+    draw = np.random.default_rng(3)
+    x = np.round(draw.uniform(0, 1, (40, 2, 3, 1)), 1).astype(np.float32)
+    kernel = draw.normal(size=(6, 3)).astype(np.float32)
+    model = keras.Sequential(
+        [keras.Input((2, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.set_weights([kernel, -kernel.sum(axis=0) / 2])
+    y = model.predict(x, verbose=0).argmax(axis=1)
+
+    def told(model, attack="fgsm:eps=0.33"):
+        report = kerasrobust.evaluate(model, x, y, attacks=attack)
+        return report, verdict(report)
+
+    def on_the_grid(v):
+        return tf.reduce_all(tf.abs(10 * v - tf.round(10 * v)) < 1e-3, axis=[1, 2, 3])
+
+    report, sentence = told(kerasrobust.Classifier(model, detector=on_the_grid))
+    assert report.robust_accuracy == 1 and "Robustness may well be less: blind_to" in sentence
+    follows = type("Detector", (), {"__call__": lambda self, v: on_the_grid(v)})()
+    follows.excess = lambda v: tf.reduce_max(tf.abs(v - tf.round(v)), axis=[1, 2, 3])
+    assert "blind_to_detector" not in told(kerasrobust.Classifier(model, detector=follows))[1]
+    none = kerasrobust.Classifier(model, detector=lambda v: v[:, 0, 0, 0] > 2)
+    assert "say nothing about robustness: rejects_clean." in told(none)[1]
+
+    def sure(v):
+        return tf.nn.softmax(1e4 * model(v)).numpy()
+
+    assert "flat_scores" in told(sure, "simba:max_iter=2")[1]
+    labels = kerasrobust.Classifier(lambda v: model(v).numpy().argmax(axis=1), nb_classes=3)
+    assert not [f for f in told(labels, "hsja:max_iter=1")[0].findings if f.code == "saturated"]
+    # A root of which an attack makes one of a negative number.
+    inputs = keras.Input((2, 3, 1))
+    root = keras.ops.sqrt(0.2 - keras.ops.var(inputs, axis=(1, 2)))
+    rooted = keras.Model(inputs, model(inputs) + 0.1 * keras.ops.concatenate([root] * 3, axis=1))
+    assert np.isfinite(rooted.predict(x, verbose=0)).all()
+    assert "non_finite_scores" in told(rooted, "fgsm:eps=1")[1]
 
 
 def test_every_finding_has_its_severity():
