@@ -206,6 +206,19 @@ def test_a_model_with_no_gradient_path():
         attacks.get("pgd").bind(lambda x: np.zeros((len(x), 3)))
 
 
+def test_a_model_of_tokens():
+    """A black-box attack would move from word to word by thirds of one."""
+    ends = [layers.Flatten(), layers.Dense(2)]
+    tokens = keras.Sequential([keras.Input((6,)), layers.Embedding(9, 4), *ends])
+    with pytest.raises(ValueError, match="an Embedding looks up whole numbers.*Received: model="):
+        kerasrobust.evaluate(tokens, X[:, :, 0, 0], Y, attacks="hsja", clip_values=(0, 8))
+    # Positions are looked up by themselves, in front of a transformer's patches say.
+    inputs = keras.Input((6, 4))
+    places = layers.Embedding(6, 4)(keras.ops.arange(6))
+    patches = keras.Sequential([layers.Dense(4), *[layers.Flatten(), layers.Dense(3)]])
+    assert Classifier(keras.Model(inputs, patches(inputs + places))).nb_classes == 3
+
+
 def test_a_model_that_returns_nan():
     model = keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)])
     model.layers[-1].bias.assign([0.0, np.nan, 0.0])

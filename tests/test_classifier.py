@@ -15,7 +15,7 @@ from keras import layers
 
 from kerasrobust import attacks, losses
 from kerasrobust.engine import classifier as module
-from kerasrobust.engine.classifier import Classifier
+from kerasrobust.engine.classifier import Classifier, ModelFailure
 
 RNG = np.random.default_rng(0)
 X = RNG.random((6, 8, 8, 1)).astype(np.float32)
@@ -275,6 +275,17 @@ def test_one_column_of_logits_is_read_alike_in_every_batch():
     np.testing.assert_array_equal(classifier.predict(samples, batch_size=1), whole)
     told = Classifier(lambda x: np.full((len(x), 1), 0.3), from_logits=True)
     np.testing.assert_allclose(told.predict(samples[:1]), [[0, 0.3]], rtol=1e-6)
+
+
+def test_a_callable_whose_first_logits_lay_in_the_unit_interval():
+    """What the first call seemed to tell is contradicted by a later one: no silent guess."""
+    classifier = Classifier(lambda x: x[:, :1])
+    classifier.predict(np.full((2, 3), 0.3))
+    classifier.predict(np.array([[1.0 + 1e-6], [-1e-6]]))  # rounding
+    with pytest.raises(ModelFailure, match="give `from_logits=True`.*scores from -2 to 0.3"):
+        classifier.predict(np.array([[0.3], [-2.0]]))
+    with pytest.raises(ModelFailure, match="give `from_logits=True`"):
+        Classifier(lambda x: 4 - x, from_logits=False).predict(ROWS)
 
 
 def test_a_classifier_of_a_classifier():

@@ -325,6 +325,13 @@ def test_a_model_whose_answer_depends_on_its_batch():
     report = kerasrobust.evaluate(model, x, y, attacks="fgsm:eps=0.1", batch_size=8)
     codes = [finding.code for finding in report.findings]
     assert "mixes_samples" in codes and "randomised" not in codes
+    # Statistics of a batch that are nearly those of any other, until a sample is alone.
+    whole = keras.layers.Lambda(lambda v: (v - keras.ops.mean(v)) / keras.ops.std(v))
+    model = keras.Sequential([keras.Input((6,)), whole, keras.layers.Dense(3)])
+    alike = np.tile(x[:1], (40, 1)) + np.linspace(0, 1e-3, 40, dtype=np.float32)[:, None]
+    x = np.concatenate([x[:4], np.clip(alike, 0, 1)])
+    report = kerasrobust.evaluate(model, x, None, attacks="fgsm:eps=0.1")
+    assert "mixes_samples" in [finding.code for finding in report.findings]
     # Keras calls its own layer in the mode of the model, whatever mode it was built in.
     inputs = keras.Input((6,))
     hidden = keras.layers.BatchNormalization()(inputs, training=True)

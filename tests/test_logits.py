@@ -409,6 +409,40 @@ def test_logits_that_happen_to_lie_in_the_unit_interval_are_logits(quiet):
     np.testing.assert_allclose(classifier.predict(X), model(X), atol=1e-6)
 
 
+def test_one_logit_in_the_unit_interval_is_a_logit(quiet):
+    """Noise is all alike to many models: its one logit easily lies in 0..1."""
+    model = free(units=1)
+    model.set_weights([np.abs(KERNEL[:, :1]) / 20])
+    z = model(X).numpy()
+    assert ((z > 0) & (z < 0.5)).all()
+    classifier = Classifier(model, input_shape=(5,))
+    np.testing.assert_allclose(classifier.predict(X), np.concatenate([0 * z, z], axis=1))
+    # What noise cannot tell, however large, samples do.
+    bounded = free(units=1, last=lambda z: tf.where(z < 0.5, -0.7, 0.3))
+    bounded.set_weights([np.full((5, 1), 10.0)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier = Classifier(bounded, input_shape=(5,))
+    with pytest.raises(ValueError, match="give `from_logits=True`.*scores from -0.7 to 0.3"):
+        classifier.look_for_draws(np.stack([np.zeros(5), np.ones(5)]).astype(np.float32))
+
+
+def test_logits_that_are_said_to_be_probabilities_are_refused():
+    with pytest.raises(ValueError, match="none: give `from_logits=True`.*Received: from_logits=F"):
+        Classifier(free(), input_shape=(5,), from_logits=False)
+    said = Classifier(free(activation="softmax"), input_shape=(5,), from_logits=False)
+    np.testing.assert_allclose(said.predict(X), np.log(free(activation="softmax")(X)), rtol=1e-5)
+
+
+def test_a_sequential_model_that_keras_could_not_trace():
+    """It is built, and has no graph: what is wrong shows when it is called."""
+    names = layers.Lambda(lambda v: v + of_a_notebook_long_gone)  # noqa: F821
+    model = keras.Sequential([keras.Input((5,)), names, layers.Dense(3)])
+    assert model.built and logits_head(model) is None
+    with pytest.raises(NameError, match="of_a_notebook_long_gone"):
+        Classifier(model, input_shape=(5,))
+
+
 def test_a_softmax_over_one_unit_is_refused():
     message = "A softmax over one unit is 1 for every input.*Received: model="
     inputs = keras.Input((5,))

@@ -51,12 +51,16 @@ UPSTREAM_SCALE = 128.0
 PROBE_SAMPLES, PROBE_VALUES = 16, 2**20
 # Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
 FAR = 1e4
+# How far outside of 0..1 rounding may bring a probability.
+BEYOND_UNIT = 1e-3
 # Keeps log p finite where a probability has underflown to zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 # Two passes that differ by more than this share of the largest score differ by draws, not rounding.
 DRAWN, DRAWN_COARSE = 1e-5, 1e-2
 # Samples that a callable, whose passes may cost money, is asked twice.
 ASKED_TWICE = 32
+# Samples that are asked beside others and alone.
+ALONE = 8
 # How far outside of the bounds samples may be, as a share of their width: what float32 loses where
 # they were standardised and put back.
 ROUNDING = 1e-5
@@ -320,6 +324,16 @@ class Classifier:
         """Whether a detector may reject samples, or a vote may be too close to answer."""
         return self.detector is not None or self._certain is not None
 
+    @property
+    def unseen_detector(self) -> bool:
+        """Whether a detector has a say whose gradient attacks cannot follow."""
+        return self.detector is not None and self._excess is None
+
+    @property
+    def hides_logits(self) -> bool:
+        """Whether the logits are logarithms of the probabilities that the model returns."""
+        return self._from_logits is False and not self.answers_labels
+
     def settings(self) -> dict[str, Any]:
         """What an outcome depends on beside the model, in types that JSON knows."""
         own = {
@@ -370,6 +384,12 @@ class Classifier:
         return shared
 
     def _read_model(self) -> None:
+        if _looks_up_inputs(self.model):
+            raise ValueError(
+                "The model must take inputs that can change by a little: an Embedding looks up "
+                "whole numbers, and what lies between them has no meaning. Attack the model behind "
+                f"its embeddings. Received: model={self.model.name!r}"
+            )
         self._candidate = head = logits_head(self.model)
         self._head = head.call if head is not None else as_float32(self.model)
         self.low_precision = any(
@@ -415,6 +435,8 @@ class Classifier:
             self._from_logits = True
         elif self._from_logits is None:
             self._settle_scores(scores, noise)
+        elif wrong := self._no_probabilities(scores):
+            raise ValueError(wrong)
 
     def _settle_scores(self, scores: np.ndarray, noise: np.ndarray) -> None:
         """Sees what an opaque model returns for noise: logits, or probabilities of some kind."""
@@ -422,14 +444,14 @@ class Classifier:
         ones = scores.shape[1] == 1 and np.allclose(scores, 1, rtol=0, atol=1e-3)
         if ones and ends_in_lone_softmax(self.model):
             check_softmax("softmax", 1, self.model)
-        self._from_logits = not are_probabilities(scores)
-        if self._from_logits and within_unit(scores):
+        self._from_logits = not within_unit(scores)
+        if not self._from_logits and (scores.shape[1] == 1 or not are_probabilities(scores)):
             # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
             assert self._head is not None
             with tf.init_scope(), keras.StatelessScope():
                 far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
-            self._several_sigmoids = within_unit(far[np.isfinite(far)])
-            self._from_logits = not self._several_sigmoids
+            self._from_logits = not within_unit(far[np.isfinite(far)])
+            self._several_sigmoids = not self._from_logits and scores.shape[1] > 1
         if not self._from_logits:
             warnings.warn(
                 f"The model {self.model.name!r} returns probabilities and its logits cannot be "
@@ -437,6 +459,19 @@ class Classifier:
                 "confident. Robustness may be overestimated.",
                 stacklevel=2,
             )
+
+    def _no_probabilities(self, scores: np.ndarray) -> str:
+        """What is wrong with scores that were said, or seen before, to be probabilities.
+
+        Empty where they lie in 0..1, within rounding.
+        """
+        if self._from_logits is not False or within_unit(scores, BEYOND_UNIT):
+            return ""
+        return (
+            "The model's scores were taken for probabilities, and they are none: give "
+            "`from_logits=True` if they are logits. "
+            f"Received: from_logits=False, scores from {scores.min():.4g} to {scores.max():.4g}"
+        )
 
     def _settle_folding(self, folds: bool | None) -> None:
         """Notes whether folding changes nothing, and says once that it is left out."""
@@ -609,14 +644,24 @@ class Classifier:
             self.randomised = True
             self.functions.clear()  # they draw by the model's own seeds
         self.randomised = bool(self.randomised)
+        if self.is_keras and self._from_logits is False:
+            # What noise gave may have lain in 0..1 by chance.
+            assert self._head is not None
+            few = self._preprocessed(x[: fitting(PROBE_SAMPLES, x.shape[1:], PROBE_VALUES)])
+            with keras.StatelessScope():
+                scores = np.asarray(self._head(tf.constant(few, tf.float32)))
+            if wrong := self._no_probabilities(scores):
+                raise ValueError(wrong)
         self.repeatable = not (self.randomised and differ((0, 0), (0, 0)))
         if self._folds and self.repeatable:
             self._look_for_folding(tf.constant(x, tf.float32))
         if self.is_keras and not self.randomised and len(x) > 1:
-            half = x[: (len(x) + 1) // 2]
-            whole = self.predict(x, batch_size)[: len(half)]
+            alone = x[:ALONE]
+            beside = self.predict(x, batch_size)[: len(alone)]
+            # Each in a batch of its own, twice: some models take no batch of one.
+            alone = self.predict(np.repeat(alone, 2, axis=0), 2)[::2]
             # Rounding, which changes with the size of a batch, stays far below.
-            self.mixes_samples = apart(whole, self.predict(half, batch_size)) > DRAWN_COARSE
+            self.mixes_samples = apart(beside, alone) > DRAWN_COARSE
 
     def _look_for_folding(self, x: tf.Tensor) -> None:
         """Settles by samples what noise has told of folded batch normalizations."""
@@ -964,6 +1009,8 @@ class Classifier:
         if scores.ndim == 2 and self._from_logits is None and len(scores) == len(x):
             # Settled by the first call, so that it does not depend on what a batch holds.
             self._from_logits = not are_probabilities(scores)
+        if np.isfinite(scores).all() and (wrong := self._no_probabilities(scores)):
+            raise ModelFailure(wrong)
         if scores.ndim == 2 and scores.shape[1] == 1:
             rest = np.zeros_like(scores) if self._from_logits else 1.0 - scores
             scores = np.concatenate([rest, scores], axis=1)
@@ -1111,6 +1158,16 @@ class View(BlackBox):
     def of(self, classifier: Classifier) -> View:
         """The same step's view of another model, for an attack on several."""
         return View(classifier, self._next())
+
+
+def _looks_up_inputs(model: Any) -> bool:
+    """Whether a functional or sequential model gives its inputs to an `Embedding`."""
+    graph = _keras.graph_of(model) if _keras.has_graph(model) else None
+    return graph is not None and any(
+        isinstance(call.operation, keras.layers.Embedding)
+        and any(given is one for given in call.inputs for one in graph.inputs)
+        for call in _keras.calls(graph)
+    )
 
 
 def as_seed(*numbers: int) -> tf.Tensor:

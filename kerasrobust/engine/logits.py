@@ -107,7 +107,8 @@ def logits_head(
             "The model must be built before it is used: give it an Input layer or call it once. "
             f"Received: model={model.name!r}"
         )
-    if not _keras.has_graph(model):
+    # A layer that cannot be traced leaves a sequential model built, and without a graph.
+    if not _keras.has_graph(model) or _keras.graph_of(model) is None:
         return None
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
@@ -241,9 +242,9 @@ def unpack_output(outputs: Any) -> Any:
     return tensors[0]
 
 
-def within_unit(scores: np.ndarray) -> bool:
-    """Whether all of them lie in 0..1."""
-    return bool((scores >= 0).all() and (scores <= 1).all())
+def within_unit(scores: np.ndarray, beyond: float = 0.0) -> bool:
+    """Whether all of them lie in 0..1, or so far outside at most."""
+    return bool((scores >= -beyond).all() and (scores <= 1 + beyond).all())
 
 
 def are_probabilities(scores: np.ndarray) -> bool:

@@ -132,7 +132,8 @@ def _followed(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The affine map that a model begins with, after another one, and the layers it consists of."""
     read: list[str] = []
-    if not _keras.is_its_graph(model) or not model.built or len(model.inputs) != 1:
+    graph = _keras.graph_of(model) if _keras.is_its_graph(model) and model.built else None
+    if graph is None or len(graph.inputs) != 1:
         return scale, offset, read
     tensor, calls = model.inputs[0], _keras.calls(model)
     while True:

@@ -27,6 +27,8 @@ from kerasrobust.evaluation.diagnosis import (
     check_batches,
     check_certificate,
     check_confidence,
+    check_detector,
+    check_detector_seen,
     check_draws,
     check_gradients,
     check_lengths,
@@ -196,7 +198,9 @@ def _findings(
     y, randomised = evaluation.y, _randomised(evaluation)
     given = y if evaluation.given else None
     found = check_predictions(evaluation.labels, given, evaluation.nb_classes)
-    found += check_confidence(evaluation.confidence)
+    found += check_detector(evaluation.accepted)
+    climbed = any(step.attack.access in ("gradient", "scores") for step in _steps(evaluation))
+    found += check_confidence(evaluation.confidence, classifier.hides_logits, climbed)
     if randomised:
         found += check_draws(
             results,
@@ -212,7 +216,10 @@ def _findings(
     found += check_batches(classifier.mixes_samples or judge.mixes_samples, evaluation.batch_size)
     offered = classifier.gradients_offered if classifier.gradient_mode == "exact" else []
     found += check_gradients(rows, results, offered)
+    if classifier.unseen_detector and judge is classifier:
+        found += check_detector_seen(rows, results)
     found += check_scores(results)
+    found += evaluation.unit
     found += check_pixels(pixel_range(classifier.model), classifier.clip_values)
     found += check_lengths(rows, classifier.clip_values)
     found += check_attack_labels(rows, results, evaluation.repeat)

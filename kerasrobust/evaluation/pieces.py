@@ -39,6 +39,7 @@ from kerasrobust.evaluation import (
     summary,
 )
 from kerasrobust.evaluation import pictures as drawing
+from kerasrobust.evaluation.diagnosis import Finding, look_for_unit
 from kerasrobust.evaluation.resolve import references, resolve, unique
 from kerasrobust.metrics import Metric, Points, registry
 
@@ -215,6 +216,7 @@ class Evaluation:
             "max_queries": max_queries,
         }
         self.partial: dict[str, Any] | None = None
+        self.unit: list[Finding] = []  # whether the model expects other inputs
         self.store = None
         if output is not None:
             self.store = storage.Store(f"{os.fspath(output)}/results")
@@ -270,6 +272,8 @@ class Evaluation:
             if not judged:
                 for classifier in {id(one): one for one in (self.classifier, self.judge)}.values():
                     classifier.look_for_draws(block.x, self.batch_size)
+                if self.probes and self.judge.is_keras and block.y is not None:
+                    self.unit = look_for_unit(self.judge, block.x, block.y, self.batch_size)
             key = (self.seed, _CLEAN - block.index)
             judged.append(self.judge.judge(block.x, self.batch_size, key))
             if block.y is not None:

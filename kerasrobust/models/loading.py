@@ -54,8 +54,10 @@ def load(path: str | os.PathLike) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and Keras each raise their own kinds
-        # Of an object it does not know, Keras prints the whole configuration before the reason.
+        # Of an object it does not know, Keras prints the whole configuration before the reason, or
+        # behind it.
         reason = str(error).rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
+        reason = reason.partition(" Full object config: ")[0]
         raise ValueError(
             f"Expected a Keras model file (.keras or .h5), but it cannot be read: "
             f"{reason or type(error).__name__} "

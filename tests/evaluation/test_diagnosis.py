@@ -4,8 +4,10 @@ import math
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasrobust
 from kerasrobust import attacks
@@ -15,10 +17,14 @@ from kerasrobust.evaluation.diagnosis import (
     Finding,
     by_weight,
     check_confidence,
+    check_detector,
+    check_detector_seen,
     check_gradients,
     check_predictions,
+    check_scores,
     diagnose,
 )
+from kerasrobust.evaluation.renderers.table import verdict
 
 NAN = math.nan
 
@@ -302,7 +308,8 @@ def test_few_samples_and_samples_given_up(findings):
 
 def codes(labels, y, nb_classes):
     found = check_predictions(np.asarray(labels), None if y is None else np.asarray(y), nb_classes)
-    assert all("--clip-min, --clip-max" in finding.message for finding in found)
+    unit = [finding for finding in found if finding.code != "other_order"]
+    assert all("--clip-min, --clip-max" in finding.message for finding in unit)
     return [finding.code for finding in found]
 
 
@@ -312,7 +319,6 @@ def test_constant_predictions_and_chance_level():
     assert codes(np.full(100, 3), None, 10) == ["constant_predictions"]
     nearly = np.where(np.arange(100) < 96, 3, ten)
     assert codes(nearly, ten, 10) == ["constant_predictions"]
-    assert codes((ten + 1) % 10, ten, 10) == ["chance_level"]
     assert codes(np.random.default_rng(0).permutation(ten), ten, 10) == ["chance_level"]
     # Two classes: 60 of 100 is above chance (p = 0.028), 58 is not (p = 0.067).
     two = np.arange(100) % 2
@@ -323,12 +329,40 @@ def test_constant_predictions_and_chance_level():
 def test_predictions_that_are_worth_something():
     ten = np.arange(100) % 10
     assert not codes(ten, ten, 10)
-    assert not codes(np.where(np.arange(100) < 20, ten, (ten + 1) % 10), ten, 10)  # 20 %
+    others = (ten + 1 + np.arange(100) // 20) % 10
+    assert not codes(np.where(np.arange(100) < 20, ten, others), ten, 10)  # 20 %
     # Data of one class, or nearly so; nobody knows the classes; too few samples to tell.
     assert not codes(np.full(100, 3), np.full(100, 3), 10)
     assert not codes(np.full(100, 3), np.where(np.arange(100) < 8, 4, 3), 10)
     assert not codes(np.where(np.arange(100) < 4, 4, 3), None, 10)
     assert not codes(np.full(19, 3), np.arange(19) % 10, 10)
+
+
+def test_labels_that_count_in_another_order():
+    ten = np.arange(100) % 10
+    one_up, swapped = (ten + 1) % 10, np.where(ten == 3, 8, np.where(ten == 8, 3, ten))
+    noisy = np.where(np.arange(100) % 7 == 0, 0, swapped)
+    for labels, y in ((one_up, ten), (swapped, ten), (noisy, ten), (ten[ten < 9], one_up[ten < 9])):
+        assert codes(labels, y, 10) == ["other_order"]
+    (finding,) = check_predictions(swapped, ten, 10)
+    assert "the model says 8 for 3 and 3 for 8." in finding.message
+    assert (finding.value, finding.threshold) == (0.2, 0.05)
+    two = np.arange(40) % 2
+    assert codes(1 - two, two, 2) == ["other_order"]
+
+
+def test_classes_that_are_confused_are_in_no_other_order():
+    ten = np.arange(100) % 10
+    # Two for one another's: the model knows no 3, or neither 3 nor 5.
+    assert not codes(np.where(ten == 3, 8, ten), ten, 10)
+    assert not codes(np.where((ten == 3) | (ten == 5), 8, ten), ten, 10)
+    # Seven in ten, and four samples of each class.
+    assert not codes(np.where((np.arange(100) < 30) | (ten > 1), ten, 1 - ten), ten, 10)
+    few = np.arange(40) % 10
+    assert not codes(np.where(few > 1, few, 1 - few), few, 10)
+    # A pair that is named the other way round among 100.
+    many = np.arange(1000) % 100
+    assert not codes(np.where(many > 1, many, 1 - many), many, 100)
 
 
 def blindly(make_result, make_attack, zeros, shifts=(NAN,) * 40, norm=2.0, offered=(), **config):
@@ -409,6 +443,93 @@ def test_a_saturated_softmax():
     assert not check_confidence(np.nextafter(sure, np.float32(0)))
     half = np.where(np.arange(40) < 20, sure, 0.9)
     assert check_confidence(half) and not check_confidence(half[1:])
+
+
+def test_a_softmax_whose_logits_are_hidden():
+    """There the attacks are stopped by it."""
+    sure = np.ones(40, np.float32)
+    (finding,) = check_confidence(sure, hidden=True)
+    assert (finding.code, finding.severity) == ("flat_scores", "doubtful")
+    assert "hsja" in finding.command
+    # Decision attacks climb nothing.
+    assert not check_confidence(sure, hidden=True, climbed=False)
+    assert not check_confidence(np.full(40, 0.99, np.float32), hidden=True)
+
+
+def test_a_detector_that_rejects_what_is_clean():
+    (finding,) = check_detector(np.arange(40) == 7)
+    assert (finding.code, finding.severity) == ("rejects_clean", "invalid")
+    assert "97.5 % of the 40 samples are rejected" in finding.message
+    assert not check_detector(np.arange(40) < 3) and not check_detector(np.zeros(19, bool))
+
+
+def test_a_detector_that_attacks_cannot_follow(make_result, make_attack):
+    """Half of the samples of another class, and rejected: the detector alone stands there."""
+
+    def found(accepted, shifts=(NAN,) * 40, labels=1, knowledge="white"):
+        accepted = np.resize(accepted, 40)
+        y = np.zeros(40, np.int64)
+        result = make_result(list(shifts), accepted=accepted, labels=np.full(40, labels), y=y)
+        attack, right = make_attack("budget", math.inf), ~result.initially_adversarial
+        row = summary.summarise("pgd", attack, result, y, right, 2, 1.0, knowledge)
+        return check_detector_seen({"pgd": row}, {"pgd": result})
+
+    (finding,) = found([True, False])
+    assert (finding.code, finding.severity) == ("blind_to_detector", "doubtful")
+    assert "On 20 samples of the 40 that no attack broke" in finding.message
+    assert finding.value == 0.5 and "square" in finding.command
+    assert not found([True])  # lets all pass
+    assert not found([False], labels=0)  # rejects what is still of its class
+    assert not found([False], shifts=(0.1,) * 40)  # broken all the same
+    assert not found([False], knowledge="black")
+
+
+def test_scores_that_are_no_numbers(make_result):
+    confidence = np.where(np.arange(40) < 10, NAN, 0.9).astype(np.float32)
+    result = make_result([0.1] * 40, confidence=confidence)
+    (finding,) = check_scores({"pgd": result, "fgsm": make_result([0.1] * 40)})
+    assert (finding.code, finding.value) == ("non_finite_scores", 0.25)
+    assert "pgd (10)" in finding.message and "fgsm" not in finding.message
+    assert not check_scores({"fgsm": make_result([0.1] * 40)})
+
+
+def test_reports_tell_of_detectors_hidden_logits_and_scores_that_are_no_numbers():
+    draw = np.random.default_rng(3)
+    x = np.round(draw.uniform(0, 1, (40, 2, 3, 1)), 1).astype(np.float32)
+    kernel = draw.normal(size=(6, 3)).astype(np.float32)
+    model = keras.Sequential(
+        [keras.Input((2, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.set_weights([kernel, -kernel.sum(axis=0) / 2])
+    y = model.predict(x, verbose=0).argmax(axis=1)
+
+    def told(model, attack="fgsm:eps=0.33"):
+        report = kerasrobust.evaluate(model, x, y, attacks=attack)
+        return report, verdict(report)
+
+    def on_the_grid(v):
+        return tf.reduce_all(tf.abs(10 * v - tf.round(10 * v)) < 1e-3, axis=[1, 2, 3])
+
+    report, sentence = told(kerasrobust.Classifier(model, detector=on_the_grid))
+    assert report.robust_accuracy == 1 and "Robustness may well be less: blind_to" in sentence
+    follows = type("Detector", (), {"__call__": lambda self, v: on_the_grid(v)})()
+    follows.excess = lambda v: tf.reduce_max(tf.abs(v - tf.round(v)), axis=[1, 2, 3])
+    assert "blind_to_detector" not in told(kerasrobust.Classifier(model, detector=follows))[1]
+    none = kerasrobust.Classifier(model, detector=lambda v: v[:, 0, 0, 0] > 2)
+    assert "say nothing about robustness: rejects_clean." in told(none)[1]
+
+    def sure(v):
+        return tf.nn.softmax(1e4 * model(v)).numpy()
+
+    assert "flat_scores" in told(sure, "simba:max_iter=2")[1]
+    labels = kerasrobust.Classifier(lambda v: model(v).numpy().argmax(axis=1), nb_classes=3)
+    assert not [f for f in told(labels, "hsja:max_iter=1")[0].findings if f.code == "saturated"]
+    # A root of which an attack makes one of a negative number.
+    inputs = keras.Input((2, 3, 1))
+    root = keras.ops.sqrt(0.2 - keras.ops.var(inputs, axis=(1, 2)))
+    rooted = keras.Model(inputs, model(inputs) + 0.1 * keras.ops.concatenate([root] * 3, axis=1))
+    assert np.isfinite(rooted.predict(x, verbose=0)).all()
+    assert "non_finite_scores" in told(rooted, "fgsm:eps=1")[1]
 
 
 def test_every_finding_has_its_severity():

@@ -2,6 +2,7 @@
 
 from kerasrobust.evaluation.diagnosis.attacks import (
     check_attack_labels,
+    check_detector_seen,
     check_gradients,
     check_lengths,
     check_scores,
@@ -9,10 +10,12 @@ from kerasrobust.evaluation.diagnosis.attacks import (
 )
 from kerasrobust.evaluation.diagnosis.comparison import diagnose
 from kerasrobust.evaluation.diagnosis.finding import SEVERITY, Finding, by_weight
+from kerasrobust.evaluation.diagnosis.inputs import look_for_unit
 from kerasrobust.evaluation.diagnosis.predictions import (
     check_batches,
     check_certificate,
     check_confidence,
+    check_detector,
     check_draws,
     check_pixels,
     check_predictions,
@@ -28,6 +31,8 @@ __all__ = [
     "check_batches",
     "check_certificate",
     "check_confidence",
+    "check_detector",
+    "check_detector_seen",
     "check_draws",
     "check_gradients",
     "check_lengths",
@@ -36,5 +41,6 @@ __all__ = [
     "check_scores",
     "check_starts",
     "diagnose",
+    "look_for_unit",
     "probe",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kerasrobust.engine.result import AttackResult
-from kerasrobust.evaluation.diagnosis.evidence import Repeat, budget_of, some
+from kerasrobust.evaluation.diagnosis.evidence import LUCK, Repeat, beyond_luck, budget_of, some
 from kerasrobust.evaluation.diagnosis.finding import Finding
 from kerasrobust.evaluation.diagnosis.words import (
     attack_again,
@@ -71,6 +71,54 @@ def check_gradients(
             )
         )
     return findings
+
+
+def check_detector_seen(
+    summaries: Mapping[str, AttackSummary], results: Mapping[str, AttackResult]
+) -> list[Finding]:
+    """Looks for attacks that a detector stopped which they could not follow.
+
+    A detector without an `excess` gives no gradient: white-box attacks climb the logits until the
+    label changes, and the detector catches what they find. An attacker who knows it looks for
+    points that it lets pass (Carlini and Wagner, "Adversarial Examples Are Not Easily Detected",
+    2017, arXiv:1705.07263). Counted are samples that no attack broke, and on which a white-box one
+    ended in a point of another class that was rejected.
+
+    Args:
+        summaries: The rows of the report, by name.
+        results: The outcomes, by the same names, with `accepted`.
+
+    Returns:
+        At most one finding.
+    """
+    own = [row for row in summaries.values() if row.checks is None]
+    white = [row for row in own if row.knowledge == "white" and not row.targeted]
+    if not white:
+        return []
+    broken = np.any([results[row.name].success for row in own], axis=0)
+    stopped = np.zeros(len(broken), bool)
+    for row in white:
+        result = results[row.name]
+        if result.accepted is not None:
+            stopped |= (
+                (result.labels != result.y) & ~result.accepted & ~result.initially_adversarial
+            )
+    count, left = int((stopped & ~broken).sum()), int((~broken).sum())
+    if not beyond_luck(count, left):
+        return []
+    eps = budget_of(white[0])
+    return [
+        Finding(
+            "blind_to_detector",
+            f"On {samples(count)} of the {left:,} that no attack broke, a white-box attack changed "
+            "the label and the detector alone stopped it. It offers no `excess(x)` whose gradient "
+            "leads to points that it accepts, so that the attacks met it blindly: against an "
+            "attacker who knows it this says nothing.",
+            count / left,
+            LUCK,
+            without_gradient(white[0].norm, eps),
+        )
+    ]
 
 
 def _around(summary: AttackSummary, offered: Sequence[str]) -> str:
@@ -200,9 +248,12 @@ def check_scores(results: Mapping[str, AttackResult]) -> list[Finding]:
 
     Args:
         results: The outcomes, by their names in the report.
+
+    Returns:
+        At most one finding.
     """
-    counts = {name: int((~np.isfinite(r.confidence)).sum()) for name, r in results.items()}
-    blank = [f"{name} ({samples(count)})" for name, count in counts.items() if count]
+    broken = {name: ~np.isfinite(one.confidence) for name, one in results.items()}
+    blank = [f"{name} ({samples(int(b.sum()))})" for name, b in broken.items() if b.any()]
     if not blank:
         return []
     return [
@@ -210,8 +261,9 @@ def check_scores(results: Mapping[str, AttackResult]) -> list[Finding]:
             "non_finite_scores",
             f"Where attacks ended the model's scores are no numbers: {listed(blank)}. Such a point "
             "is no adversarial one, and its label is the first class by chance: the accuracy is "
-            "not robustness. Look for a division, a logarithm or half precision in the model.",
-            float(max(counts.values())),
+            "not robustness. Look for a division, a root, a logarithm or half precision in the "
+            "model.",
+            max(float(b.mean()) for b in broken.values()),
             0.0,
         )
     ]

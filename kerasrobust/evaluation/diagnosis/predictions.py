@@ -11,14 +11,17 @@ from scipy.stats import binomtest
 from kerasrobust.engine.criterion import Criterion
 from kerasrobust.engine.pixel_range import PixelRange
 from kerasrobust.engine.result import AttackResult
-from kerasrobust.evaluation.diagnosis.evidence import SIGNIFICANCE
+from kerasrobust.evaluation.diagnosis.evidence import SIGNIFICANCE, beyond
 from kerasrobust.evaluation.diagnosis.finding import Finding
-from kerasrobust.evaluation.diagnosis.words import kr_eval, percent, samples
+from kerasrobust.evaluation.diagnosis.words import kr_eval, listed, percent, samples
 
 # Fewer clean samples do not tell a bad model from bad luck.
 _ENOUGH = 20
 # Share of the samples in one class from which on predictions count as constant.
 _CONSTANT = 0.95
+# A class is moved if of so many of its samples at least this share is taken for one other class; so
+# many of the classes are worth a finding.
+_OF_A_CLASS, _AS_A_WHOLE, _MOVED = 5, 0.8, 0.05
 # On this share of the samples a saturated softmax is worth a word.
 _SATURATED = 0.5
 # What is done about a model that draws.
@@ -28,6 +31,10 @@ _DRAWS = ("--eot 20", "--votes 10")
 def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int) -> list[Finding]:
     """Looks at the clean predictions: nothing that follows means anything if they are noise.
 
+    - *Other order*: two classes or more, one in twenty at least, whose samples (four in five, of at
+      least five; of all of them clearly more than half, exact test) are taken for one other class,
+      each for one of its own. The labels count the classes in another order than the model, or
+      from 1.
     - *Constant predictions*: one class for all samples, though the samples are of several; or for
       nearly all of them, though at least half are of other classes.
     - *Chance level*: the accuracy is not above `1 / nb_classes` (exact binomial test, p < 0.05).
@@ -46,8 +53,22 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
         return []
     advice = (
         "The model is untrained or constant, or expects its pixels in another unit: check "
-        "`clip_values` (--clip-min, --clip-max). The other figures say nothing about robustness."
+        "`clip_values` (--clip-min, --clip-max), or its classes are others than those of the "
+        "labels. The other figures say nothing about robustness."
     )
+    if y is not None and (moved := _moved(labels, y)):
+        told = [f"{taken} for {true}" for true, taken in list(moved.items())[:3]]
+        return [
+            Finding(
+                "other_order",
+                f"{len(moved)} classes are taken for other ones as a whole, each for one of its "
+                f"own: the model says {listed(told)}{', ...' if len(moved) > 3 else ''}. The true "
+                "labels count the classes in another order than the model, or from another "
+                "number: what is left of the accuracy of these classes is no robustness.",
+                len(moved) / len(np.unique(y)),
+                _MOVED,
+            )
+        ]
     values, counts = np.unique(labels, return_counts=True)
     often, share = values[counts.argmax()], counts.max() / len(labels)
     its_own = 0.0 if y is None else float(np.mean(y == often))
@@ -80,21 +101,59 @@ def check_predictions(labels: np.ndarray, y: np.ndarray | None, nb_classes: int)
     ]
 
 
-def check_confidence(confidence: np.ndarray) -> list[Finding]:
+def _moved(labels: np.ndarray, y: np.ndarray) -> dict[int, int]:
+    """By true class, the other class that the model says instead, and for no other class."""
+    main: dict[int, int] = {}
+    moved = []
+    for true in np.unique(y).tolist():
+        values, counts = np.unique(labels[y == true], return_counts=True)
+        often, size = int(counts.max()), int(counts.sum())
+        if 2 * often > size:
+            main[true] = int(values[counts.argmax()])
+            if main[true] != true and size >= _OF_A_CLASS and often >= _AS_A_WHOLE * size:
+                moved.append((true, often, size))
+    said = list(main.values())
+    alone = [(true, often, size) for true, often, size in moved if said.count(main[true]) == 1]
+    hits, total = sum(often for _, often, _ in alone), sum(size for *_, size in alone)
+    if len(alone) < max(2, _MOVED * len(np.unique(y))) or not beyond(0.5, hits, total):
+        return {}
+    return {true: main[true] for true, *_ in alone}
+
+
+def check_confidence(
+    confidence: np.ndarray, hidden: bool = False, climbed: bool = True
+) -> list[Finding]:
     """Looks for a softmax that float32 cannot tell from a hard decision.
 
     Where the largest probability rounds to 1, the gradient of a cross-entropy in float32 is zero or
-    noise. The attacks of this package do not use it; figures that were found by it are too good.
+    noise. The attacks of this package climb logits instead; figures that were found by it are too
+    good. Of a model whose logits are hidden behind its probabilities they climb the logarithms of
+    these, which stand still there: then it is this report whose figures are too good.
 
     Args:
         confidence: Probability of the predicted class on the clean samples, float32 `(n,)`.
+        hidden: Whether all that is known of the logits are probabilities.
+        climbed: Whether an attack follows scores or their gradient.
 
     Returns:
         At most one finding, from 20 samples on.
     """
     share = float(np.mean(confidence >= np.float32(1))) if len(confidence) else 0.0
-    if len(confidence) < _ENOUGH or share < _SATURATED:
+    if len(confidence) < _ENOUGH or share < _SATURATED or not climbed:
         return []
+    if hidden:
+        return [
+            Finding(
+                "flat_scores",
+                f"On {percent(share)} of the clean samples the probability of the predicted class "
+                "is 1 in float32, and the logits behind it cannot be reached: an attack that "
+                "climbs scores finds them flat there. Give the model an attribute `logits_model`, "
+                "or one that returns logits, or attack by its decisions.",
+                share,
+                _SATURATED,
+                kr_eval("--attacks hsja"),
+            )
+        ]
     return [
         Finding(
             "saturated",
@@ -164,6 +223,30 @@ def check_draws(
             "another run."
         )
     return [Finding("randomised", " ".join(told), lost, None if lost is None else 0.0, command)]
+
+
+def check_detector(accepted: np.ndarray) -> list[Finding]:
+    """Looks for a model that withholds its answer on nearly all clean samples.
+
+    Args:
+        accepted: Clean samples that the detector lets pass and on which votes are clear, `(n,)`.
+
+    Returns:
+        At most one finding, from 20 samples on.
+    """
+    share = float(np.mean(~accepted)) if len(accepted) else 0.0
+    if len(accepted) < _ENOUGH or share < _CONSTANT:
+        return []
+    return [
+        Finding(
+            "rejects_clean",
+            f"{percent(share)} of the {samples(len(accepted))} are rejected without any attack, by "
+            "the detector or because the vote is too close. Nothing is left to attack: check the "
+            "detector's threshold, and the unit of the pixels that it is given.",
+            share,
+            _CONSTANT,
+        )
+    ]
 
 
 def check_batches(mixes_samples: bool, batch_size: int) -> list[Finding]:
