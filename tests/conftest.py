@@ -31,18 +31,23 @@ def names_of_others(monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def without_probes():
     """No passes on whether attacks can be trusted, but in tests that ask for `probes`."""
-    from kerasrobust.evaluation import conclusion, diagnosis
+    from kerasrobust.evaluation import conclusion, diagnosis, pieces
 
+    real = [
+        (conclusion, "probe", diagnosis.probe),
+        (pieces, "look_for_unit", diagnosis.look_for_unit),
+    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conclusion, "probe", lambda *given: [])
-        yield conclusion, diagnosis.probe
+        for module, name, _ in real:
+            patch.setattr(module, name, lambda *given: [])
+        yield real
 
 
 @pytest.fixture
 def probes(without_probes, monkeypatch):
     """Evaluations in this test probe."""
-    module, probe = without_probes
-    monkeypatch.setattr(module, "probe", probe)
+    for module, name, probe in without_probes:
+        monkeypatch.setattr(module, name, probe)
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_a_model_that_gets_what_it_expects(data):
     assert not look_for_unit(Classifier(network()), x, (y + 1) % CLASSES, 40)
 
 
-def test_the_report_says_so_where_it_may_probe(data):
+def test_the_report_says_so_where_it_may_probe(data, probes):
     x, y = data
     model = network(layer(lambda v: (v + 1) / 2))
     for probed in (True, False):
