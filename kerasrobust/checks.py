@@ -280,12 +280,15 @@ def check_rows(y: np.ndarray) -> None:
         raise ValueError(f"{ROWS_MESSAGE} [{sums.min():g}, {sums.max():g}]")
 
 
-def check_finite_scores(confidence: np.ndarray, who: str = "The model") -> None:
-    """Refuses the answers to clean samples of a model whose scores are broken.
+def check_finite_scores(
+    confidence: np.ndarray, who: str = "The model", samples: str = "clean samples"
+) -> None:
+    """Refuses the answers of a model whose scores are broken.
 
     Args:
         confidence: Probabilities of the labels, `[n]`.
         who: Whose they are, in the message.
+        samples: What they are of, likewise.
 
     Raises:
         ValueError: If one is not finite: its label is no answer.
@@ -294,7 +297,7 @@ def check_finite_scores(confidence: np.ndarray, who: str = "The model") -> None:
     if broken:
         raise ValueError(
             f"{who} must return finite scores. Received: NaN or infinite scores for {broken} of "
-            f"{len(confidence)} clean samples"
+            f"{len(confidence)} {samples}"
         )
 
 

@@ -8,6 +8,7 @@ import sys
 
 import jsonschema
 import keras
+import matplotlib.image
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -320,6 +321,22 @@ def test_names_and_judges_are_checked_before_any_attack(six, samples, monkeypatc
         protocols.transfer_matrix(broken, *samples, substitutes=six[0], attacks="fgsm", eps=0.1)
 
 
+def test_a_judge_that_breaks_under_attack_is_told(six, samples):
+    """Whatever is darker than all clean samples gives NaN, whose label would be 0."""
+    odd = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Lambda(lambda x: keras.ops.sqrt(x - 0.05)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ],
+        name="odd",
+    )
+    x = 0.1 + 0.8 * samples[0]
+    with pytest.raises(ValueError, match=r"'odd' must return finite .* of 40 samples of fgsm"):
+        protocols.transfer_matrix(odd, x, samples[1], substitutes=six[0], attacks="fgsm", eps=0.1)
+
+
 def test_each_evaluation_has_a_folder_of_its_own(tmp_path):
     shared = protocols.pieces.Pieces("repeated", tmp_path, {})
     names = ["a b", "ab", "AB", "a/b", "a:b", "..", ".", "x" * 300, "x" * 301, "é" * 99]
@@ -347,6 +364,22 @@ def test_a_note_names_a_few_evaluations_and_figures_outlive_the_picture(tmp_path
     (tmp_path / "protocol.json").write_text('{"schema": 3, "rows"')  # killed while it was written
     with pytest.raises(ValueError, match="in JSON. Received: path=.*protocol.json"):
         ProtocolResult.load(tmp_path)
+
+
+def test_names_of_models_leave_the_curves_in_sight(tmp_path):
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "hits": 5, "total": 10}
+    widths = []
+    for name in ("m{}", "a name of a model that is long, {}"):
+        models = [name.format(number) for number in range(8)]
+        rows = [
+            {"model": model, "attack": "pgd", "eps": eps, "accuracy": share}
+            for model in models
+            for eps in (0.0, 0.1)
+        ]
+        settings = {"dataset": None, "samples": 10, "models": models, "norm": "inf"}
+        ProtocolResult("budget_sweep", settings, rows, []).save(tmp_path)
+        widths.append(matplotlib.image.imread(tmp_path / "protocol.png").shape[1])
+    assert widths[1] > 1.3 * widths[0]
 
 
 def test_a_second_run_computes_nothing(six, samples, tmp_path, monkeypatch):

@@ -198,11 +198,16 @@ class Jury:
         self.accepted: dict[str, dict[str, np.ndarray]] = {}
 
     def watch(self, attack: str, rows: np.ndarray, result: Any) -> None:
-        """Judges a batch; see `Evaluation.compute`."""
+        """Judges a batch; see `Evaluation.compute`.
+
+        Raises:
+            ValueError: If the scores of a judge are not finite.
+        """
         for name, judge in self.judges.items():
             key = (self.evaluation.seed, JUDGED - int(rows[0]))
             size = self.evaluation.batch_size
-            labels, _, accepted = judge.judging.judge(result.x_adv, size, key)
+            labels, confidence, accepted = judge.judging.judge(result.x_adv, size, key)
+            check_finite_scores(confidence, f"The model {name!r}", f"samples of {attack}")
             for kept, part in ((self.labels, labels), (self.accepted, accepted)):
                 whole = kept.setdefault(attack, {}).setdefault(
                     name, np.zeros(len(self.evaluation.y), part.dtype)

@@ -185,7 +185,8 @@ def _budget_picture(path: str | os.PathLike[str], found: Found) -> None:
         }
         for name, rows in _curves(found).items()
     }
-    pictures.budget_curves(path, curves)
+    # With room beside the panel for the names, however many models there are.
+    pictures.security_curves(path, curves)
 
 
 TABLES: dict[str, Callable[[Found], dict[str, Table]]] = {
