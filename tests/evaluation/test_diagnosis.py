@@ -489,7 +489,7 @@ def test_scores_that_are_no_numbers(make_result):
     result = make_result([0.1] * 40, confidence=confidence)
     (finding,) = check_scores({"pgd": result, "fgsm": make_result([0.1] * 40)})
     assert (finding.code, finding.value) == ("non_finite_scores", 0.25)
-    assert "pgd (10)" in finding.message and "fgsm" not in finding.message
+    assert "pgd (10 samples)" in finding.message and "fgsm" not in finding.message
     assert not check_scores({"fgsm": make_result([0.1] * 40)})
 
 
