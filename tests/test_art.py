@@ -371,7 +371,7 @@ def test_targets_that_art_does_not_aim_at_are_refused(name):
 
 def test_images_are_asked_for(linear):
     for name in ("square", "simba", "cwl0"):
-        with pytest.raises(ValueError, match=r"Received: input shape \(4,\)"):
+        with pytest.raises(ValueError, match=r"Received: .* \(4,\)"):
             attacks.get("art:" + name).bind(linear)
     two = Classifier(lambda z: np.eye(2)[np.zeros(len(z), int)], nb_classes=2)
     with pytest.raises(ValueError, match="more than two classes"):
