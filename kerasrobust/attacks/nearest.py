@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kerasrobust import losses, norms
 from kerasrobust.attacks import base
+from kerasrobust.engine.criterion import answers
 
 LEAVES = ("iterate", "steps", "best_distance")
 
@@ -57,7 +58,7 @@ def keep(
 
 def goes_back(fooled: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """bool `[batch]`: where a walk has gone far enough, or to where scores are no numbers."""
-    return fooled | ~tf.reduce_all(logits < math.inf, axis=-1)
+    return fooled | ~answers(logits)
 
 
 def farthest(model: Any, state: base.State, order: float) -> tf.Tensor:

@@ -37,6 +37,7 @@ from kerasrobust.engine.logits import (
     folds_alike,
     logits_head,
     prove,
+    stays_within_unit,
     within_unit,
 )
 from kerasrobust.engine.loops import one_at_a_time, while_loop
@@ -49,8 +50,6 @@ LOW_PRECISION = ("float16", "bfloat16")
 UPSTREAM_SCALE = 128.0
 # Of noise by which a model is proven: a pass that is not compiled keeps what all layers made of it.
 PROBE_SAMPLES, PROBE_VALUES = 16, 2**20
-# Noise is taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
-FAR = 1e4
 # How far outside of 0..1 rounding may bring a probability.
 BEYOND_UNIT = 1e-3
 # Keeps log p finite where a probability has underflown to zero.
@@ -447,10 +446,11 @@ class Classifier:
         self._from_logits = not within_unit(scores)
         if not self._from_logits and (scores.shape[1] == 1 or not are_probabilities(scores)):
             # Each within 0..1 by itself: sigmoids, unless inputs far outside bring them out of it.
-            assert self._head is not None
+            head = self._head
+            assert head is not None
             with tf.init_scope(), keras.StatelessScope():
-                far = np.asarray(self._head(tf.constant(FAR * noise, tf.float32)))
-            self._from_logits = not within_unit(far[np.isfinite(far)])
+                stays = stays_within_unit(lambda far: head(tf.constant(far, tf.float32)), noise)
+            self._from_logits = not stays
             self._several_sigmoids = not self._from_logits and scores.shape[1] > 1
         if not self._from_logits:
             warnings.warn(

@@ -17,6 +17,14 @@ from kerasrobust import losses
 SLACK = 1e-4
 
 
+def answers(logits: tf.Tensor) -> tf.Tensor:
+    """bool `[batch]`: a class is the model's, as no logit `[batch, classes]` is NaN or infinite.
+
+    Minus infinity is the logit of a class that is ruled out.
+    """
+    return tf.reduce_all(logits < math.inf, axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Criterion:
     """When a point counts as adversarial.
@@ -51,8 +59,7 @@ class Criterion:
     ) -> tf.Tensor:
         """bool `[batch]`: the points with these logits count, by a margin if one is asked for.
 
-        Where one of them is no number, or infinite, no class is the model's: the point does not
-        count. Minus infinity is the logit of a class that is ruled out.
+        Logits that are no answer (`answers`) do not count.
 
         Args:
             logits: `[batch, classes]`.
@@ -61,7 +68,7 @@ class Criterion:
             accepted: See `met`.
         """
         labels = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        hit = self.met(labels, y, accepted) & tf.reduce_all(logits < math.inf, axis=-1)
+        hit = self.met(labels, y, accepted) & answers(logits)
         if confidence is None:
             return hit
         sign = -1.0 if self.targeted else 1.0

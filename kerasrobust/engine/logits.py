@@ -32,6 +32,8 @@ _SPREAD = 5e-3
 _ROUNDINGS = 8
 # From here on, as a share of the largest output, two passes differ by more than rounding.
 _DRAWN = 1e-5
+# Inputs are taken this many times as large to tell logits that happen to lie in 0..1 from sigmoids.
+_FAR = 1e4
 _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -245,6 +247,17 @@ def unpack_output(outputs: Any) -> Any:
 def within_unit(scores: np.ndarray, beyond: float = 0.0) -> bool:
     """Whether all of them lie in 0..1, or so far outside at most."""
     return bool((scores >= -beyond).all() and (scores <= 1 + beyond).all())
+
+
+def stays_within_unit(call: Callable[[np.ndarray], Any], x: np.ndarray) -> bool:
+    """Whether scores lie in 0..1 of inputs far outside too, where logits leave it.
+
+    Args:
+        call: Inputs to scores.
+        x: Inputs `[n, ...]` whose scores lie in 0..1. Infinite scores of the far ones are let be.
+    """
+    far = np.asarray(call(_FAR * x))
+    return within_unit(far[np.isfinite(far)])
 
 
 def are_probabilities(scores: np.ndarray) -> bool:

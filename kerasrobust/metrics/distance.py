@@ -41,8 +41,8 @@ def altered_pixels(x, x_adv, value_range: float = 1.0, tolerance: float = 1e-6) 
 
     A pixel is a position: an RGB pixel with one changed channel is one changed pixel, whether
     channels come last or first (`checks.channel_axis`). For inputs that are no images (rank other
-    than 4) every feature is a pixel. Differences up to `tolerance`
-    of the value range are the rounding of a change of variables (C&W's tanh), no alteration.
+    than 4) every feature is a pixel. Differences up to `tolerance` of the value range are the
+    rounding of a change of variables (C&W's tanh), no alteration.
 
     Args:
         x: Clean samples, shape `(n, height, width, channels)`, `(n, channels, height, width)` or

@@ -11,8 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.checks import check_bool, check_int
-from kerasrobust.engine.classifier import FAR
-from kerasrobust.engine.logits import are_probabilities, as_float32, logits_head, within_unit
+from kerasrobust.engine.logits import (
+    are_probabilities,
+    as_float32,
+    logits_head,
+    stays_within_unit,
+)
 from kerasrobust.models import augmentation, recipes, registry
 from kerasrobust.models.checkpoint import Checkpoint, describe_data, describe_model
 from kerasrobust.models.standardization import is_standardized
@@ -253,11 +257,10 @@ def _returns_logits(model: keras.Model, data: Dataset, told: bool | None) -> boo
         return found
     if told is not None:
         return told
-    scores = _scores(model, data.x[:256])
+    few = data.x[:256]
+    scores = _scores(model, few)
     if scores.shape[1] == 1 and are_probabilities(scores):
-        # Logits may lie in 0..1 by chance; of inputs far outside they do not.
-        far = _scores(model, FAR * data.x[:256])
-        if not within_unit(far[np.isfinite(far)]):
+        if not stays_within_unit(lambda far: _scores(model, far), few):
             return True
         if np.ptp(scores) == 0:
             raise ValueError(
