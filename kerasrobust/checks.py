@@ -36,12 +36,16 @@ def check_int(name: str, value: Any, low: int, high: int | None = LARGEST) -> in
     return int(value)
 
 
-def check_float(name: str, value: Any, low: float = 0.0, *, above: bool = False) -> float:
-    """A finite number of at least (or, with `above`, more than) `low`."""
+def check_float(
+    name: str, value: Any, low: float = 0.0, *, above: bool = False, below: float | None = None
+) -> float:
+    """A finite number of at least (or, with `above`, more than) `low`, and less than `below`."""
     good = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not good or not math.isfinite(value) or value < low or (above and value == low):
         sign = ">" if above else ">="
         raise ValueError(f"`{name}` must be a number {sign} {low:g}. Received: {name}={value!r}")
+    if below is not None and value >= below:
+        raise ValueError(f"`{name}` must be a number < {below:g}. Received: {name}={value!r}")
     return float(value)
 
 

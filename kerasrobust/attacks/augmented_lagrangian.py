@@ -94,9 +94,7 @@ class AugmentedLagrangian(base.Attack):
     ):
         self.norm = norms.check_norm(norm, self.norms)
         self.max_iter = checks.check_int("max_iter", max_iter, 2)
-        self.alpha = checks.check_float("alpha", alpha)
-        if self.alpha >= 1:
-            raise ValueError(f"`alpha` must be a number < 1. Received: alpha={alpha!r}")
+        self.alpha = checks.check_float("alpha", alpha, below=1.0)
         self.first_step = (
             None if first_step is None else checks.check_float("first_step", first_step, above=True)
         )

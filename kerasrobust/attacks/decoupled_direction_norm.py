@@ -62,9 +62,7 @@ class DecoupledDirectionNorm(base.Attack):
         **common: Unpack[base.Common],
     ):
         self.max_iter = checks.check_int("max_iter", max_iter, 2)
-        self.gamma = checks.check_float("gamma", gamma, above=True)
-        if self.gamma >= 1:
-            raise ValueError(f"`gamma` must be a number < 1. Received: gamma={gamma!r}")
+        self.gamma = checks.check_float("gamma", gamma, above=True, below=1.0)
         self.init_eps = (
             None if init_eps is None else checks.check_float("init_eps", init_eps, above=True)
         )
@@ -92,7 +90,7 @@ class DecoupledDirectionNorm(base.Attack):
         back = nearest.goes_back(fooled, logits)
         radius = state["radius"] * tf.where(back, 1 - gamma, 1 + gamma)
         radius = tf.minimum(radius, nearest.farthest(model, state, 2))
-        length = nearest.fall(state, params, 1.0, LAST_SHARE)
+        length = nearest.fall(state, params["max_iter"], 1.0, LAST_SHARE)
         moved = iterate - x + norms.expand(length, x) * nearest.direction(state, gradient, seed)
         moved = x + norms.expand(radius, x) * norms.normalize(moved, 2)
         return {

@@ -78,9 +78,7 @@ class FastMinimumNorm(base.Attack):
         self.norm = norms.check_norm(norm, self.norms)
         self.max_iter = checks.check_int("max_iter", max_iter, 2)
         self.alpha = None if alpha is None else checks.check_float("alpha", alpha, above=True)
-        self.gamma = checks.check_float("gamma", gamma, above=True)
-        if self.gamma >= 1:
-            raise ValueError(f"`gamma` must be a number < 1. Received: gamma={gamma!r}")
+        self.gamma = checks.check_float("gamma", gamma, above=True, below=1.0)
         super().__init__(model, **common)
 
     def max_steps(self) -> int:
@@ -106,7 +104,7 @@ class FastMinimumNorm(base.Attack):
         radius = self._radius(state, params, back, distance, gap, gradient)
         radius = tf.minimum(radius, nearest.farthest(model, state, self.norm))
         alpha = params.get("alpha", ALPHA[self.norm])
-        length = norms.expand(nearest.fall(state, params, alpha, LAST_ALPHA * alpha), x)
+        length = norms.expand(nearest.fall(state, params["max_iter"], alpha, LAST_ALPHA * alpha), x)
         moved = iterate - x + length * nearest.direction(state, gradient, seed)
         return {
             **state,
@@ -131,7 +129,9 @@ class FastMinimumNorm(base.Attack):
         gradient: tf.Tensor,
     ) -> tf.Tensor:
         """The radius of the next iterate, `[batch]`."""
-        gamma = nearest.fall(state, params, params["gamma"], LAST_GAMMA * params["gamma"])
+        gamma = nearest.fall(
+            state, params["max_iter"], params["gamma"], LAST_GAMMA * params["gamma"]
+        )
         radius, best = state["radius"], state["best_distance"]
         less, more = (1 - gamma) * radius, (1 + gamma) * radius
         if self.norm == 0:

@@ -81,9 +81,9 @@ def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Ten
     return tf.cond(tf.reduce_any(lost), replaced, lambda: norms.normalize(gradient, 2))
 
 
-def fall(state: base.State, params: base.Params, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    """`[batch]`: what falls from `first` to `last` over the steps, as a cosine does."""
-    share = tf.cast(state["steps"] / params["max_iter"], tf.float32)
+def fall(state: base.State, steps: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """`[batch]`: what falls from `first` to `last` over so many steps, as a cosine does."""
+    share = tf.minimum(tf.cast(state["steps"] / steps, tf.float32), 1.0)
     return last + (first - last) * (1 + tf.cos(math.pi * share)) / 2
 
 

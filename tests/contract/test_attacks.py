@@ -74,7 +74,7 @@ ROWS = [
     ("fmn", {"max_iter": 20, "norm": 0}),
     ("alma", {"max_iter": 50}),
     ("alma", {"max_iter": 50, "norm": 1}),
-    ("sigma_zero", {"max_iter": 50}),
+    ("sigma_zero", {"max_iter": 50, "prune": 0.3}),
     ("cwlinf", {"max_iter": 20, "learning_rate": 0.1, "initial_const": 0.1}),
     ("cwl0", {"max_iter": 20, "binary_search_steps": 4, "learning_rate": 0.3}),
     ("uap", {"eps": 0.5, "delta": 0.1, "max_iter": 3}),
