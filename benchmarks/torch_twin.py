@@ -71,8 +71,9 @@ def network(layers, arrays):
             module.eps = layer["epsilon"]
             module.weight.data, module.bias.data = w[0], w[1]
             module.running_mean, module.running_var = w[2], w[3]
-        elif kind == "MaxPooling2D":
-            module = torch.nn.MaxPool2d(tuple(layer["pool_size"]), tuple(layer["strides"]))
+        elif kind in ("MaxPooling2D", "AveragePooling2D"):
+            pool = torch.nn.MaxPool2d if kind == "MaxPooling2D" else torch.nn.AvgPool2d
+            module = pool(tuple(layer["pool_size"]), tuple(layer["strides"]))
         elif kind == "Flatten":
             module = Flatten()
         else:
