@@ -425,11 +425,20 @@ def optimality(distances: np.ndarray, best: np.ndarray) -> float:
     return float(1 - (area - least) / (end - least))
 
 
+def chain(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers in order, those of models inside it, of a wrapped one say, in their place."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from chain(layer)
+        else:
+            yield layer
+
+
 def described(model: keras.Model) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """A chain of layers as data, without the closing softmax, and their weights by place."""
     layers: list[dict[str, Any]] = []
     arrays = {}
-    for layer in model.layers:
+    for layer in chain(model):
         kind = type(layer).__name__
         if kind in ("InputLayer", "Dropout"):
             continue
