@@ -84,7 +84,7 @@ class SigmaZero(base.Attack):
         zeros = tf.zeros_like(state["x"])
         rows = tf.shape(zeros)[0]
         own = {"least": tf.fill([rows], params["threshold"]), "mean": zeros, "square": zeros}
-        # Of the value that was spared last, and how many in a row could not be spared.
+        # Of the value that was last tried without, -1 before, and how many in a row were needed.
         own |= {"place": tf.fill([rows], -1), "needed": tf.zeros([rows], tf.int32)}
         return {**nearest.init(state), **own}
 
@@ -93,7 +93,7 @@ class SigmaZero(base.Attack):
     ) -> base.State:
         x, iterate, sigma = state["x"], state["iterate"], params["sigma"]
         walk, before = self._walk(params), state["best_distance"]
-        tried = state["found"] & (state["steps"] >= walk)
+        tried = state["place"] >= 0
         logits, _, gradient, state = self.differentiate(
             model, state, iterate, lambda z: tf.maximum(losses.margin(z, state["y"]), 0.0)
         )
