@@ -18,14 +18,25 @@ FAR = 1e30
 NEGLIGIBLE, SMALL = -17.0, 0.1
 
 
-def log_odds(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def log_odds(
+    logits: tf.Tensor, labels: tf.Tensor, temperature: tf.Tensor | float = 1.0
+) -> tf.Tensor:
     """`log((1 - p_y) / p_y) = log sum_{j != y} exp(z_j) - z_y`, `[batch]`.
 
     The cross-entropy is `log(1 + e^m)` of this `m`, its gradient `1 - p_y` times that of `m`,
     which is `softmax_{j != y}(z) - onehot(y)`: exact, whatever the gap.
+
+    At a temperature `t` it is `t log sum_{j != y} exp(z_j / t) - z_y`, with `softmax(z / t)` in
+    the gradient: from a look at all classes, as `t` falls, to the nearest alone, `-margin`.
+
+    Args:
+        logits: `[batch, classes]`.
+        labels: `[batch]`.
+        temperature: Positive, one or `[batch]`.
     """
     own = tf.one_hot(labels, tf.shape(logits)[-1], dtype=logits.dtype)
-    others = tf.reduce_logsumexp(logits - FAR * own, axis=-1)
+    warmth = tf.reshape(tf.cast(temperature, logits.dtype), [-1, 1])
+    others = warmth[:, 0] * tf.reduce_logsumexp((logits - FAR * own) / warmth, axis=-1)
     return others - tf.reduce_sum(logits * own, axis=-1)
 
 

@@ -193,6 +193,24 @@ def test_the_log_odds_rise_with_the_cross_entropy(z, y):
     np.testing.assert_allclose(climbed, gradient / np.abs(gradient).max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [2.0, 0.3, np.geomspace(0.02, 1, 9)])
+def test_the_log_odds_at_a_temperature(temperature):
+    warmth = np.broadcast_to(temperature, 9)
+    logits = tf.constant(LOGITS, tf.float32)
+    value = losses.log_odds(logits, tf.constant(LABELS), temperature)
+    expected = warmth * numpy_log_odds(LOGITS / warmth[:, None], LABELS)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("z", FAR_APART)
+def test_cold_log_odds_are_the_margin(z):
+    y = tf.constant([1])
+    value, cold = value_and_gradient(lambda v: losses.log_odds(v, y, 1e-3), z)
+    gap, margin = value_and_gradient(lambda v: losses.margin(v, y), z)
+    np.testing.assert_allclose(value, -gap, rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(cold, -margin, atol=1e-5)
+
+
 @pytest.mark.parametrize("i", range(len(FAR_APART)))
 def test_the_logarithm_of_the_divergence(i):
     z, start = FAR_APART[i], STARTS[i]

@@ -10,8 +10,8 @@ import tensorflow as tf
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base, nearest
 
-# What is left of `alpha` and of `gamma` at the end.
-LAST_ALPHA, LAST_GAMMA = 0.01, 0.02
+# What is left of `alpha`, of `gamma` and of the temperature at the end.
+LAST_ALPHA, LAST_GAMMA, LAST_TEMPERATURE = 0.01, 0.02, 0.02
 # L2 length of the first step, by norm, where none is given.
 ALPHA = {math.inf: 10.0, 2.0: 1.0, 1.0: 1.0, 0.0: 10.0}
 DUAL = {math.inf: 1.0, 2.0: 2.0, 1.0: math.inf}
@@ -32,6 +32,10 @@ class FastMinimumNorm(base.Attack):
     The paper climbs the margin. The odds, which look at all classes, where the margin looks at the
     nearest one, end closer in every norm: on an MNIST CNN at a mean of 0.088 instead of 0.091
     (Linf), 1.19 instead of 1.22 (L2), 7.06 instead of 7.41 (L1) and 8.6 instead of 9.0 values.
+    In L0 on a CNN for CIFAR-10 it is the other way round, 7.31 and 7.04. So `p` is that of a
+    temperature that falls along the cosine, too, from 1 to a fiftieth, where the odds are the
+    margin (`losses.log_odds`): 7.15 values there, and nearer than by the odds in every norm on
+    both networks (CIFAR-10: 1.6 % in L2, 1.4 % in Linf, 0.3 % in L1; MNIST: at most 0.2 %).
 
     L0 counts values, not pixels of several channels. Where the gradient is zero the direction is
     random, one for a batch, as in `DecoupledDirectionNorm`; the paper's stays where it is.
@@ -92,8 +96,9 @@ class FastMinimumNorm(base.Attack):
     ) -> base.State:
         x, iterate = state["x"], state["iterate"]
         sign = -1.0 if self.targeted else 1.0
+        temperature = nearest.fall(state, params["max_iter"], 1.0, LAST_TEMPERATURE)
         logits, _, gradient, state = self.differentiate(
-            model, state, iterate, lambda z: sign * losses.log_odds(z, state["y"])
+            model, state, iterate, lambda z: sign * losses.log_odds(z, state["y"], temperature)
         )
         gap = losses.margin(logits, state["y"])
         fooled = self.fools(model, state, iterate, logits)
