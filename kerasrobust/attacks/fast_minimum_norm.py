@@ -10,8 +10,8 @@ import tensorflow as tf
 from kerasrobust import checks, losses, norms
 from kerasrobust.attacks import base, nearest
 
-# What is left of `alpha`, of `gamma` and of the temperature at the end.
-LAST_ALPHA, LAST_GAMMA, LAST_TEMPERATURE = 0.01, 0.02, 0.02
+# What is left of `alpha` and of `gamma` at the end.
+LAST_ALPHA, LAST_GAMMA = 0.01, 0.02
 # L2 length of the first step, by norm, where none is given.
 ALPHA = {math.inf: 10.0, 2.0: 1.0, 1.0: 1.0, 0.0: 10.0}
 DUAL = {math.inf: 1.0, 2.0: 2.0, 1.0: math.inf}
@@ -95,11 +95,8 @@ class FastMinimumNorm(base.Attack):
         self, model: Any, state: base.State, params: base.Params, seed: Any, t: Any
     ) -> base.State:
         x, iterate = state["x"], state["iterate"]
-        sign = -1.0 if self.targeted else 1.0
-        temperature = nearest.fall(state, params["max_iter"], 1.0, LAST_TEMPERATURE)
-        logits, _, gradient, state = self.differentiate(
-            model, state, iterate, lambda z: sign * losses.log_odds(z, state["y"], temperature)
-        )
+        loss = nearest.odds(state, params["max_iter"], self.targeted)
+        logits, _, gradient, state = self.differentiate(model, state, iterate, loss)
         gap = losses.margin(logits, state["y"])
         fooled = self.fools(model, state, iterate, logits)
         distance = norms.norm(iterate - x, self.norm)

@@ -9,6 +9,7 @@ Leaves of the state: `iterate`, `steps` taken, `best` with its `best_distance`, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,8 @@ from kerasrobust.attacks import base
 from kerasrobust.engine.criterion import answers
 
 LEAVES = ("iterate", "steps", "best_distance")
+# Of the odds that are climbed, at the end; 1 at the start.
+LAST_TEMPERATURE = 0.02
 
 
 def init(state: base.State) -> base.State:
@@ -68,6 +71,17 @@ def farthest(model: Any, state: base.State, order: float) -> tf.Tensor:
     return norms.norm(room * state["mask"] if "mask" in state else room, order)
 
 
+def odds(state: base.State, steps: tf.Tensor, targeted: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The loss of logits that rises towards an adversarial point.
+
+    The odds against the label, or for the target, of a temperature that falls over so many steps:
+    from a look at all classes to the nearest alone, whose boundary is to be met.
+    """
+    temperature = fall(state, steps, 1.0, LAST_TEMPERATURE)
+    sign = -1.0 if targeted else 1.0
+    return lambda logits: sign * losses.log_odds(logits, state["y"], temperature)
+
+
 def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The gradient at unit L2 length; where it is zero a random direction, one for the batch."""
     lost = tf.equal(norms.norm(gradient, 0), 0)
@@ -81,7 +95,9 @@ def direction(state: base.State, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Ten
     return tf.cond(tf.reduce_any(lost), replaced, lambda: norms.normalize(gradient, 2))
 
 
-def fall(state: base.State, steps: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+def fall(
+    state: base.State, steps: tf.Tensor, first: tf.Tensor | float, last: tf.Tensor | float
+) -> tf.Tensor:
     """`[batch]`: what falls from `first` to `last` over so many steps, as a cosine does."""
     share = tf.minimum(tf.cast(state["steps"] / steps, tf.float32), 1.0)
     return last + (first - last) * (1 + tf.cos(math.pi * share)) / 2
